@@ -1,0 +1,4 @@
+// The Python module quintet._native: a list of topics, each in its own file.
+#include <nanobind/nanobind.h>
+
+NB_MODULE(_native, m) { m.doc() = "Quintet's native core."; }

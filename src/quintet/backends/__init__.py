@@ -1,0 +1,1 @@
+"""Executors of the op program: reference (NumPy) and cpu (native).  May import everything below models."""

@@ -1,0 +1,1 @@
+"""The `quintet` command.  May import everything."""

@@ -1,0 +1,1 @@
+"""Names and the local store of models.  May import errors and formats."""

@@ -1,0 +1,1 @@
+"""One file per architecture, and the registry.  May import errors, formats and graph."""

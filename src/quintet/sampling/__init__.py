@@ -1,0 +1,1 @@
+"""Sampling parameters and the sampler.  May import errors and the native module."""

@@ -1,0 +1,1 @@
+"""The ASGI app; dialects hold one file per wire protocol.  May import everything but cli."""
