@@ -1,0 +1,151 @@
+// The one public header of the kernels: each operation once, with its contract.
+//
+// Every kernel works on a range of the output that the caller names, so that threads share nothing; none allocates,
+// throws or touches Python.  Pointers do not alias unless a contract says so.  Rows of float data are 64-byte
+// aligned; other alignments are as stated.
+//
+// Same bits whatever the batch: a row's result is a function of that row, the weights and (for attention) its own
+// KV tokens only.  It does not depend on num_rows, on the row's index, on the range split between threads, or on
+// which rows share a register tile.  Each output is one chain of float operations in ascending k.  Between
+// instruction sets the integer parts are equal and the float chains are the same operations in the same order, except
+// kBF16 products, whose hardware instruction rounds in its own way.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "layouts.h"
+
+namespace quintet {
+
+struct PackedMatrix {
+  Layout layout;
+  int n;                // output columns, before padding
+  int k;                // input columns
+  const uint8_t* data;  // num_panels(n) * panel_bytes(layout, k) bytes, 64-byte aligned
+};
+
+// The activations of num_rows tokens, in whichever forms the step's matrices read; absent forms are null.
+struct Rows {
+  int num_rows;
+  int width;              // k; a multiple of 32 when q8 is present
+  const float* f32;       // [num_rows][width]
+  const uint16_t* bf16;   // [num_rows][width rounded up to even]; an odd tail is zero
+  const int8_t* q8;       // [num_rows][width], never -128
+  const float* q8_scale;  // [num_rows][width / 32]
+  const int32_t* q8_sum;  // [num_rows][width / 32]; sum of q8 over the group
+};
+
+// Where quantize_rows writes; any pointer may be null, then that form is not made.  Shapes as in Rows.
+struct RowsOut {
+  float* f32;
+  uint16_t* bf16;
+  int8_t* q8;
+  float* q8_scale;
+  int32_t* q8_sum;
+};
+
+inline constexpr int kBlockTokens = 16;  // tokens per KV block
+
+enum class KVType : uint8_t { kF32 = 0, kBF16 = 1 };
+
+// One layer's paged KV cache.  Block b of KV head h starts at k + ((b * num_kv_heads) + h) * head_dim * 16 elements
+// (v alike).  head_dim is even and at most 256.
+//   kBF16  K block bf16 [head_dim / 2][16 tokens][2];   V block bf16 [8 token pairs][head_dim][2]
+//   kF32   K block float [head_dim][16 tokens];         V block float [16 tokens][head_dim]
+// Unwritten slots hold finite values (the cache starts zeroed): a masked token contributes exactly 0.
+struct KVCache {
+  KVType type;
+  int num_blocks;
+  int num_kv_heads;
+  int head_dim;
+  void* k;
+  void* v;
+};
+
+// One sequence's share of a step, for attention.
+struct SequenceView {
+  const int32_t* block_table;  // [ceil(seq_len / 16)]
+  int query_begin;             // first row of the step that belongs to it
+  int num_queries;             // new tokens: rows query_begin .. query_begin + num_queries - 1
+  int seq_len;                 // tokens including the new ones; query i stands at seq_len - num_queries + i
+};
+
+struct AttentionArgs {
+  const float* q;  // [num_rows][q_stride]; head h of a row is at q + h * head_dim
+  size_t q_stride;
+  float* out;  // [num_rows][out_stride], head h at out + h * head_dim
+  size_t out_stride;
+  int num_heads;  // a multiple of cache.num_kv_heads (GQA)
+  float scale;    // multiplies scores before softmax
+};
+
+struct RopeArgs {
+  int head_dim;
+  int rotary_dim;    // even, <= head_dim; the rest of a head passes through
+  bool interleaved;  // pairs (2i, 2i+1) instead of (i, i + rotary_dim / 2)
+  const float* cos;  // [rotary_dim / 2], for this row's position
+  const float* sin;  // [rotary_dim / 2]
+};
+
+struct KernelTable {
+  const char* name;  // "reference", "avx2", "avx512"
+
+  // y[r][j] = sum_k x[r][k] * w[j][k] for r in [row_begin, row_end), panels in [panel_begin, panel_end).
+  // Writes whole panels: columns 16 * panel_begin .. 16 * panel_end - 1, so y's rows have ldy >= 16 * num_panels(n)
+  // floats.  Indexed by Layout.  Reads the activation form of that layout.
+  void (*linear[kNumLayouts])(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin,
+                              int panel_end, float* y, size_t ldy);
+
+  // out[i] = w[row][i] as float, i in [0, k): one output column of a packed matrix, for embeddings.
+  void (*unpack_row)(const PackedMatrix& w, int row, float* out);
+
+  // x [rows][width] into the forms asked for.  q8: per group of 32, scale = max|x| / 127, q = round-to-nearest-even
+  // of x / scale (as x * (127 / max|x|)); a zero group has scale 0.
+  void (*make_rows)(const float* x, size_t ldx, int num_rows, int width, const RowsOut& out);
+
+  // y[i] = x[i] * rsqrt(mean(x^2) + eps) * weight[i], one row; the sum of squares has a fixed order (16 lane sums,
+  // then a fixed tree).  x and y may be the same.
+  void (*rms_norm)(const float* x, const float* weight, int width, float eps, float* y);
+
+  // y[i] += x[i].
+  void (*add)(const float* x, int width, float* y);
+
+  // y[i] = silu(gate[i]) * up[i], one row.  y may be gate or up.
+  void (*silu_mul)(const float* gate, const float* up, int width, float* y);
+
+  // Rotates num_heads heads of one row in place.  Source: Su et al. 2021, arXiv:2104.09864.
+  void (*rope)(float* x, int num_heads, const RopeArgs& args);
+
+  // Stores one token's k and v rows ([num_kv_heads][head_dim] float) into `slot` = block * 16 + offset.
+  void (*write_kv)(const KVCache& cache, int64_t slot, const float* k, const float* v);
+
+  // Causal attention of the queries [query_begin, query_end) (relative to the sequence's first new token) of one
+  // sequence for the heads of one KV head.  scratch: attention_scratch_bytes(...) bytes, 64-byte aligned, private to
+  // the caller.  Softmax state is float32.  Partial results are cut at absolute multiples of 512 tokens and merged in
+  // ascending order, whatever the query range.  Source: Milakov and Gimelshein 2018, arXiv:1805.02867 (online
+  // softmax); Kwon et al. 2023, arXiv:2309.06180, section 4.1 (paged KV).
+  void (*attention)(const KVCache& cache, const AttentionArgs& args, const SequenceView& seq, int kv_head,
+                    int query_begin, int query_end, void* scratch);
+  size_t (*attention_scratch_bytes)(int head_dim, int heads_per_kv_head);
+};
+
+// The scalar definition; always built.
+const KernelTable& reference_kernels();
+
+// The fastest table this CPU can run, or the one QUINTET_KERNELS names ("reference", "avx2", "avx512").  Decided
+// once.  Null when QUINTET_KERNELS names a table that is unknown or that this CPU cannot run.
+const KernelTable* active_kernels();
+
+// Tables this CPU can run, slowest first; returns how many (at most max_tables).
+int available_kernels(const KernelTable** tables, int max_tables);
+
+// Packs rows of a float32 matrix [n, k] or of GGUF Q4_0 / Q8_0 blocks into a layout.  `panel_begin` .. `panel_end`
+// bounds what is written, so that threads can share one matrix.  The source holds all n rows.
+enum class SourceType : uint8_t { kF32 = 0, kF16 = 1, kBF16 = 2, kQ8_0 = 3, kQ4_0 = 4 };
+// Combinations: kF32 -> any layout (kW8 and kW4 quantise: scale = max|w| / 127, or GGUF's Q4_0 rule); kF16 -> kF16;
+// kBF16 -> kBF16; kQ8_0 -> kW8; kQ4_0 -> kW4.  Returns false for any other.
+bool pack_panels(SourceType source_type, const uint8_t* source, int n, int k, Layout layout, int panel_begin,
+                 int panel_end, uint8_t* packed);
+
+}  // namespace quintet
