@@ -1,1 +1,1 @@
-"""Executors of the op program: reference (NumPy) and cpu (native).  May import everything below models."""
+"""Executors of the op program: reference (NumPy), cpu (native).  May import models and below."""

@@ -1,1 +1,1 @@
-"""Sequences, block pool, scheduler and step loop.  May import everything below it; knows no HTTP."""
+"""Sequences, block pool, scheduler and step loop.  May import sampling and below."""

@@ -1,0 +1,77 @@
+"""The seam between the engine and whatever computes: one step in, logits out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from quintet.graph import CacheShape
+
+BLOCK_SIZE = 16  # tokens per KV block; the native kernels are laid out for it
+
+Int32Array = npt.NDArray[np.int32]
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """One step of work, prefill and decode alike, for s sequences and n new tokens in all.
+
+    A sequence contributes one token (decode), a chunk (prefill) or 1 + k tokens
+    (speculation).  Its rows are contiguous.
+
+    Args:
+        token_ids: [n] int32.
+        positions: [n] int32, each token's place in its sequence.
+        cu_seqlens: [s + 1] int32; sequence i owns rows cu_seqlens[i]:cu_seqlens[i + 1].
+        slot_mapping: [n] int32; slot = block_id * BLOCK_SIZE + offset of each new token.
+        block_tables: [s, max_blocks] int32; -1 pads short rows.
+        seq_lens: [s] int32, in tokens, counting those of this step.
+        logits_rows: [r] int32, ascending; the rows to compute logits for.
+    """
+
+    token_ids: Int32Array
+    positions: Int32Array
+    cu_seqlens: Int32Array
+    slot_mapping: Int32Array
+    block_tables: Int32Array
+    seq_lens: Int32Array
+    logits_rows: Int32Array
+
+
+class Executor(Protocol):
+    """A model loaded on a backend, with its paged KV cache.  Used from one thread at a time."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of BLOCK_SIZE tokens in the KV cache; ids are 0 .. num_blocks - 1."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
+
+    @property
+    def max_num_batched_tokens(self) -> int:
+        """The most new tokens one step may carry."""
+
+    def run(self, step: StepInput) -> Float32Array:
+        """Execute one step; write its tokens' k and v to the cache.
+
+        Returns:
+            [len(step.logits_rows), vocab_size] float32, the caller's to change,
+            valid until the next call.
+
+        Raises:
+            ValueError: the step breaks its contract (a bug of the caller's).
+        """
+
+    def close(self) -> None:
+        """Free weights and cache.  Idempotent."""
+
+
+def kv_block_bytes(cache: CacheShape, value_bytes: int) -> int:
+    """Bytes of one KV block: k and v of BLOCK_SIZE tokens in every layer."""
+    return cache.num_layers * 2 * cache.num_kv_heads * cache.head_dim * BLOCK_SIZE * value_bytes

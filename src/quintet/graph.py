@@ -1,0 +1,298 @@
+"""The op set and the builder a model is written with.
+
+A model file does not compute: it builds a `Program`, a list of ops over named
+weights, which every backend executes.  All tensors are [num_tokens, width]
+float32, rows in the order of the step's tokens; a head's values are contiguous
+within a row.
+
+Widths are checked against the shapes of the model's weights while the program
+is built, so a program that exists fits its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from quintet.errors import ModelFormatError
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """The result of the op at `node` in the program: [num_tokens, width]."""
+
+    node: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rotary:
+    """Rotary position embedding: pair i of a head turns by position * inv_freq[i] radians.
+
+    Args:
+        inv_freq: [rotary_dim / 2]; longer heads keep their tail unrotated.
+        interleaved: pairs are (2i, 2i + 1) instead of (i, i + rotary_dim / 2).
+        attention_factor: multiplies cos and sin.
+
+    Source: Su et al. 2021, arXiv:2104.09864.
+    """
+
+    inv_freq: tuple[float, ...]
+    interleaved: bool = False
+    attention_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Rows of `weight` [vocab_size, width] by token id."""
+
+    weight: str
+
+
+@dataclass(frozen=True, slots=True)
+class RMSNorm:
+    """x / sqrt(mean(x^2) + eps) * weight over each run of `group` columns.
+
+    `group` is the row for a layer norm and head_dim for a norm per head.
+    Source: Zhang and Sennrich 2019, arXiv:1910.07467.
+    """
+
+    x: Tensor
+    weight: str
+    group: int
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """x @ weight.T + bias, weight [out_width, in_width]."""
+
+    x: Tensor
+    weight: str
+    bias: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotates every head of x by its token's position."""
+
+    x: Tensor
+    head_dim: int
+    rotary: Rotary
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Writes k and v to the layer's KV cache, then attends causally over it.
+
+    Head h of q reads KV head h // (num_heads / num_kv_heads) (GQA).
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    layer: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class GatedAct:
+    """act(gate) * up.  Source: Shazeer 2020, arXiv:2002.05202."""
+
+    gate: Tensor
+    up: Tensor
+    kind: Literal["silu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """a + b."""
+
+    a: Tensor
+    b: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SelectRows:
+    """The rows of x that the step wants logits for."""
+
+    x: Tensor
+
+
+Op: TypeAlias = Embed | RMSNorm | Linear | Rope | Attention | GatedAct | Add | SelectRows
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """What one token occupies in the KV cache: num_layers * 2 * num_kv_heads * head_dim values."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A model as a list of ops in execution order; `output` is [num_logits_rows, vocab_size]."""
+
+    ops: tuple[Op, ...]
+    output: Tensor
+    cache: CacheShape
+    weights: frozenset[str]
+
+
+class Graph:
+    """Builds a program.
+
+    Args:
+        shapes: every weight of the model, name to NumPy shape ([out, in] for a matrix).
+        path: the model's file, for messages.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], path: str | None = None) -> None:
+        self._shapes = shapes
+        self._path = path
+        self._ops: list[Op] = []
+        self._weights: set[str] = set()
+        self._caches: list[tuple[int, int]] = []
+
+    def scope(self, prefix: str) -> Scope:
+        """The same builder with `prefix.` before every weight name."""
+        return Scope(self, prefix + ".")
+
+    @property
+    def root(self) -> Scope:
+        """The builder without a prefix."""
+        return Scope(self, "")
+
+    def rope(self, x: Tensor, *, head_dim: int, rotary: Rotary) -> Tensor:
+        """Rotate the heads of x: [n, num_heads * head_dim] -> same."""
+        self._check(
+            x.width % head_dim == 0, f"rope: width {x.width} is not whole heads of {head_dim}"
+        )
+        self._check(
+            2 * len(rotary.inv_freq) <= head_dim,
+            f"rope: {2 * len(rotary.inv_freq)} rotary dimensions exceed head_dim {head_dim}",
+        )
+        return self._append(Rope(x, head_dim, rotary), x.width)
+
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        layer: int,
+        head_dim: int,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Causal attention over the paged KV cache: q [n, num_heads * head_dim] -> same.
+
+        Args:
+            scale: multiplies scores before softmax; 1 / sqrt(head_dim) when None.
+        """
+        num_heads, num_kv_heads = q.width // head_dim, k.width // head_dim
+        self._check(
+            q.width == num_heads * head_dim
+            and k.width == v.width == num_kv_heads * head_dim
+            and num_kv_heads > 0
+            and num_heads % num_kv_heads == 0,
+            f"attention: widths {q.width}, {k.width}, {v.width} do not share heads of {head_dim}",
+        )
+        self._check(layer == len(self._caches), f"attention: layer {layer} is out of order")
+        self._caches.append((num_kv_heads, head_dim))
+        scale = head_dim**-0.5 if scale is None else scale
+        op = Attention(q, k, v, layer, num_heads, num_kv_heads, head_dim, scale)
+        return self._append(op, q.width)
+
+    def silu_mul(self, gate: Tensor, up: Tensor) -> Tensor:
+        """silu(gate) * up: [n, w], [n, w] -> [n, w]."""
+        self._check(gate.width == up.width, f"silu_mul: widths {gate.width} and {up.width} differ")
+        return self._append(GatedAct(gate, up, "silu"), gate.width)
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        """a + b: [n, w], [n, w] -> [n, w]."""
+        self._check(a.width == b.width, f"add: widths {a.width} and {b.width} differ")
+        return self._append(Add(a, b), a.width)
+
+    def select_rows(self, x: Tensor) -> Tensor:
+        """The rows the step wants logits for: [n, w] -> [num_logits_rows, w]."""
+        return self._append(SelectRows(x), x.width)
+
+    def program(self, output: Tensor) -> Program:
+        """The finished program.
+
+        Raises:
+            ModelFormatError: the layers do not share one KV shape, or there is none.
+        """
+        self._check(bool(self._caches), "the model has no attention layer")
+        self._check(len(set(self._caches)) == 1, "layers differ in KV heads or head_dim")
+        num_kv_heads, head_dim = self._caches[0]
+        return Program(
+            ops=tuple(self._ops),
+            output=output,
+            cache=CacheShape(len(self._caches), num_kv_heads, head_dim),
+            weights=frozenset(self._weights),
+        )
+
+    def _append(self, op: Op, width: int) -> Tensor:
+        self._ops.append(op)
+        return Tensor(len(self._ops) - 1, width)
+
+    def _weight(self, name: str, num_dims: int) -> tuple[int, ...]:
+        shape = self._shapes.get(name)
+        if shape is None:
+            raise ModelFormatError("the tensor is missing", path=self._path, part=name)
+        if len(shape) != num_dims:
+            raise ModelFormatError(
+                f"expected {num_dims} dimensions, found shape {shape}", path=self._path, part=name
+            )
+        self._weights.add(name)
+        return shape
+
+    def _check(self, holds: bool, message: str) -> None:
+        if not holds:
+            raise ModelFormatError(message, path=self._path)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The ops that read weights, under one prefix; `name` means `prefix + name + ".weight"`."""
+
+    graph: Graph
+    prefix: str
+
+    def embed(self, name: str) -> Tensor:
+        """Token ids to rows of the embedding: -> [n, hidden_size]."""
+        weight = f"{self.prefix}{name}.weight"
+        _, width = self.graph._weight(weight, 2)
+        return self.graph._append(Embed(weight), width)
+
+    def linear(self, x: Tensor, name: str, *, bias: bool = False) -> Tensor:
+        """x @ weight.T (+ bias): [n, in] -> [n, out]."""
+        weight = f"{self.prefix}{name}.weight"
+        out_width, in_width = self.graph._weight(weight, 2)
+        self.graph._check(
+            in_width == x.width, f"{weight}: expected {x.width} input columns, found {in_width}"
+        )
+        bias_name = f"{self.prefix}{name}.bias" if bias else None
+        if bias_name is not None:
+            (size,) = self.graph._weight(bias_name, 1)
+            self.graph._check(
+                size == out_width, f"{bias_name}: expected {out_width} values, found {size}"
+            )
+        return self.graph._append(Linear(x, weight, bias_name), out_width)
+
+    def rms_norm(self, x: Tensor, name: str, *, eps: float) -> Tensor:
+        """Normalise each run of len(weight) columns: the row, or each head: [n, w] -> [n, w]."""
+        weight = f"{self.prefix}{name}.weight"
+        (group,) = self.graph._weight(weight, 1)
+        self.graph._check(
+            group > 0 and x.width % group == 0,
+            f"{weight}: {group} values do not divide a row of {x.width}",
+        )
+        return self.graph._append(RMSNorm(x, weight, group, eps), x.width)
