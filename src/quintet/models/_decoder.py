@@ -91,7 +91,7 @@ def from_hf(
 
     Raises:
         ModelFormatError: a key is missing, mistyped or out of range.
-        UnsupportedModelError: sliding windows, or an activation or rope scaling not ours yet.
+        UnsupportedModelError: an activation or a rope variant that is not ours yet.
     """
     keys = Keys(config, path=path)
     hidden_size = keys.integer("hidden_size", maximum=MAX_WIDTH)
@@ -106,10 +106,11 @@ def from_hf(
     theta_keys = Keys(rope, path=path) if "rope_theta" in rope else keys
     inv_freq = _rope.inverse_frequencies(theta_keys.number("rope_theta", default=10000.0), head_dim)
     context_length = keys.integer("max_position_embeddings", maximum=MAX_CONTEXT)
-    window = config.get("sliding_window")
-    if config.get("use_sliding_window", architecture == "llama") and window is not None:
-        if not isinstance(window, int) or window < context_length:
-            raise UnsupportedModelError("attention with a sliding window of", str(window))
+    if keys.has("sliding_window") and config.get("use_sliding_window", True):
+        # Up to its window such a model is an ordinary one; past it we would run it wrong.
+        context_length = min(context_length, keys.integer("sliding_window", maximum=MAX_CONTEXT))
+    if config.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1.0)) != 1.0:
+        raise UnsupportedModelError("partial rotary embedding", path or "config.json")
     return Config(
         architecture=architecture,
         num_layers=keys.integer("num_hidden_layers", maximum=MAX_LAYERS),

@@ -25,7 +25,8 @@ def attention(w: Scope, x: Tensor, layer: int, c: Config) -> Tensor:
     v = w.linear(x, "attn_v", bias=c.qkv_bias)
     q = w.graph.rope(q, head_dim=c.head_dim, rotary=rotary)
     k = w.graph.rope(k, head_dim=c.head_dim, rotary=rotary)
-    return w.linear(w.graph.attention(q, k, v, layer=layer, head_dim=c.head_dim), "attn_output")
+    y = w.graph.attention(q, k, v, layer=layer, num_heads=c.num_heads, num_kv_heads=c.num_kv_heads)
+    return w.linear(y, "attn_output")
 
 
 def mlp(w: Scope, x: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""Qwen3 dense decoder.  Differs from Qwen2 in one place: no biases, but q and k are RMS-normalised per
-head before RoPE.
+"""Qwen3 dense decoder.  Differs from Qwen2 in one place: no biases, but q and k are
+RMS-normalised per head before RoPE.
 
 Source: Qwen3 technical report, arXiv:2505.09388, section 2.
 """
@@ -25,7 +25,8 @@ def attention(w: Scope, x: Tensor, layer: int, c: Config) -> Tensor:
     k = w.rms_norm(k, "attn_k_norm", eps=c.rms_norm_eps)
     q = w.graph.rope(q, head_dim=c.head_dim, rotary=rotary)
     k = w.graph.rope(k, head_dim=c.head_dim, rotary=rotary)
-    return w.linear(w.graph.attention(q, k, v, layer=layer, head_dim=c.head_dim), "attn_output")
+    y = w.graph.attention(q, k, v, layer=layer, num_heads=c.num_heads, num_kv_heads=c.num_kv_heads)
+    return w.linear(y, "attn_output")
 
 
 def mlp(w: Scope, x: Tensor) -> Tensor:
