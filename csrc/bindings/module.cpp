@@ -1,4 +1,10 @@
 // The Python module quintet._native: a list of topics, each in its own file.
 #include <nanobind/nanobind.h>
 
-NB_MODULE(_native, m) { m.doc() = "Quintet's native core."; }
+#include "bindings.h"
+
+NB_MODULE(_native, m) {
+  m.doc() = "Quintet's native core.";
+  quintet::bind_machine(m);
+  quintet::bind_plan(m);
+}
