@@ -86,10 +86,10 @@ def read_metadata(reader: ByteReader, count: int) -> tuple[dict[str, Any], dict[
         key = reader.string(f"metadata key {index}", max_bytes=MAX_KEY_BYTES)
         # A zero byte would end the key for readers that use C strings.
         if not key or "\0" in key:
-            raise reader.error(f"expected a key, found {key!r}", f"metadata key {index}", start)
+            raise reader.error(f"expected a key, found {key!r:.80}", f"metadata key {index}", start)
         if key in values:
-            raise reader.error("the key is there twice", f"metadata {key!r}", start)
-        part = f"metadata {key!r}"
+            raise reader.error("the key is there twice", f"metadata {key!r:.80}", start)
+        part = f"metadata {key!r:.80}"
         types[key] = _read_type(reader, part)
         values[key] = _read_value(reader, types[key], part, budget)
     return values, types

@@ -9,6 +9,7 @@ src/llama-model-loader.cpp.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def shard_paths(path: Path, header: Header) -> list[Path]:
     stem = name["stem"]
     paths = [path.with_name(f"{stem}-{i + 1:05}-of-{count:05}.gguf") for i in range(count)]
     for i, shard in enumerate(paths):
-        if not shard.is_file():
+        if not os.path.isfile(shard):
             raise ModelNotFoundError(f"shard {i + 1} of {count} is missing: {shard}")
     return paths
 

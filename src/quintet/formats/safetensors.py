@@ -88,7 +88,7 @@ class SafetensorsDir:
             UnsupportedModelError: a tensor with a dtype we have no number format for.
         """
         path = Path(path)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             files = [MappedFile(path)]
             return cls(
                 path.parent,
@@ -99,10 +99,10 @@ class SafetensorsDir:
         config = load_object(path / CONFIG_NAME, max_bytes=MAX_CONFIG_BYTES)
         generation_config = _optional_object(path / GENERATION_CONFIG_NAME)
         # With both a single file and an index, transformers takes the single file.
-        if (path / SINGLE_NAME).exists():
+        if os.path.exists(path / SINGLE_NAME):
             files = [MappedFile(path / SINGLE_NAME)]
             return cls(path, files, config=config, generation_config=generation_config)
-        if not (path / INDEX_NAME).exists():
+        if not os.path.exists(path / INDEX_NAME):
             raise ModelNotFoundError(f"{path} has neither {SINGLE_NAME} nor {INDEX_NAME}")
         weight_map = _read_index(path / INDEX_NAME)
         files = [MappedFile(path / name) for name in sorted(set(weight_map.values()))]
@@ -149,7 +149,7 @@ class SafetensorsDir:
 
 
 def _optional_object(path: Path) -> dict[str, Any]:
-    return load_object(path, max_bytes=MAX_CONFIG_BYTES) if path.exists() else {}
+    return load_object(path, max_bytes=MAX_CONFIG_BYTES) if os.path.exists(path) else {}
 
 
 def _read_index(path: Path) -> dict[str, str]:
