@@ -1,4 +1,4 @@
-"""Every architecture against transformers, from both file formats.  A new one adds a row to PARITY."""
+"""Every architecture against transformers, from both formats.  A new one adds a row to PARITY."""
 
 from __future__ import annotations
 
