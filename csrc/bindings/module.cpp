@@ -7,4 +7,5 @@ NB_MODULE(_native, m) {
   m.doc() = "Quintet's native core.";
   quintet::bind_machine(m);
   quintet::bind_plan(m);
+  quintet::bind_sampling(m);
 }

@@ -81,12 +81,12 @@ void bind_plan(nb::module_& m) {
       .def(
           "__init__",
           [](Plan* self, int max_tokens, int max_logits_rows, int num_blocks, int num_layers, int num_kv_heads,
-             int head_dim, const std::string& kv_type, int num_threads) {
+             int head_dim, const std::string& kv_type, int num_threads, const std::string& kernels) {
             new (self) Plan({max_tokens, max_logits_rows, num_blocks, num_layers, num_kv_heads, head_dim,
-                             parse_kv_type(kv_type), num_threads});
+                             parse_kv_type(kv_type), num_threads, kernels});
           },
           nb::kw_only(), "max_tokens"_a, "max_logits_rows"_a, "num_blocks"_a, "num_layers"_a, "num_kv_heads"_a,
-          "head_dim"_a, "kv_type"_a, "num_threads"_a)
+          "head_dim"_a, "kv_type"_a, "num_threads"_a, "kernels"_a = "")
       .def(
           "add_matrix",
           [](Plan& plan, Vector<uint8_t> source, SourceType type, int n, int k, Layout layout) {

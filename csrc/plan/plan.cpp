@@ -16,10 +16,17 @@ constexpr int kMaxDimension = 1 << 28;
 
 size_t padded(int width) { return static_cast<size_t>(num_panels(width)) * kPanelColumns; }
 
-const KernelTable& require_kernels() {
-  const KernelTable* table = active_kernels();
-  if (table == nullptr) throw std::runtime_error("QUINTET_KERNELS names kernels that this CPU cannot run");
-  return *table;
+const KernelTable& find_kernels(const std::string& name) {
+  if (name.empty()) {
+    const KernelTable* active = active_kernels();
+    require(active != nullptr, "QUINTET_KERNELS names kernels that this CPU cannot run");
+    return *active;
+  }
+  const KernelTable* tables[8];
+  const int count = available_kernels(tables, 8);
+  const auto found = std::find_if(tables, tables + count, [&](const KernelTable* t) { return name == t->name; });
+  require(found != tables + count, "these kernels are unknown, or this CPU cannot run them");
+  return **found;
 }
 
 // Bytes of an [n, k] source matrix, or 0 for a shape the type cannot have.
@@ -66,7 +73,7 @@ RowsOut Forms::row_out(int row) const {
 }
 
 Plan::Plan(const PlanOptions& options)
-    : kernels_(require_kernels()), options_(options), pool_(std::max(1, options.num_threads)) {
+    : kernels_(find_kernels(options.kernels)), options_(options), pool_(std::max(1, options.num_threads)) {
   require(options.max_tokens > 0 && options.max_logits_rows > 0, "max_tokens and max_logits_rows must be positive");
   require(options.num_blocks > 0 && options.num_blocks <= INT32_MAX / kBlockTokens, "num_blocks is out of range");
   require(options.num_layers > 0 && options.num_kv_heads > 0, "num_layers and num_kv_heads must be positive");

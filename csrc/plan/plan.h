@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels.h"
@@ -40,6 +41,7 @@ struct PlanOptions {
   int head_dim = 0;
   KVType kv_type = KVType::kBF16;
   int num_threads = 1;
+  std::string kernels;  // a table by name; empty: the active one
 };
 
 // Float rows [max rows][stride]; stride is the width padded to 16, so rows are 64-byte aligned.
@@ -99,7 +101,7 @@ class Plan {
   static constexpr int kNoLimit = INT32_MAX;
 
  public:
-  // Throws std::runtime_error when QUINTET_KERNELS names a table this CPU cannot run, std::bad_alloc.
+  // Throws std::invalid_argument when the options or QUINTET_KERNELS name kernels this CPU cannot run, std::bad_alloc.
   explicit Plan(const PlanOptions& options);
   ~Plan();
 

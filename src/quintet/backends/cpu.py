@@ -24,8 +24,10 @@ class CPUExecutor:
         weight_dtype: see `quintet.backends._packing.choose_layout`.
         kv_dtype: of the KV cache.
         num_threads: None for one per physical core this process may use.
+        kernels: a kernel table by name; None for the fastest, or $QUINTET_KERNELS.
 
     Raises:
+        ValueError: kernels that this CPU cannot run.
         MemoryError: weights, cache or buffers do not fit.
     """
 
@@ -39,6 +41,7 @@ class CPUExecutor:
         weight_dtype: WeightDtype,
         kv_dtype: KVDtype,
         num_threads: int | None = None,
+        kernels: str | None = None,
     ) -> None:
         cache = model.program.cache
         plan = Plan(
@@ -50,6 +53,7 @@ class CPUExecutor:
             head_dim=cache.head_dim,
             kv_type=kv_dtype,
             num_threads=num_threads or default_num_threads(),
+            kernels=kernels or "",
         )
         lower(model.program, plan, PackedWeights(model.weights, plan, weight_dtype))
         self.num_blocks = num_blocks
