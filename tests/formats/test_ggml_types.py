@@ -36,9 +36,7 @@ def test_a_removed_format_is_refused_by_name(name: str) -> None:
 
 def test_sixteen_formats_can_be_dequantised() -> None:
     """The promised formats, no more and no fewer."""
-    promised = (
-        "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4"
-    )
+    promised = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4"
     assert {known.name for known in DEQUANTIZABLE} == set(promised.split())
 
 

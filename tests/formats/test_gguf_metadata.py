@@ -47,9 +47,7 @@ FIXED_ITEMS = {
 }
 
 
-def write(
-    path: Path, values: dict[str, tuple[GGUFValueType, Any, GGUFValueType | None]]
-) -> Path:
+def write(path: Path, values: dict[str, tuple[GGUFValueType, Any, GGUFValueType | None]]) -> Path:
     """A file without tensors, written by the gguf package."""
     writer = gguf.GGUFWriter(path, "test")
     for key, (value_type, value, item_type) in values.items():

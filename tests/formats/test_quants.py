@@ -31,9 +31,7 @@ def random_blocks(ggml_type: GGMLType, rows: int, blocks_per_row: int) -> npt.ND
     return random.integers(0, 256, size, dtype=np.uint8)
 
 
-def oracle_dequantize(
-    raw: npt.NDArray[np.uint8], ggml_type: GGMLType
-) -> npt.NDArray[np.float32]:
+def oracle_dequantize(raw: npt.NDArray[np.uint8], ggml_type: GGMLType) -> npt.NDArray[np.float32]:
     with np.errstate(all="ignore"):
         return oracle.dequantize(raw, gguf.GGMLQuantizationType(ggml_type))
 
@@ -140,9 +138,7 @@ def test_bytes_that_do_not_match_the_shape_are_refused(
         dequantize(raw, GGMLType.Q4_0, shape)
 
 
-def oracle_quantize(
-    values: npt.NDArray[np.float32], ggml_type: GGMLType
-) -> npt.NDArray[np.uint8]:
+def oracle_quantize(values: npt.NDArray[np.float32], ggml_type: GGMLType) -> npt.NDArray[np.uint8]:
     with np.errstate(all="ignore"):
         return oracle.quantize(values, gguf.GGMLQuantizationType(ggml_type)).view(np.uint8)
 
@@ -174,9 +170,7 @@ def test_quantising_any_finite_values_gives_the_bytes_of_the_gguf_package(
     values: npt.NDArray[np.float32], ggml_type: GGMLType
 ) -> None:
     """The encoders agree on whatever hypothesis finds."""
-    np.testing.assert_array_equal(
-        quantize(values, ggml_type), oracle_quantize(values, ggml_type)
-    )
+    np.testing.assert_array_equal(quantize(values, ggml_type), oracle_quantize(values, ggml_type))
 
 
 def test_bf16_keeps_nan_and_infinity() -> None:
