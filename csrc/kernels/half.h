@@ -32,7 +32,7 @@ static inline float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t exponent = half >> 10 & 31u;
   const uint32_t fraction = half & 1023u;
-  if (exponent == 31) return float_from_bits(sign | 0x7f800000u | fraction << 13);
+  if (exponent == 31) return float_from_bits(sign | 0x7f800000u | (fraction != 0 ? 0x400000u | fraction << 13 : 0));
   if (exponent == 0) {  // zero or subnormal: fraction * 2^-24
     const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
     return float_from_bits(sign | float_bits(magnitude));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <numeric>
 #include <vector>
 
@@ -98,11 +99,13 @@ class PagedSequence {
     const AttentionArgs args{q.data() + static_cast<size_t>(begin) * row_width(),
                              row_width(), out.data(), row_width(), shape.num_heads(), shape.scale()};
     const SequenceView view{block_table.data(), 0, end - begin, end};
-    Aligned<char> scratch(table.attention_scratch_bytes(shape.head_dim, shape.group));
+    if (scratch == nullptr) {
+      scratch = std::make_unique<Aligned<char>>(size_t{1} << 20);
+    }
     for (int head = 0; head < shape.num_kv_heads; ++head) {
       for (int query = 0; query < end - begin; query += std::min(split, end - begin)) {
         const int query_end = split < end - begin - query ? query + split : end - begin;
-        table.attention(cache(), args, view, head, query, query_end, scratch.data());
+        table.attention(cache(), args, view, head, query, query_end, scratch->data());
       }
     }
     return out;
@@ -135,6 +138,7 @@ class PagedSequence {
   std::vector<float> q, k, v;  // [num_tokens][width]
   std::vector<int32_t> block_table;
   Aligned<std::byte> k_cache, v_cache;
+  static inline std::unique_ptr<Aligned<char>> scratch;
 };
 
 }  // namespace quintet::tests

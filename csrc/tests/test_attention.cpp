@@ -49,7 +49,7 @@ void test_write_kv_agrees() {
         std::vector<std::byte> bytes(sequence.k_cache.data(), sequence.k_cache.data() + sequence.cache_bytes());
         bytes.insert(bytes.end(), sequence.v_cache.data(), sequence.v_cache.data() + sequence.cache_bytes());
         if (expected.empty()) expected = bytes;
-        CHECK(same_bits(bytes, expected), "%s write_kv %s, head_dim %d", table->name, name(type), head_dim);
+        CHECK_WITH(same_bits(bytes, expected), "%s write_kv %s, head_dim %d", table->name, name(type), head_dim);
       }
     }
   }
@@ -61,7 +61,7 @@ void check_accuracy(const KernelTable& table, PagedSequence& sequence, int token
   const auto out = sequence.attend(table, token, token + 1);
   const double error = nrmse(out, sequence.attend_exactly(token));
   const double bound = sequence.shape.type == KVType::kBF16 ? 5e-3 : 3e-6;
-  CHECK(error <= bound, "%s %s head_dim %d group %d token %d: NRMSE %g", table.name, name(sequence.shape.type),
+  CHECK_WITH(error <= bound, "%s %s head_dim %d group %d token %d: NRMSE %g", table.name, name(sequence.shape.type),
         sequence.shape.head_dim, sequence.shape.group, token, error);
 }
 
@@ -108,11 +108,11 @@ void test_attention_agrees_with_reference() {
           for (const KernelTable* table : tests::tables()) {
             const auto out = sequence.attend(*table, begin, end);
             if (type == KVType::kF32 || std::string(table->name) != "avx512") {
-              CHECK(same_bits(out, expected), "%s %s head_dim %d group %d tokens %d-%d", table->name, name(type),
+              CHECK_WITH(same_bits(out, expected), "%s %s head_dim %d group %d tokens %d-%d", table->name, name(type),
                     head_dim, group, begin, end);
             } else {
               const double error = nrmse(out, {expected.begin(), expected.end()});
-              CHECK(error <= 5e-4, "%s %s head_dim %d group %d: NRMSE %g to the reference", table->name, name(type),
+              CHECK_WITH(error <= 5e-4, "%s %s head_dim %d group %d: NRMSE %g to the reference", table->name, name(type),
                     head_dim, group, error);
             }
           }
@@ -133,10 +133,10 @@ void test_attention_does_not_depend_on_the_batch() {
         sequence.write(*table, 0, num_tokens);
         const size_t width = sequence.row_width();
         const auto whole = sequence.attend(*table, 0, num_tokens);
-        CHECK(all_finite(whole), "%s %s group %d", table->name, name(type), group);
+        CHECK_WITH(all_finite(whole), "%s %s group %d", table->name, name(type), group);
         for (const int split : {1, 3, 32, 500}) {
           if (split == 1 && group != 2) continue;
-          CHECK(same_bits(sequence.attend(*table, 0, num_tokens, split), whole), "%s %s group %d split by %d",
+          CHECK_WITH(same_bits(sequence.attend(*table, 0, num_tokens, split), whole), "%s %s group %d split by %d",
                 table->name, name(type), group, split);
         }
         // Now as the engine sees it: blocks elsewhere, and what lies behind a chunk is not yet written.
@@ -147,7 +147,7 @@ void test_attention_does_not_depend_on_the_batch() {
           for (int begin = 0; begin < num_tokens; begin += chunk) {
             const int end = std::min(begin + chunk, num_tokens);
             other.write(*table, begin, end);
-            CHECK(same_bits(other.attend(*table, begin, end), rows_of(whole, width, begin, end)),
+            CHECK_WITH(same_bits(other.attend(*table, begin, end), rows_of(whole, width, begin, end)),
                   "%s %s group %d chunk %d-%d", table->name, name(type), group, begin, end);
           }
         }
@@ -168,7 +168,7 @@ void test_attention_ignores_stale_slots() {
           sequence.write(*table, 0, num_tokens);
           const auto out = sequence.attend(*table, 0, num_tokens);
           if (expected.empty()) expected = out;
-          CHECK(all_finite(out) && same_bits(out, expected), "%s %s %d tokens before %g", table->name, name(type),
+          CHECK_WITH(all_finite(out) && same_bits(out, expected), "%s %s %d tokens before %g", table->name, name(type),
                 num_tokens, static_cast<double>(stale));
         }
       }
@@ -187,10 +187,10 @@ void test_attention_contains_nan() {
       sequence.q[broken + 5] = kNan;
       auto out = sequence.attend(*table, 0, 40);
       for (size_t d = 0; d < 32; ++d) {
-        CHECK(std::isnan(out[broken + d]), "%s %s: a broken query gives NaN", table->name, name(type));
+        CHECK_WITH(std::isnan(out[broken + d]), "%s %s: a broken query gives NaN", table->name, name(type));
         out[broken + d] = expected[broken + d] = 0.0f;
       }
-      CHECK(same_bits(out, expected), "%s %s: its neighbours", table->name, name(type));
+      CHECK_WITH(same_bits(out, expected), "%s %s: its neighbours", table->name, name(type));
     }
   }
 }
@@ -211,7 +211,7 @@ void test_attention_of_extreme_scores() {
         sequence.write(*table, 0, 1030);
         const auto out = sequence.attend(*table, 1029, 1030);
         for (const float value : out) {
-          CHECK(value == static_cast<float>(winner % 256), "%s %s: %g, not token %d", table->name, name(type),
+          CHECK_WITH(value == static_cast<float>(winner % 256), "%s %s: %g, not token %d", table->name, name(type),
                 static_cast<double>(value), winner);
         }
       }
@@ -230,5 +230,5 @@ int main() {
   test_attention_ignores_stale_slots();
   test_attention_contains_nan();
   test_attention_of_extreme_scores();
-  return quintet::tests::report("test_attention");
+  return quintet::tests::finish("test_attention");
 }

@@ -55,11 +55,11 @@ void test_make_rows_agree() {
     const Forms expected = make_forms(reference_kernels(), x, ldx, 3, width);
     for (const KernelTable* table : tests::tables()) {
       const Forms forms = make_forms(*table, x, ldx, 3, width);
-      CHECK(same_bits(forms.f32, expected.f32), "%s f32, width %d", table->name, width);
-      CHECK(same_bits(forms.bf16, expected.bf16), "%s bf16, width %d", table->name, width);
-      CHECK(same_bits(forms.q8, expected.q8), "%s q8, width %d", table->name, width);
-      CHECK(same_bits(forms.q8_scale, expected.q8_scale), "%s q8 scale, width %d", table->name, width);
-      CHECK(same_bits(forms.q8_sum, expected.q8_sum), "%s q8 sum, width %d", table->name, width);
+      CHECK_WITH(same_bits(forms.f32, expected.f32), "%s f32, width %d", table->name, width);
+      CHECK_WITH(same_bits(forms.bf16, expected.bf16), "%s bf16, width %d", table->name, width);
+      CHECK_WITH(same_bits(forms.q8, expected.q8), "%s q8, width %d", table->name, width);
+      CHECK_WITH(same_bits(forms.q8_scale, expected.q8_scale), "%s q8 scale, width %d", table->name, width);
+      CHECK_WITH(same_bits(forms.q8_sum, expected.q8_sum), "%s q8 sum, width %d", table->name, width);
     }
   }
 }
@@ -78,10 +78,10 @@ void test_make_rows_rounds_to_bf16() {
   for (const KernelTable* table : tests::tables()) {
     const Forms forms = make_forms(*table, x, x.size(), 1, static_cast<int>(x.size()));
     for (size_t i = 0; i < cases.size(); ++i) {
-      CHECK(forms.bf16[i] == cases[i].second, "%s bf16 of %08x is %04x, not %04x", table->name, cases[i].first,
+      CHECK_WITH(forms.bf16[i] == cases[i].second, "%s bf16 of %08x is %04x, not %04x", table->name, cases[i].first,
             forms.bf16[i], cases[i].second);
     }
-    CHECK(forms.bf16.back() == 0, "%s pads an odd row with zero", table->name);
+    CHECK_WITH(forms.bf16.back() == 0, "%s pads an odd row with zero", table->name);
   }
 }
 
@@ -99,17 +99,17 @@ void test_make_rows_quantises() {
         const float scale = forms.q8_scale[g];
         for (size_t i = g * kGroup; i < (g + 1) * kGroup; ++i) {
           sum += forms.q8[i];
-          CHECK(forms.q8[i] != -128, "%s makes -128", table->name);
+          CHECK_WITH(forms.q8[i] != -128, "%s makes -128", table->name);
           if (size < 1e-32f) {
-            CHECK(scale == 0.0f && forms.q8[i] == 0, "%s: tiny groups are zero", table->name);
+            CHECK_WITH(scale == 0.0f && forms.q8[i] == 0, "%s: tiny groups are zero", table->name);
           } else {
-            CHECK(std::fabs(static_cast<double>(forms.q8[i]) * scale - x[i]) <= 0.500001 * scale,
+            CHECK_WITH(std::fabs(static_cast<double>(forms.q8[i]) * scale - x[i]) <= 0.500001 * scale,
                   "%s: %g is %d times %g", table->name, x[i], forms.q8[i], scale);
           }
         }
-        CHECK(sum == forms.q8_sum[g], "%s: group sum %d, not %d", table->name, forms.q8_sum[g], sum);
+        CHECK_WITH(sum == forms.q8_sum[g], "%s: group sum %d, not %d", table->name, forms.q8_sum[g], sum);
       }
-      CHECK(forms.q8_scale[0] == 0.0f, "%s: a zero group has scale 0", table->name);
+      CHECK_WITH(forms.q8_scale[0] == 0.0f, "%s: a zero group has scale 0", table->name);
     }
   }
 }
@@ -121,9 +121,9 @@ void test_make_rows_contains_nan() {
       std::vector<float> x(3 * kGroup, 1.0f);
       x[kGroup + 20] = bad;
       const Forms forms = make_forms(*table, x, x.size(), 1, static_cast<int>(x.size()));
-      CHECK(std::isnan(forms.q8_scale[1]), "%s: scale of a broken group is %g", table->name, forms.q8_scale[1]);
-      for (size_t i = kGroup; i < 2 * kGroup; ++i) CHECK(forms.q8[i] == 0, "%s: code in a broken group", table->name);
-      CHECK(forms.q8_sum[0] == 127 * kGroup && forms.q8_sum[2] == 127 * kGroup, "%s: neighbours", table->name);
+      CHECK_WITH(std::isnan(forms.q8_scale[1]), "%s: scale of a broken group is %g", table->name, forms.q8_scale[1]);
+      for (size_t i = kGroup; i < 2 * kGroup; ++i) CHECK_WITH(forms.q8[i] == 0, "%s: code in a broken group", table->name);
+      CHECK_WITH(forms.q8_sum[0] == 127 * kGroup && forms.q8_sum[2] == 127 * kGroup, "%s: neighbours", table->name);
     }
   }
 }
@@ -141,12 +141,12 @@ void test_rms_norm() {
     reference_kernels().rms_norm(x.data(), weight.data(), width, 1e-6f, expected.data());
     for (size_t i = 0; i < columns; ++i) {
       const double exact = x[i] / std::sqrt(mean + static_cast<double>(1e-6f)) * weight[i];
-      CHECK(ulps(expected[i], exact) <= 6.0, "rms_norm, width %d: %g, not %g", width, expected[i], exact);
+      CHECK_WITH(ulps(expected[i], exact) <= 6.0, "rms_norm, width %d: %g, not %g", width, expected[i], exact);
     }
     for (const KernelTable* table : tests::tables()) {
       std::vector<float> y = x;
       table->rms_norm(y.data(), weight.data(), width, 1e-6f, y.data());
-      CHECK(same_bits(y, expected), "%s rms_norm in place, width %d", table->name, width);
+      CHECK_WITH(same_bits(y, expected), "%s rms_norm in place, width %d", table->name, width);
     }
   }
 }
@@ -159,7 +159,7 @@ void test_add_agrees() {
     for (const KernelTable* table : tests::tables()) {
       auto sum = y;
       table->add(x.data(), width, sum.data());
-      for (size_t i = 0; i < sum.size(); ++i) CHECK(sum[i] == x[i] + y[i], "%s add, width %d", table->name, width);
+      for (size_t i = 0; i < sum.size(); ++i) CHECK_WITH(sum[i] == x[i] + y[i], "%s add, width %d", table->name, width);
     }
   }
 }
@@ -176,13 +176,13 @@ void test_exp() {
     worst = std::max(worst, ulps(reference::exp(size), std::exp(static_cast<double>(size))));
     worst = std::max(worst, ulps(reference::exp(-size), std::exp(-static_cast<double>(size))));
   }
-  CHECK(worst <= 1.0, "exp: %g ulp", worst);
-  CHECK(reference::exp(0.0f) == 1.0f && reference::exp(-0.0f) == 1.0f, "exp(0)");
-  CHECK(reference::exp(std::nextafter(exp_constants::kLowest, -100.0f)) == 0.0f, "exp below the normal range");
-  CHECK(reference::exp(-kInfinity) == 0.0f, "exp(-inf)");
-  CHECK(std::isfinite(reference::exp(exp_constants::kHighest)), "exp of the largest argument");
-  CHECK(reference::exp(std::nextafter(exp_constants::kHighest, 100.0f)) == kInfinity, "exp beyond it");
-  CHECK(reference::exp(kInfinity) == kInfinity && std::isnan(reference::exp(kNan)), "exp(inf), exp(NaN)");
+  CHECK_WITH(worst <= 1.0, "exp: %g ulp", worst);
+  CHECK_WITH(reference::exp(0.0f) == 1.0f && reference::exp(-0.0f) == 1.0f, "exp(0)");
+  CHECK_WITH(reference::exp(std::nextafter(exp_constants::kLowest, -100.0f)) == 0.0f, "exp below the normal range");
+  CHECK_WITH(reference::exp(-kInfinity) == 0.0f, "exp(-inf)");
+  CHECK_WITH(std::isfinite(reference::exp(exp_constants::kHighest)), "exp of the largest argument");
+  CHECK_WITH(reference::exp(std::nextafter(exp_constants::kHighest, 100.0f)) == kInfinity, "exp beyond it");
+  CHECK_WITH(reference::exp(kInfinity) == kInfinity && std::isnan(reference::exp(kNan)), "exp(inf), exp(NaN)");
 }
 
 // silu is within 3 ulp of double from -87 to 100 (ours of exp, a sum and a quotient), and tends to 0 and to x beyond.
@@ -199,17 +199,17 @@ void test_silu_mul() {
     const double exact = gate[i] / (1.0 + std::exp(-static_cast<double>(gate[i])));
     if (gate[i] > -87.0f) worst = std::max(worst, ulps(expected[i], exact));
   }
-  CHECK(worst <= 3.0, "silu: %g ulp", worst);
+  CHECK_WITH(worst <= 3.0, "silu: %g ulp", worst);
   for (const KernelTable* table : tests::tables()) {
     std::vector<float> y = gate;
     table->silu_mul(y.data(), up.data(), width, y.data());
-    CHECK(same_bits(y, expected), "%s silu_mul in place", table->name);
+    CHECK_WITH(same_bits(y, expected), "%s silu_mul in place", table->name);
 
     const std::vector<float> edges = {-1e9f, 1e9f, kNan, 0.0f, -100.0f};
     const std::vector<float> twos(edges.size(), 2.0f);
     std::vector<float> z(edges.size());
     table->silu_mul(edges.data(), twos.data(), static_cast<int>(edges.size()), z.data());
-    CHECK(z[0] == 0.0f && z[1] == 2e9f && std::isnan(z[2]) && z[3] == 0.0f && std::fabs(z[4]) < 1e-36f,
+    CHECK_WITH(z[0] == 0.0f && z[1] == 2e9f && std::isnan(z[2]) && z[3] == 0.0f && std::fabs(z[4]) < 1e-36f,
           "%s silu of the edges: %g %g %g %g %g", table->name, z[0], z[1], z[2], z[3], z[4]);
   }
 }
@@ -242,14 +242,14 @@ void test_rope() {
               const auto index = static_cast<size_t>(pair);
               exact = static_cast<double>(x[at]) * cos[index] + (first ? -1.0 : 1.0) * static_cast<double>(x[partner]) * sin[index];
             }
-            CHECK(std::fabs(expected[at] - exact) <= 1e-6, "rope %d of %d: %g, not %g", rotary_dim, head_dim,
+            CHECK_WITH(std::fabs(expected[at] - exact) <= 1e-6, "rope %d of %d: %g, not %g", rotary_dim, head_dim,
                   expected[at], exact);
           }
         }
         for (const KernelTable* table : tests::tables()) {
           auto y = x;
           table->rope(y.data(), 3, args);
-          CHECK(same_bits(y, expected), "%s rope, %d of %d, interleaved %d", table->name, rotary_dim, head_dim,
+          CHECK_WITH(same_bits(y, expected), "%s rope, %d of %d, interleaved %d", table->name, rotary_dim, head_dim,
                 interleaved);
         }
       }
@@ -269,5 +269,5 @@ int main() {
   test_exp();
   test_silu_mul();
   test_rope();
-  return quintet::tests::report("test_rowwise");
+  return quintet::tests::finish("test_rowwise");
 }
