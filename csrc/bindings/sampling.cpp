@@ -47,7 +47,8 @@ nb::list sample(const Logits& logits, const nb::tuple& samplers) {
     throw std::invalid_argument("logits have " + std::to_string(num_rows) + " rows for " +
                                 std::to_string(samplers.size()) + " samplers");
   }
-  if (width > 1 && logits.stride(1) != 1) throw std::invalid_argument("a row of logits must be contiguous");
+  if (num_rows > 0 && width > 1 && logits.stride(1) != 1)
+    throw std::invalid_argument("a row of logits must be contiguous");
   if (num_rows > 1 && logits.stride(0) < width) throw std::invalid_argument("rows of logits must not overlap");
   std::vector<RowSampler*> rows;  // kept alive by the tuple
   for (const nb::handle sampler : samplers) {
