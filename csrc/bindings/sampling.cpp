@@ -52,9 +52,10 @@ nb::list sample(const Logits& logits, const nb::tuple& samplers) {
   if (num_rows > 1 && logits.stride(0) < width) throw std::invalid_argument("rows of logits must not overlap");
   std::vector<RowSampler*> rows;  // kept alive by the tuple
   for (const nb::handle sampler : samplers) {
-    rows.push_back(nb::cast<RowSampler*>(sampler, false));
-    if (rows.back() == nullptr) throw nb::type_error("samplers holds None");
-    if (width < rows.back()->vocab_size()) throw std::invalid_argument(width_error(width, rows.back()->vocab_size()));
+    RowSampler* row = nullptr;
+    if (!nb::try_cast(sampler, row) || row == nullptr) throw nb::type_error("samplers must be RowSampler objects");
+    if (width < row->vocab_size()) throw std::invalid_argument(width_error(width, row->vocab_size()));
+    rows.push_back(row);
   }
 
   std::vector<Sampled> sampled(rows.size());

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sampling_oracle import make_row, philox4x32_10, uniform
 
+from quintet import _native
 from quintet.errors import RequestError
 from quintet.sampling import RowSampler, SampledToken, SamplingParams, sample
 
@@ -266,6 +267,13 @@ def test_sample_refuses_what_it_cannot_write() -> None:
     overlapping = np.lib.stride_tricks.as_strided(np.zeros(20, np.float32), (2, 10), (4, 4))
     with pytest.raises(ValueError, match="overlap"):
         sample(overlapping, [make_row(SamplingParams(), 10), make_row(SamplingParams(), 10)])
+
+
+@pytest.mark.parametrize("sampler", [None, 1, SamplingParams()])
+def test_native_sample_refuses_what_is_no_sampler(sampler: Any) -> None:
+    """An object of another kind in place of a sampler is a TypeError."""
+    with pytest.raises(TypeError, match="RowSampler"):
+        _native.sample(np.zeros((1, 10), np.float32), (sampler,))
 
 
 def test_row_sampler_refuses_ids_outside_the_vocabulary() -> None:
