@@ -14,7 +14,7 @@ from quintet import graph
 from quintet.backends.base import BLOCK_SIZE, Float32Array, StepInput
 from quintet.models import Model
 
-Array = npt.NDArray[np.floating]
+Array = npt.NDArray[np.float64]  # or float32: the executor's dtype, which types cannot follow
 
 
 class ReferenceExecutor:
@@ -32,7 +32,7 @@ class ReferenceExecutor:
         *,
         num_blocks: int,
         max_num_batched_tokens: int = 512,
-        dtype: type[np.floating] = np.float32,
+        dtype: type[np.float32] | type[np.float64] = np.float32,
     ) -> None:
         self.num_blocks = num_blocks
         self.vocab_size = model.program.output.width

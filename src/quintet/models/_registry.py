@@ -74,7 +74,7 @@ def load_model(source: GGUFFile | SafetensorsDir) -> Model:
         UnsupportedModelError: an architecture, or a tensor, that is not ours yet.
         ModelFormatError: keys or shapes that do not fit together.
     """
-    path = str(source.path)
+    path = str(source.path if isinstance(source, GGUFFile) else source.directory)
     weights: WeightSource
     if isinstance(source, GGUFFile):
         name = source.metadata.get("general.architecture")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from quintet.formats.weights import TensorInfo, WeightSource
 
 
-class RenamedWeights(WeightSource):
+class RenamedWeights:
     """A view of `source` with GGUF tensor names; a tensor without one keeps its own.
 
     Args:
@@ -32,9 +32,13 @@ class RenamedWeights(WeightSource):
                     ours = name.replace("{i}", match.group(1)) if match.groups() else name
                     break
             self._names[ours] = theirs
-        self.tensors: Mapping[str, TensorInfo] = {
+        self._tensors: Mapping[str, TensorInfo] = {
             ours: source.tensors[theirs] for ours, theirs in self._names.items()
         }
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        return self._tensors
 
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         return self._source.raw(self._names[name])
@@ -44,3 +48,9 @@ class RenamedWeights(WeightSource):
 
     def close(self) -> None:
         self._source.close()
+
+    def __enter__(self) -> RenamedWeights:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

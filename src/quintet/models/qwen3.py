@@ -61,5 +61,9 @@ ARCHITECTURE = Architecture(
     from_gguf=from_gguf,
     from_hf=from_hf,
     build=build,
-    weight_names=_decoder.LLAMA_HF_NAMES,
+    weight_names={
+        **_decoder.LLAMA_HF_NAMES,
+        "blk.{i}.attn_q_norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
+        "blk.{i}.attn_k_norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
+    },
 )
