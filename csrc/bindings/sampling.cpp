@@ -1,0 +1,117 @@
+// quintet._native's sampler: checks shapes and token ids, releases the GIL, calls.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "row_sampler.h"
+
+namespace nb = nanobind;
+using nb::literals::operator""_a;
+using quintet::RowParams;
+using quintet::RowSampler;
+using quintet::Sampled;
+using quintet::SamplingScratch;
+
+namespace {
+
+using Logits = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
+using LogitsRow = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+SamplingScratch& thread_scratch() {
+  thread_local SamplingScratch scratch;
+  return scratch;
+}
+
+std::string width_error(int64_t width, int vocab_size) {
+  return "logits have " + std::to_string(width) + " columns, the sampler's vocabulary " + std::to_string(vocab_size);
+}
+
+nb::tuple to_tuple(const Sampled& sampled) {
+  nb::object logprob = nb::none(), top_logprobs = nb::none();
+  if (sampled.logprob) {
+    logprob = nb::float_(*sampled.logprob);
+    nb::list pairs;
+    for (const auto& [id, value] : sampled.top_logprobs) pairs.append(nb::make_tuple(id, value));
+    top_logprobs = nb::tuple(pairs);
+  }
+  return nb::make_tuple(sampled.token_id, logprob, top_logprobs);
+}
+
+nb::list sample(const Logits& logits, const nb::tuple& samplers) {
+  const int64_t num_rows = static_cast<int64_t>(logits.shape(0)), width = static_cast<int64_t>(logits.shape(1));
+  if (num_rows != static_cast<int64_t>(samplers.size())) {
+    throw std::invalid_argument("logits have " + std::to_string(num_rows) + " rows for " +
+                                std::to_string(samplers.size()) + " samplers");
+  }
+  if (width > 1 && logits.stride(1) != 1) throw std::invalid_argument("a row of logits must be contiguous");
+  if (num_rows > 1 && logits.stride(0) < width) throw std::invalid_argument("rows of logits must not overlap");
+  std::vector<RowSampler*> rows;  // kept alive by the tuple
+  for (const nb::handle sampler : samplers) {
+    rows.push_back(nb::cast<RowSampler*>(sampler, false));
+    if (rows.back() == nullptr) throw nb::type_error("samplers holds None");
+    if (width < rows.back()->vocab_size()) throw std::invalid_argument(width_error(width, rows.back()->vocab_size()));
+  }
+
+  std::vector<Sampled> sampled(rows.size());
+  {
+    nb::gil_scoped_release release;
+    SamplingScratch& scratch = thread_scratch();
+    for (size_t r = 0; r < rows.size(); ++r) {
+      sampled[r] = rows[r]->sample(logits.data() + static_cast<int64_t>(r) * logits.stride(0), scratch);
+    }
+  }
+  nb::list results;
+  for (const Sampled& row : sampled) results.append(to_tuple(row));
+  return results;
+}
+
+std::vector<std::pair<int32_t, double>> distribution(const RowSampler& sampler, const LogitsRow& logits) {
+  const int64_t width = static_cast<int64_t>(logits.shape(0));
+  if (width < sampler.vocab_size()) throw std::invalid_argument(width_error(width, sampler.vocab_size()));
+  nb::gil_scoped_release release;
+  return sampler.distribution(logits.data(), thread_scratch());
+}
+
+}  // namespace
+
+void bind_sampling(nb::module_& m) {
+  nb::class_<RowSampler>(m, "RowSampler", "One sequence's sampler; quintet.sampling.RowSampler is its public form.")
+      .def(
+          "__init__",
+          [](RowSampler* self, int vocab_size, uint64_t seed, const std::vector<int32_t>& prompt_ids,
+             double temperature, int top_k, double top_p, double min_p, double repetition_penalty,
+             double presence_penalty, double frequency_penalty,
+             const std::vector<std::pair<int32_t, double>>& logit_bias, int64_t min_tokens,
+             const std::vector<int32_t>& ending_ids, int num_logprobs) {
+            const RowParams params = {
+                temperature,       top_k,      top_p,      min_p,      repetition_penalty, presence_penalty,
+                frequency_penalty, logit_bias, min_tokens, ending_ids, num_logprobs};
+            new (self) RowSampler(params, vocab_size, prompt_ids, seed);
+          },
+          nb::kw_only(), "vocab_size"_a, "seed"_a, "prompt_ids"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a,
+          "repetition_penalty"_a, "presence_penalty"_a, "frequency_penalty"_a, "logit_bias"_a, "min_tokens"_a,
+          "ending_ids"_a, "num_logprobs"_a)
+      .def(
+          "accept",
+          [](RowSampler& self, int32_t token_id) {
+            if (token_id < 0 || token_id >= self.vocab_size()) {
+              throw std::invalid_argument("token id " + std::to_string(token_id) + " is outside the vocabulary");
+            }
+            self.accept(token_id);
+          },
+          "token_id"_a, "Record a token as generated.")
+      .def("distribution", &distribution, "logits"_a.noconvert(),
+           "(id, probability) of every token the next draw can give, by rising id; [] for a row without numbers.")
+      .def_prop_ro("num_accepted", &RowSampler::num_accepted, "Tokens generated so far.");
+
+  m.def("sample", &sample, "logits"_a.noconvert(), "samplers"_a,
+        nb::sig("def sample(logits: numpy.typing.NDArray[numpy.float32], samplers: tuple[RowSampler, ...]) -> "
+                "list[tuple[int, float | None, tuple[tuple[int, float], ...] | None]]"),
+        "Sample and accept one token per row of logits [rows, >= vocab_size] float32, in place and without the GIL.\n\n"
+        "Returns (token_id, logprob, top_logprobs) per row; token_id is -1 where the row holds NaN or +inf, or nothing "
+        "above -inf.");
+}
