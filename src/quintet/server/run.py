@@ -7,8 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from types import FrameType
+from collections.abc import Callable, Generator, Mapping
 
 import uvicorn
 
@@ -20,6 +19,7 @@ from quintet.server.protocol import bounded_protocol
 from quintet.server.settings import Settings
 
 _log = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CLOSE_GRACE_S = 5  # for replies to end after their engines were closed
 
 
@@ -41,7 +41,7 @@ def serve(
     engines: Mapping[str, ServedEngine],
     settings: Settings,
     *,
-    on_listening: Callable[[str], None] = lambda url: None,
+    on_listening: Callable[[Server], None] = lambda server: None,
 ) -> None:
     """Serve loaded models until SIGTERM or SIGINT, then let running requests finish.
 
@@ -51,86 +51,89 @@ def serve(
     Args:
         engines: one loaded model per name; closed when this returns.
         settings: addresses and limits.
-        on_listening: called once with the server's URL.
+        on_listening: called once connections are accepted.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    asyncio.run(_serve(engines, settings, on_listening))
+    asyncio.run(serve_async(engines, settings, on_listening=on_listening))
 
 
-async def _serve(
+async def serve_async(
     engines: Mapping[str, ServedEngine],
     settings: Settings,
-    on_listening: Callable[[str], None],
+    *,
+    on_listening: Callable[[Server], None] = lambda server: None,
 ) -> None:
-    async def close_engines() -> None:
-        for engine in engines.values():
-            await engine.close()
-
-    with contextlib.closing(_listen(settings)) as listener:
-        config = uvicorn.Config(
-            create_app(engines, settings),
-            http=bounded_protocol(settings),
-            ws="none",
-            lifespan="on",
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=int(settings.idle_timeout_s),
-            timeout_graceful_shutdown=int(settings.drain_timeout_s) + _CLOSE_GRACE_S,
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        )
-        on_listening(_url(listener))
-        try:
-            await _Server(config, settings.drain_timeout_s, close_engines).serve([listener])
-        finally:
-            await close_engines()
+    """`serve` inside a running event loop."""
+    try:
+        with contextlib.closing(_listen(settings)) as listener:
+            server = Server(engines, settings, _url(listener))
+            on_listening(server)
+            await server.serve([listener])
+    finally:
+        await _close(engines)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server with our signals: drain, then close the engines, then exit 0.
 
-    uvicorn raises the signal again after its shutdown, which would end the process
-    with the signal's status and before the engines are closed.
+    uvicorn itself raises the signal again after its shutdown, which would end the
+    process with the signal's status and before the engines are closed.
+
+    Args:
+        engines: closed when the drain takes too long.
+        settings: addresses and limits.
+        url: where it listens.
     """
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        drain_timeout_s: float,
-        close_engines: Callable[[], Awaitable[None]],
-    ) -> None:
-        super().__init__(config)
-        self._drain_timeout_s = drain_timeout_s
-        self._close_engines = close_engines
+    def __init__(self, engines: Mapping[str, ServedEngine], settings: Settings, url: str) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(engines, settings),
+                http=bounded_protocol(settings),
+                ws="none",
+                lifespan="on",
+                log_level="warning",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=int(settings.idle_timeout_s),
+                timeout_graceful_shutdown=int(settings.drain_timeout_s) + _CLOSE_GRACE_S,
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            )
+        )
+        self.url = url
+        self._engines = engines
+        self._drain_timeout_s = settings.drain_timeout_s
         self._closing: asyncio.Task[None] | None = None
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
-        for number in signals:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def stop(self) -> None:
+        """Take no new connections, end after the drain; called again, end now."""
         delay_s = 0.0 if self.should_exit else self._drain_timeout_s
         self.should_exit = True
         asyncio.get_running_loop().call_later(delay_s, self._end_requests)
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
     def _end_requests(self) -> None:
         if self._closing is None:
             _log.warning("ending the requests that are still running")
-            self._closing = asyncio.ensure_future(self._close())
+            self._closing = asyncio.ensure_future(_close(self._engines))
 
-    async def _close(self) -> None:
-        await self._close_engines()
+
+async def _close(engines: Mapping[str, ServedEngine]) -> None:
+    for engine in engines.values():
+        await engine.close()
 
 
 def _listen(settings: Settings) -> socket.socket:
