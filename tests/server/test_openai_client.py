@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from quintet.errors import CapacityError, ContextLengthError
+from quintet.server.settings import key_digest
 
 from .fake import FakeEngine
 from .harness import run, serving
@@ -166,12 +167,12 @@ def test_models_are_listed():
     """Loaded models can be listed, and asked for one by one."""
 
     async def main() -> None:
-        async with serving({"a/b": FakeEngine(), "c": FakeEngine()}) as server:
-            async with client(server.url) as api:
-                assert [model.id async for model in await api.models.list()] == ["a/b", "c"]
-                assert (await api.models.retrieve("a/b")).owned_by == "quintet"
-                with pytest.raises(openai.NotFoundError):
-                    await api.models.retrieve("d")
+        engines = {"a/b": FakeEngine(), "c": FakeEngine()}
+        async with serving(engines) as server, client(server.url) as api:
+            assert [model.id async for model in await api.models.list()] == ["a/b", "c"]
+            assert (await api.models.retrieve("a/b")).owned_by == "quintet"
+            with pytest.raises(openai.NotFoundError):
+                await api.models.retrieve("d")
 
     run(main())
 
@@ -224,11 +225,10 @@ def test_failure_in_a_stream_reaches_the_client():
     async def main() -> None:
         async with serving({"m": FakeEngine(error_after=2)}) as server, client(server.url) as api:
             stream = await api.chat.completions.create(model="m", messages=MESSAGES, stream=True)
-            texts = []
+            texts = [(await anext(stream)).choices[0].delta.content for _ in range(3)]
+            assert texts == ["", "Hello", " wor"]
             with pytest.raises(openai.APIError, match="the step failed"):
-                async for chunk in stream:
-                    texts.append(chunk.choices[0].delta.content)
-        assert texts == ["", "Hello", " wor"]
+                await anext(stream)
 
     run(main())
 
@@ -237,16 +237,14 @@ def test_wrong_key_is_401():
     """With keys set, the client needs one of them."""
 
     async def main() -> None:
-        from quintet.server.settings import key_digest
-
         digests = (key_digest(b"one"), key_digest(b"two"))
-        async with serving({"m": FakeEngine()}, key_digests=digests) as server:
-            async with client(server.url) as api:
-                with pytest.raises(openai.AuthenticationError):
-                    await api.models.list()
-                reply = await api.with_options(api_key="two").chat.completions.create(
-                    model="m", messages=MESSAGES
-                )
+        engines = {"m": FakeEngine()}
+        async with serving(engines, key_digests=digests) as server, client(server.url) as api:
+            with pytest.raises(openai.AuthenticationError):
+                await api.models.list()
+            reply = await api.with_options(api_key="two").chat.completions.create(
+                model="m", messages=MESSAGES
+            )
         assert reply.choices[0].message.content == "Hello world!"
 
     run(main())
