@@ -1,9 +1,11 @@
 // The Python module quintet._native: a list of topics, each in its own file.
 #include <nanobind/nanobind.h>
 
-void bind_sampling(nanobind::module_& m);
+#include "bindings.h"
 
 NB_MODULE(_native, m) {
   m.doc() = "Quintet's native core.";
-  bind_sampling(m);
+  quintet::bind_machine(m);
+  quintet::bind_plan(m);
+  quintet::bind_sampling(m);
 }

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "bindings.h"
 #include "row_sampler.h"
 
 namespace nb = nanobind;
@@ -78,7 +79,7 @@ std::vector<std::pair<int32_t, double>> distribution(const RowSampler& sampler, 
 
 }  // namespace
 
-void bind_sampling(nb::module_& m) {
+void quintet::bind_sampling(nb::module_& m) {
   nb::class_<RowSampler>(m, "RowSampler", "One sequence's sampler; quintet.sampling.RowSampler is its public form.")
       .def(
           "__init__",

@@ -45,7 +45,11 @@ struct RowsOut {
   int32_t* q8_sum;
 };
 
-inline constexpr int kBlockTokens = 16;  // tokens per KV block
+inline constexpr int kBlockTokens = 16;     // tokens per KV block
+inline constexpr int kSegmentTokens = 512;  // tokens per softmax segment of attention
+
+// A q8 group whose largest magnitude is below this counts as zero: 127 / max|x| would overflow.
+inline constexpr float kSmallestGroup = 0x1p-100f;
 
 enum class KVType : uint8_t { kF32 = 0, kBF16 = 1 };
 

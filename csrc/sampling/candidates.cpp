@@ -41,26 +41,24 @@ int reaching_bin(const double* mass, int num_bins, double& needed) {
 
 Cut top_p_cut(const CandidateRow& row, double p) {
   SamplingScratch& scratch = *row.scratch;
-  // All weights below (1 - p) * total / size together weigh less than 1 - p: the cut is not among them.  A little
-  // lower, because total is rounded.
+  // All weights below (1 - p) * total / size together weigh less than 1 - p: the cut is not among them, nor in a block
+  // that weighs no more.  A little lower, because total is rounded.
   const float bound = static_cast<float>((1 - p) * row.total / row.size * 0.999);
-  const auto for_each_above_bound = [&](auto visit) {
+  const auto for_each_in_heavy_blocks = [&](auto visit) {
     for (int begin = 0, b = 0; begin < row.size; begin += kVocabBlock, ++b) {
       if (scratch.block_sums[b] < bound) continue;
       const int end = std::min(begin + kVocabBlock, row.size);
-      for (int i = begin; i < end; ++i) {
-        if (row.weights[i] >= bound) visit(i, row.weights[i]);
-      }
+      for (int i = begin; i < end; ++i) visit(i, row.weights[i]);
     }
   };
 
   double needed = p * row.total;
   scratch.histogram.assign(kFirstBins, 0.0);
   double* mass = scratch.histogram.data();
-  for_each_above_bound([&](int, float weight) { mass[first_bin(weight)] += weight; });
+  for_each_in_heavy_blocks([&](int, float weight) { mass[first_bin(weight)] += weight; });
   const uint32_t reached = static_cast<uint32_t>(reaching_bin(mass, kFirstBins, needed));
   scratch.members.clear();
-  for_each_above_bound([&](int i, float weight) {
+  for_each_in_heavy_blocks([&](int i, float weight) {
     if (first_bin(weight) == reached) scratch.members.push_back(i);
   });
 

@@ -12,11 +12,11 @@ inline constexpr int kVocabBlock = 128;
 constexpr int num_vocab_blocks(int n) { return (n + kVocabBlock - 1) / kVocabBlock; }
 
 struct RowScan {
-  float max;     // of the numbers in the row; -inf when there is none above it
+  float max;     // of the row
   bool has_nan;  // some element is NaN
 };
 
-// block_max[b] = largest of x[128 b ..], NaN left out.  block_max: [num_vocab_blocks(n)].
+// block_max[b] = largest of x[128 b ..]; block_max: [num_vocab_blocks(n)].  Maxima are unspecified when has_nan.
 RowScan scan_row(const float* x, int n, float* block_max);
 
 // weights[i] = exp((x[i] - max) * scale), within 2 ulp, and 0 where the exponent is below -80.

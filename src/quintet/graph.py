@@ -187,7 +187,8 @@ class Graph:
         v: Tensor,
         *,
         layer: int,
-        head_dim: int,
+        num_heads: int,
+        num_kv_heads: int,
         scale: float | None = None,
     ) -> Tensor:
         """Causal attention over the paged KV cache: q [n, num_heads * head_dim] -> same.
@@ -195,13 +196,13 @@ class Graph:
         Args:
             scale: multiplies scores before softmax; 1 / sqrt(head_dim) when None.
         """
-        num_heads, num_kv_heads = q.width // head_dim, k.width // head_dim
+        head_dim = q.width // num_heads
         self._check(
             q.width == num_heads * head_dim
             and k.width == v.width == num_kv_heads * head_dim
-            and num_kv_heads > 0
             and num_heads % num_kv_heads == 0,
-            f"attention: widths {q.width}, {k.width}, {v.width} do not share heads of {head_dim}",
+            f"attention: widths {q.width}, {k.width}, {v.width} do not make "
+            f"{num_heads} query and {num_kv_heads} KV heads of one size",
         )
         self._check(layer == len(self._caches), f"attention: layer {layer} is out of order")
         self._caches.append((num_kv_heads, head_dim))

@@ -1,0 +1,142 @@
+// quintet._native.Plan: check, release the GIL, call.
+#include "plan.h"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <tuple>
+
+#include "bindings.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace quintet {
+namespace {
+
+template <typename T>
+using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Matrix = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+KVType parse_kv_type(const std::string& name) {
+  if (name == "float32") return KVType::kF32;
+  if (name == "bfloat16") return KVType::kBF16;
+  throw std::invalid_argument("kv_type must be float32 or bfloat16");
+}
+
+nb::object run(nb::handle self, Vector<int32_t> token_ids, Vector<int32_t> positions, Vector<int32_t> cu_seqlens,
+               Vector<int32_t> slot_mapping, Matrix block_tables, Vector<int32_t> seq_lens,
+               Vector<int32_t> logits_rows) {
+  auto& plan = nb::cast<Plan&>(self);
+  const size_t tokens = token_ids.shape(0);
+  const size_t seqs = seq_lens.shape(0);
+  if (tokens > INT32_MAX || seqs > INT32_MAX || block_tables.shape(1) > INT32_MAX || logits_rows.shape(0) > INT32_MAX ||
+      positions.shape(0) != tokens || slot_mapping.shape(0) != tokens || cu_seqlens.shape(0) != seqs + 1 ||
+      block_tables.shape(0) != seqs) {
+    throw std::invalid_argument("the step's arrays do not have matching lengths");
+  }
+  Step step;
+  step.num_tokens = static_cast<int>(tokens);
+  step.num_seqs = static_cast<int>(seqs);
+  step.max_blocks = static_cast<int>(block_tables.shape(1));
+  step.num_logits_rows = static_cast<int>(logits_rows.shape(0));
+  step.token_ids = token_ids.data();
+  step.positions = positions.data();
+  step.cu_seqlens = cu_seqlens.data();
+  step.slot_mapping = slot_mapping.data();
+  step.block_tables = block_tables.data();
+  step.seq_lens = seq_lens.data();
+  step.logits_rows = logits_rows.data();
+  float* logits = nullptr;
+  {
+    const nb::gil_scoped_release release;
+    if (const char* problem = plan.check(step)) throw std::invalid_argument(problem);
+    logits = plan.run(step);
+  }
+  const size_t shape[] = {logits_rows.shape(0), static_cast<size_t>(plan.vocab_size())};
+  const int64_t strides[] = {static_cast<int64_t>(plan.logits_stride()), 1};
+  return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(logits, 2, shape, self, strides));
+}
+
+}  // namespace
+
+void bind_plan(nb::module_& m) {
+  nb::enum_<Layout>(m, "Layout", "How a packed matrix lies in memory.")
+      .value("F32", Layout::kF32)
+      .value("F16", Layout::kF16)
+      .value("BF16", Layout::kBF16)
+      .value("W8", Layout::kW8)
+      .value("W4", Layout::kW4);
+  nb::enum_<SourceType>(m, "SourceType", "What pack_panels reads.")
+      .value("F32", SourceType::kF32)
+      .value("F16", SourceType::kF16)
+      .value("BF16", SourceType::kBF16)
+      .value("Q8_0", SourceType::kQ8_0)
+      .value("Q4_0", SourceType::kQ4_0);
+  nb::class_<Plan>(m, "Plan", "A compiled program with its weights and KV cache; see csrc/plan/plan.h.")
+      .def(
+          "__init__",
+          [](Plan* self, int max_tokens, int max_logits_rows, int num_blocks, int num_layers, int num_kv_heads,
+             int head_dim, const std::string& kv_type, int num_threads, const std::string& kernels) {
+            new (self) Plan({max_tokens, max_logits_rows, num_blocks, num_layers, num_kv_heads, head_dim,
+                             parse_kv_type(kv_type), num_threads, kernels});
+          },
+          nb::kw_only(), "max_tokens"_a, "max_logits_rows"_a, "num_blocks"_a, "num_layers"_a, "num_kv_heads"_a,
+          "head_dim"_a, "kv_type"_a, "num_threads"_a, "kernels"_a = "")
+      .def(
+          "add_matrix",
+          [](Plan& plan, Vector<uint8_t> source, SourceType type, int n, int k, Layout layout) {
+            const nb::gil_scoped_release release;
+            return plan.add_matrix(type, source.data(), source.size(), n, k, layout);
+          },
+          "source"_a, "type"_a, "n"_a, "k"_a, "layout"_a)
+      .def(
+          "add_vector",
+          [](Plan& plan, Vector<float> values) {
+            if (values.size() > INT32_MAX) throw std::invalid_argument("the vector is too long");
+            return plan.add_vector(values.data(), static_cast<int>(values.size()));
+          },
+          "values"_a)
+      .def("add_buffer", &Plan::add_buffer, "width"_a, "logits_rows"_a = false)
+      .def("add_forms", &Plan::add_forms, "width"_a, nb::kw_only(), "f32"_a, "bf16"_a, "q8"_a, "logits_rows"_a = false)
+      .def(
+          "add_rotation",
+          [](Plan& plan, Vector<double> inv_freq, int head_dim, bool interleaved, double factor) {
+            if (inv_freq.size() > INT32_MAX / 2) throw std::invalid_argument("too many frequencies");
+            return plan.add_rotation(inv_freq.data(), static_cast<int>(inv_freq.size()), head_dim, interleaved, factor);
+          },
+          "inv_freq"_a, nb::kw_only(), "head_dim"_a, "interleaved"_a, "factor"_a)
+      .def("begin_rows", &Plan::begin_rows, "logits_rows"_a = false)
+      .def("row_embed", &Plan::row_embed, "matrix"_a, "dst"_a)
+      .def("row_add", &Plan::row_add, "src"_a, "dst"_a)
+      .def("row_copy", &Plan::row_copy, "src"_a, "dst"_a)
+      .def("row_select", &Plan::row_select, "src"_a, "dst"_a)
+      .def("row_rms_norm", &Plan::row_rms_norm, "src"_a, "vector"_a, "eps"_a, "dst"_a)
+      .def("row_rope", &Plan::row_rope, "buffer"_a, "rotation"_a)
+      .def("row_silu_mul", &Plan::row_silu_mul, "gate"_a, "up"_a, "dst"_a)
+      .def("row_forms", &Plan::row_forms, "src"_a, "forms"_a)
+      .def("row_write_kv", &Plan::row_write_kv, "k"_a, "v"_a, "layer"_a)
+      .def(
+          "linear",
+          [](Plan& plan, const std::vector<std::tuple<int, int, int, int>>& tasks, bool logits_rows) {
+            std::vector<LinearTask> list;
+            for (const auto& [matrix, forms, output, bias] : tasks) list.push_back({matrix, forms, output, bias});
+            plan.linear(list, logits_rows);
+          },
+          "tasks"_a, "logits_rows"_a = false, "Independent products; a task is (matrix, forms, output, bias or -1).")
+      .def("attention", &Plan::attention, "q"_a, "out"_a, "layer"_a, "scale"_a)
+      .def("finish", &Plan::finish, "logits"_a)
+      .def("run", &run, "token_ids"_a, "positions"_a, "cu_seqlens"_a, "slot_mapping"_a, "block_tables"_a, "seq_lens"_a,
+           "logits_rows"_a, "Runs one step with the GIL released; logits [len(logits_rows), vocab_size].")
+      .def_prop_ro("kernels", [](const Plan& plan) { return std::string(plan.kernels().name); })
+      .def_prop_ro("num_threads", &Plan::num_threads)
+      .def_prop_ro("weight_bytes", &Plan::weight_bytes)
+      .def_prop_ro("cache_bytes", &Plan::cache_bytes)
+      .def_prop_ro("buffer_bytes", &Plan::buffer_bytes);
+}
+
+}  // namespace quintet

@@ -1,0 +1,59 @@
+// Chooses a table of kernels for this CPU, once.
+#include <cstdlib>
+#include <cstring>
+
+#include "impl.h"
+
+namespace quintet {
+namespace {
+
+// One table per namespace; the order of `linear` is that of Layout.
+#define QUINTET_TABLE(isa)                                                                               \
+  {                                                                                                      \
+    #isa, {isa::linear_f32, isa::linear_f16, isa::linear_bf16, isa::linear_w8, isa::linear_w4},          \
+        isa::unpack_row, isa::make_rows, isa::rms_norm, isa::add, isa::silu_mul, isa::rope, isa::write_kv, \
+        isa::attention, isa::attention_scratch_bytes                                                     \
+  }
+
+constexpr KernelTable kReference = QUINTET_TABLE(reference);
+#ifdef QUINTET_X86
+constexpr KernelTable kAvx2 = QUINTET_TABLE(avx2);
+constexpr KernelTable kAvx512 = QUINTET_TABLE(avx512);
+#endif
+
+constexpr int kMaxTables = 3;
+
+const KernelTable* choose() {
+  const KernelTable* tables[kMaxTables];
+  const int count = available_kernels(tables, kMaxTables);
+  const char* forced = std::getenv("QUINTET_KERNELS");
+  if (forced == nullptr || *forced == '\0') return tables[count - 1];
+  for (int i = 0; i < count; ++i) {
+    if (std::strcmp(tables[i]->name, forced) == 0) return tables[i];
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+const KernelTable& reference_kernels() { return kReference; }
+
+int available_kernels(const KernelTable** tables, int max_tables) {
+  int count = 0;
+  const auto append = [&](const KernelTable& table) {
+    if (count < max_tables) tables[count++] = &table;
+  };
+  append(kReference);
+#ifdef QUINTET_X86
+  if (cpu_runs_avx2()) append(kAvx2);
+  if (cpu_runs_avx512()) append(kAvx512);
+#endif
+  return count;
+}
+
+const KernelTable* active_kernels() {
+  static const KernelTable* const table = choose();
+  return table;
+}
+
+}  // namespace quintet

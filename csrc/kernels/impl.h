@@ -1,0 +1,46 @@
+// Inside the kernels: every table's functions by namespace, and what the CPU can run.
+//
+// <isa>/linear.cpp defines linear_* and unpack_row, <isa>/rowwise.cpp the row operations, <isa>/attention.cpp the two
+// attention functions; signatures are those of KernelTable.  Helpers in those files have internal linkage: an inline
+// function shared with another file could be kept by the linker in the copy compiled for the wider instruction set.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels.h"
+
+namespace quintet {
+
+template <typename Pointer>
+using Function = std::remove_pointer_t<Pointer>;
+using LinearFunction = Function<std::remove_extent_t<decltype(KernelTable::linear)>>;
+
+#define QUINTET_DECLARE_KERNELS                                                \
+  LinearFunction linear_f32, linear_f16, linear_bf16, linear_w8, linear_w4;    \
+  Function<decltype(KernelTable::unpack_row)> unpack_row;                      \
+  Function<decltype(KernelTable::make_rows)> make_rows;                        \
+  Function<decltype(KernelTable::rms_norm)> rms_norm;                          \
+  Function<decltype(KernelTable::add)> add;                                    \
+  Function<decltype(KernelTable::silu_mul)> silu_mul;                          \
+  Function<decltype(KernelTable::rope)> rope;                                  \
+  Function<decltype(KernelTable::write_kv)> write_kv;                          \
+  Function<decltype(KernelTable::attention)> attention;                        \
+  Function<decltype(KernelTable::attention_scratch_bytes)> attention_scratch_bytes;
+
+namespace reference {
+QUINTET_DECLARE_KERNELS
+}
+namespace avx2 {  // needs AVX2, FMA, F16C
+QUINTET_DECLARE_KERNELS
+}
+namespace avx512 {  // needs AVX-512 F, BW, DQ, VL, VNNI, BF16 and all of the above
+QUINTET_DECLARE_KERNELS
+}
+
+#undef QUINTET_DECLARE_KERNELS
+
+// True where both the CPU and the operating system support all that the namespace needs.
+bool cpu_runs_avx2();
+bool cpu_runs_avx512();
+
+}  // namespace quintet

@@ -1,0 +1,20 @@
+// Where a KV head's share of a block lies (see KVCache).  `static`, so that each file keeps its own copy (see impl.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace quintet {
+
+static inline size_t kv_element_bytes(KVType type) { return type == KVType::kBF16 ? 2 : 4; }
+
+// `data` is cache.k or cache.v.
+static inline std::byte* kv_block(const KVCache& cache, void* data, int64_t block, int kv_head) {
+  const auto elements = static_cast<size_t>(cache.head_dim) * kBlockTokens;
+  const auto index = static_cast<size_t>(block) * cache.num_kv_heads + kv_head;
+  return static_cast<std::byte*>(data) + index * elements * kv_element_bytes(cache.type);
+}
+
+}  // namespace quintet

@@ -1,0 +1,144 @@
+// Row operations over 16 float lanes (<isa>/lanes.h).  The order of operations is that of reference/rowwise.cpp, so
+// every table gives the same bits.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "../half.h"
+#include "../kernels.h"
+#include "exp.h"
+
+namespace quintet::lanes {
+
+// Calls step(i, n) for each run of n <= 16 elements from i on; n = 16 in all but the last.
+template <class Step>
+[[gnu::always_inline]] inline void for_each_sixteen(int width, const Step& step) {
+  int i = 0;
+  for (; i + 16 <= width; i += 16) step(i, 16);
+  if (i < width) step(i, width - i);
+}
+
+template <class Lanes>
+[[gnu::always_inline]] inline typename Lanes::F load(const float* p, int n) {
+  return n == 16 ? Lanes::load(p) : Lanes::load_first(p, n);
+}
+
+template <class Lanes>
+[[gnu::always_inline]] inline void store(float* p, typename Lanes::F x, int n) {
+  if (n == 16) {
+    Lanes::store(p, x);
+  } else {
+    Lanes::store_first(p, x, n);
+  }
+}
+
+template <class Lanes>
+[[gnu::always_inline]] inline void quantize_group(const float* x, int8_t* q8, float* scale, int32_t* sum) {
+  const auto a = Lanes::load(x);
+  const auto b = Lanes::load(x + 16);
+  const uint32_t bits = Lanes::largest_magnitude(a, b);
+  const float largest = float_from_bits(bits);
+  if (bits >= 0x7f800000u || largest < kSmallestGroup) {
+    std::memset(q8, 0, kGroup);
+    *scale = bits >= 0x7f800000u ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
+    *sum = 0;
+    return;
+  }
+  const auto inverse = Lanes::set1(127.0f / largest);
+  *scale = largest / 127.0f;
+  *sum = Lanes::store_int8(q8, Lanes::mul(a, inverse), Lanes::mul(b, inverse));
+}
+
+template <class Lanes>
+void make_rows(const float* x, size_t ldx, int num_rows, int width, const RowsOut& out) {
+  const auto columns = static_cast<size_t>(width);
+  const size_t even_width = columns + columns % 2;
+  for (size_t r = 0; r < static_cast<size_t>(num_rows); ++r) {
+    const float* row = x + r * ldx;
+    if (out.f32 != nullptr) std::memcpy(out.f32 + r * columns, row, columns * sizeof(float));
+    if (out.bf16 != nullptr) {
+      uint16_t* bf16 = out.bf16 + r * even_width;
+      if (even_width > columns) bf16[columns] = 0;
+      for_each_sixteen(width, [&](int i, int n) { Lanes::store_bf16(bf16 + i, load<Lanes>(row + i, n), n); });
+    }
+    if (out.q8 != nullptr) {
+      for (size_t k = 0; k < columns; k += kGroup) {
+        const size_t group = (r * columns + k) / kGroup;
+        quantize_group<Lanes>(row + k, out.q8 + r * columns + k, out.q8_scale + group, out.q8_sum + group);
+      }
+    }
+  }
+}
+
+template <class Lanes>
+void rms_norm(const float* x, const float* weight, int width, float eps, float* y) {
+  auto sum = Lanes::zero();
+  for_each_sixteen(width, [&](int i, int n) {
+    const auto value = load<Lanes>(x + i, n);
+    sum = Lanes::fma(value, value, sum);
+  });
+  const float mean = Lanes::sum(sum) / static_cast<float>(width);
+  const auto inverse = Lanes::set1(1.0f / std::sqrt(mean + eps));
+  for_each_sixteen(width, [&](int i, int n) {
+    const auto value = Lanes::mul(load<Lanes>(x + i, n), inverse);
+    store<Lanes>(y + i, Lanes::mul(value, load<Lanes>(weight + i, n)), n);
+  });
+}
+
+template <class Lanes>
+void add(const float* x, int width, float* y) {
+  for_each_sixteen(width, [&](int i, int n) {
+    store<Lanes>(y + i, Lanes::add(load<Lanes>(y + i, n), load<Lanes>(x + i, n)), n);
+  });
+}
+
+template <class Lanes>
+void silu_mul(const float* gate, const float* up, int width, float* y) {
+  for_each_sixteen(width, [&](int i, int n) {
+    const auto g = load<Lanes>(gate + i, n);
+    const auto negated = Lanes::sub(Lanes::set1(-0.0f), g);
+    const auto silu = Lanes::div(g, Lanes::add(Lanes::set1(1.0f), exp<Lanes>(negated)));
+    store<Lanes>(y + i, Lanes::mul(silu, load<Lanes>(up + i, n)), n);
+  });
+}
+
+template <class Lanes>
+void rotate_halves(float* head, const RopeArgs& args) {
+  const int half = args.rotary_dim / 2;
+  for_each_sixteen(half, [&](int i, int n) {
+    const auto cos = load<Lanes>(args.cos + i, n);
+    const auto sin = load<Lanes>(args.sin + i, n);
+    const auto a = load<Lanes>(head + i, n);
+    const auto b = load<Lanes>(head + half + i, n);
+    store<Lanes>(head + i, Lanes::sub(Lanes::mul(a, cos), Lanes::mul(b, sin)), n);
+    store<Lanes>(head + half + i, Lanes::add(Lanes::mul(b, cos), Lanes::mul(a, sin)), n);
+  });
+}
+
+template <class Lanes>
+void rotate_pairs(float* head, const RopeArgs& args) {
+  const int half = args.rotary_dim / 2;
+  int i = 0;
+  for (; i + 8 <= half; i += 8) Lanes::rotate_pairs(head + 2 * i, args.cos + i, args.sin + i);
+  for (; i < half; ++i) {
+    const float a = head[2 * i];
+    const float b = head[2 * i + 1];
+    head[2 * i] = a * args.cos[i] - b * args.sin[i];
+    head[2 * i + 1] = b * args.cos[i] + a * args.sin[i];
+  }
+}
+
+template <class Lanes>
+void rope(float* x, int num_heads, const RopeArgs& args) {
+  for (int h = 0; h < num_heads; ++h, x += args.head_dim) {
+    if (args.interleaved) {
+      rotate_pairs<Lanes>(x, args);
+    } else {
+      rotate_halves<Lanes>(x, args);
+    }
+  }
+}
+
+}  // namespace quintet::lanes

@@ -1,0 +1,150 @@
+// Paged causal attention, one query and one head at a time: the order of operations that the other tables share.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "../half.h"
+#include "../impl.h"
+#include "../kv_block.h"
+#include "exp.h"
+
+namespace quintet::reference {
+namespace {
+
+constexpr int kMaxHeadDim = 256;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Index of (token, d) inside a block.
+int k_index(KVType type, int token, int d) {
+  return type == KVType::kBF16 ? d / 2 * 2 * kBlockTokens + token * 2 + d % 2 : d * kBlockTokens + token;
+}
+int v_index(KVType type, int head_dim, int token, int d) {
+  return type == KVType::kBF16 ? (token / 2 * head_dim + d) * 2 + token % 2 : token * head_dim + d;
+}
+
+float load(KVType type, const std::byte* block, int index) {
+  if (type == KVType::kF32) return reinterpret_cast<const float*>(block)[index];
+  return bf16_to_float(reinterpret_cast<const uint16_t*>(block)[index]);
+}
+void store(KVType type, std::byte* block, int index, float value) {
+  if (type == KVType::kF32) {
+    reinterpret_cast<float*>(block)[index] = value;
+  } else {
+    reinterpret_cast<uint16_t*>(block)[index] = float_to_bf16(value);
+  }
+}
+
+float round_to(KVType type, float value) { return type == KVType::kBF16 ? bf16_to_float(float_to_bf16(value)) : value; }
+
+// exp(x - largest), but 0 rather than NaN where both are -infinity.
+float exp_below(float x, float largest) { return exp(x - (largest == -kInfinity ? 0.0f : largest)); }
+
+float tree_sum(float (&lanes)[16]) {
+  for (int half = 8; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+struct Scratch {
+  float q[kMaxHeadDim];
+  float p[kSegmentTokens];       // scores, then exp(score - largest)
+  float partial[kMaxHeadDim];    // sum of p * v over one segment
+  float total[kMaxHeadDim];      // over all segments so far
+};
+
+// Softmax state: sums of exp(score - largest), to be divided by each other at the end.
+struct Softmax {
+  float largest;
+  float sum;
+};
+
+Softmax attend_segment(const KVCache& cache, const int32_t* block_table, int kv_head, int begin, int end, float scale,
+                       Scratch& scratch, float* values) {
+  const int hd = cache.head_dim;
+  Softmax state{-kInfinity, 0.0f};
+  for (int token = begin; token < end; ++token) {
+    const std::byte* block = kv_block(cache, cache.k, block_table[token / kBlockTokens], kv_head);
+    float score = 0.0f;
+    for (int d = 0; d < hd; ++d) {
+      score = std::fma(scratch.q[d], load(cache.type, block, k_index(cache.type, token % kBlockTokens, d)), score);
+    }
+    score *= scale;
+    scratch.p[token - begin] = score;
+    if (score > state.largest) state.largest = score;
+  }
+  float lanes[16] = {};
+  for (int i = 0; i < end - begin; ++i) {
+    scratch.p[i] = round_to(cache.type, exp_below(scratch.p[i], state.largest));
+    lanes[i % 16] += scratch.p[i];
+  }
+  state.sum = tree_sum(lanes);
+  std::fill_n(values, hd, 0.0f);
+  for (int token = begin; token < end; ++token) {
+    const std::byte* block = kv_block(cache, cache.v, block_table[token / kBlockTokens], kv_head);
+    for (int d = 0; d < hd; ++d) {
+      const float v = load(cache.type, block, v_index(cache.type, hd, token % kBlockTokens, d));
+      values[d] = std::fma(scratch.p[token - begin], v, values[d]);
+    }
+  }
+  return state;
+}
+
+void merge(const Softmax& state, const float* values, int head_dim, Softmax& total_state, float* total) {
+  const float largest = std::max(total_state.largest, state.largest);
+  const float keep = exp_below(total_state.largest, largest);
+  const float take = exp_below(state.largest, largest);
+  total_state = {largest, std::fma(state.sum, take, total_state.sum * keep)};
+  for (int d = 0; d < head_dim; ++d) total[d] = std::fma(values[d], take, total[d] * keep);
+}
+
+}  // namespace
+
+void write_kv(const KVCache& cache, int64_t slot, const float* k, const float* v) {
+  const int token = static_cast<int>(slot % kBlockTokens);
+  for (int h = 0; h < cache.num_kv_heads; ++h) {
+    std::byte* k_block = kv_block(cache, cache.k, slot / kBlockTokens, h);
+    std::byte* v_block = kv_block(cache, cache.v, slot / kBlockTokens, h);
+    for (int d = 0; d < cache.head_dim; ++d) {
+      const ptrdiff_t column = static_cast<ptrdiff_t>(h) * cache.head_dim + d;
+      store(cache.type, k_block, k_index(cache.type, token, d), k[column]);
+      store(cache.type, v_block, v_index(cache.type, cache.head_dim, token, d), v[column]);
+    }
+  }
+}
+
+void attention(const KVCache& cache, const AttentionArgs& args, const SequenceView& seq, int kv_head, int query_begin,
+               int query_end, void* scratch_memory) {
+  auto& scratch = *static_cast<Scratch*>(scratch_memory);
+  const int hd = cache.head_dim;
+  const int group = args.num_heads / cache.num_kv_heads;
+  for (int query = query_begin; query < query_end; ++query) {
+    const int num_tokens = seq.seq_len - seq.num_queries + query + 1;  // that it sees
+    const auto row = static_cast<size_t>(seq.query_begin + query);
+    for (int h = kv_head * group; h < (kv_head + 1) * group; ++h) {
+      const auto column = static_cast<size_t>(h) * hd;
+      const float* q = args.q + row * args.q_stride + column;
+      float* out = args.out + row * args.out_stride + column;
+      for (int d = 0; d < hd; ++d) scratch.q[d] = round_to(cache.type, q[d]);
+
+      Softmax total{};
+      for (int begin = 0; begin < num_tokens; begin += kSegmentTokens) {
+        const int end = std::min(begin + kSegmentTokens, num_tokens);
+        float* values = begin == 0 ? scratch.total : scratch.partial;
+        const Softmax state =
+            attend_segment(cache, seq.block_table, kv_head, begin, end, args.scale, scratch, values);
+        if (begin == 0) {
+          total = state;
+        } else {
+          merge(state, values, hd, total, scratch.total);
+        }
+      }
+      const float inverse = 1.0f / total.sum;
+      for (int d = 0; d < hd; ++d) out[d] = scratch.total[d] * inverse;
+    }
+  }
+}
+
+size_t attention_scratch_bytes(int, int) { return sizeof(Scratch); }
+
+}  // namespace quintet::reference

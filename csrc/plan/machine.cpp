@@ -1,0 +1,43 @@
+#include "machine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+
+#include "memory.h"
+#include "thread_pool.h"
+
+namespace quintet {
+
+double measure_read_bandwidth(int num_threads, size_t size_bytes, double seconds) {
+  using clock = std::chrono::steady_clock;
+  ThreadPool pool(num_threads);
+  const auto threads = static_cast<size_t>(pool.num_threads());
+  const size_t share = std::max<size_t>(size_bytes / threads / 512, 1) * 512;
+  const Pages pages(share * threads);
+  const auto part = [&](int worker) { return pages.data() + static_cast<size_t>(worker) * share; };
+  pool.run([&](int worker) { std::memset(part(worker), 1, share); });
+  double best = 0;
+  const auto deadline = clock::now() + std::chrono::duration<double>(seconds);
+  do {
+    const auto begin = clock::now();
+    pool.run([&](int worker) {
+      const uint8_t* data = part(worker);
+      uint64_t lanes[64] = {};
+      for (size_t i = 0; i < share; i += 512) {
+        uint64_t words[64];
+        std::memcpy(words, data + i, 512);
+        for (int j = 0; j < 64; j++) lanes[j] ^= words[j];
+      }
+      uint64_t sum = 0;
+      for (const uint64_t lane : lanes) sum ^= lane;
+      asm volatile("" : : "r"(sum));  // a use the compiler must not remove
+    });
+    const std::chrono::duration<double> elapsed = clock::now() - begin;
+    best = std::max(best, static_cast<double>(share * threads) / elapsed.count());
+  } while (clock::now() < deadline);
+  return best;
+}
+
+}  // namespace quintet

@@ -1,0 +1,275 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "phases.h"
+#include "require.h"
+
+namespace quintet {
+namespace {
+
+constexpr int kMaxDimension = 1 << 28;
+
+size_t padded(int width) { return static_cast<size_t>(num_panels(width)) * kPanelColumns; }
+
+const KernelTable& find_kernels(const std::string& name) {
+  if (name.empty()) {
+    const KernelTable* active = active_kernels();
+    require(active != nullptr, "QUINTET_KERNELS names kernels that this CPU cannot run");
+    return *active;
+  }
+  const KernelTable* tables[8];
+  const int count = available_kernels(tables, 8);
+  const auto found = std::find_if(tables, tables + count, [&](const KernelTable* t) { return name == t->name; });
+  require(found != tables + count, "these kernels are unknown, or this CPU cannot run them");
+  return **found;
+}
+
+// Bytes of an [n, k] source matrix, or 0 for a shape the type cannot have.
+size_t source_size(SourceType type, int n, int k) {
+  const size_t count = checked_mul(static_cast<size_t>(n), static_cast<size_t>(k));
+  switch (type) {
+    case SourceType::kF32:
+      return checked_mul(count, 4);
+    case SourceType::kF16:
+    case SourceType::kBF16:
+      return checked_mul(count, 2);
+    case SourceType::kQ8_0:
+      return k % kGroup == 0 ? count / kGroup * 34 : 0;
+    case SourceType::kQ4_0:
+      return k % kGroup == 0 ? count / kGroup * 18 : 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+Rows Forms::rows(int num_rows) const {
+  return {.num_rows = num_rows,
+          .width = width,
+          .f32 = f32_pages.as<float>(),
+          .bf16 = bf16_pages.as<uint16_t>(),
+          .q8 = q8_pages.as<int8_t>(),
+          .q8_scale = scale_pages.as<float>(),
+          .q8_sum = sum_pages.as<int32_t>()};
+}
+
+RowsOut Forms::row_out(int row) const {
+  const auto r = static_cast<size_t>(row);
+  const auto w = static_cast<size_t>(width);
+  RowsOut out{};
+  if (f32) out.f32 = f32_pages.as<float>() + r * w;
+  if (bf16) out.bf16 = bf16_pages.as<uint16_t>() + r * ((w + 1) / 2 * 2);
+  if (q8) {
+    out.q8 = q8_pages.as<int8_t>() + r * w;
+    out.q8_scale = scale_pages.as<float>() + r * (w / kGroup);
+    out.q8_sum = sum_pages.as<int32_t>() + r * (w / kGroup);
+  }
+  return out;
+}
+
+Plan::Plan(const PlanOptions& options)
+    : kernels_(find_kernels(options.kernels)), options_(options), pool_(std::max(1, options.num_threads)) {
+  require(options.max_tokens > 0 && options.max_logits_rows > 0, "max_tokens and max_logits_rows must be positive");
+  require(options.num_blocks > 0 && options.num_blocks <= INT32_MAX / kBlockTokens, "num_blocks is out of range");
+  require(options.num_layers > 0 && options.num_kv_heads > 0, "num_layers and num_kv_heads must be positive");
+  require(options.head_dim > 0 && options.head_dim % 2 == 0 && options.head_dim <= 256,
+          "head_dim must be even and at most 256");
+  const size_t value_bytes = options.kv_type == KVType::kF32 ? 4 : 2;
+  size_t half = checked_mul(static_cast<size_t>(options.num_blocks), static_cast<size_t>(options.num_kv_heads));
+  half = checked_mul(half, static_cast<size_t>(options.head_dim) * kBlockTokens * value_bytes);
+  cache_pages_ = Pages(checked_mul(half, 2 * static_cast<size_t>(options.num_layers)));
+  for (int layer = 0; layer < options.num_layers; layer++) {
+    uint8_t* base = cache_pages_.data() + half * 2 * static_cast<size_t>(layer);
+    caches_.push_back({options.kv_type, options.num_blocks, options.num_kv_heads, options.head_dim, base, base + half});
+  }
+}
+
+Plan::~Plan() = default;
+
+int Plan::add_matrix(SourceType type, const uint8_t* source, size_t source_bytes, int n, int k, Layout layout) {
+  require(n > 0 && k > 0 && n < kMaxDimension && k < kMaxDimension, "matrix dimensions are out of range");
+  require(static_cast<size_t>(layout) < kNumLayouts, "unknown layout");
+  require(activation_form(layout) != ActivationForm::kQ8 || k % kGroup == 0, "k must be a multiple of 32");
+  require(source_bytes > 0 && source_bytes == source_size(type, n, k), "the source is not [n, k] of its type");
+  const int panels = num_panels(n);
+  Pages pages(checked_mul(static_cast<size_t>(panels), panel_bytes(layout, k)));
+  std::atomic<bool> ok{true};
+  pool_.run([&](int worker) {  // first touched where it will be read
+    const int begin = static_cast<int>(int64_t{panels} * worker / pool_.num_threads());
+    const int end = static_cast<int>(int64_t{panels} * (worker + 1) / pool_.num_threads());
+    if (!pack_panels(type, source, n, k, layout, begin, end, pages.data())) ok.store(false);
+  });
+  require(ok.load(), "this source type does not pack into this layout");
+  weight_bytes_ += pages.size();
+  matrices_.push_back({layout, n, k, pages.data()});
+  matrix_pages_.push_back(std::move(pages));
+  return static_cast<int>(matrices_.size()) - 1;
+}
+
+int Plan::add_vector(const float* values, int size) {
+  require(size > 0, "an empty vector");
+  vectors_.push_back(std::make_unique<const std::vector<float>>(values, values + size));
+  return static_cast<int>(vectors_.size()) - 1;
+}
+
+Pages Plan::allocate(size_t rows, size_t row_bytes) {
+  Pages pages(checked_mul(rows, row_bytes));
+  buffer_bytes_ += pages.size();
+  return pages;
+}
+
+int Plan::add_buffer(int width, bool logits_rows) {
+  require(width > 0 && width < kMaxDimension, "width is out of range");
+  auto buffer = std::make_unique<Buffer>();
+  buffer->width = width;
+  buffer->stride = padded(width);
+  const auto rows = static_cast<size_t>(logits_rows ? options_.max_logits_rows : options_.max_tokens);
+  buffer->pages = allocate(rows, checked_mul(buffer->stride, sizeof(float)));
+  buffers_.push_back(std::move(buffer));
+  return static_cast<int>(buffers_.size()) - 1;
+}
+
+int Plan::add_forms(int width, bool f32, bool bf16, bool q8, bool logits_rows) {
+  require(width > 0 && width < kMaxDimension, "width is out of range");
+  require(!q8 || width % kGroup == 0, "int8 rows need a width that is a multiple of 32");
+  auto forms = std::make_unique<Forms>();
+  forms->width = width;
+  forms->f32 = f32;
+  forms->bf16 = bf16;
+  forms->q8 = q8;
+  const auto rows = static_cast<size_t>(logits_rows ? options_.max_logits_rows : options_.max_tokens);
+  const auto w = static_cast<size_t>(width);
+  if (f32) forms->f32_pages = allocate(rows, w * sizeof(float));
+  if (bf16) forms->bf16_pages = allocate(rows, (w + 1) / 2 * 4);
+  if (q8) {
+    forms->q8_pages = allocate(rows, w);
+    forms->scale_pages = allocate(rows, w / kGroup * sizeof(float));
+    forms->sum_pages = allocate(rows, w / kGroup * sizeof(int32_t));
+  }
+  forms_.push_back(std::move(forms));
+  return static_cast<int>(forms_.size()) - 1;
+}
+
+int Plan::add_rotation(const double* inv_freq, int size, int head_dim, bool interleaved, double factor) {
+  require(size > 0 && 2 * size <= head_dim, "more rotary dimensions than the head has");
+  auto rotation = std::make_unique<Rotation>();
+  rotation->head_dim = head_dim;
+  rotation->interleaved = interleaved;
+  rotation->factor = factor;
+  rotation->inv_freq.assign(inv_freq, inv_freq + size);
+  const auto rows = static_cast<size_t>(options_.max_tokens);
+  rotation->cos_pages = allocate(rows, static_cast<size_t>(size) * sizeof(float));
+  rotation->sin_pages = allocate(rows, static_cast<size_t>(size) * sizeof(float));
+  rotations_.push_back(std::move(rotation));
+  return static_cast<int>(rotations_.size()) - 1;
+}
+
+void Plan::linear(const std::vector<LinearTask>& tasks, bool logits_rows) {
+  require(!tasks.empty() && tasks.size() <= 16, "linear: expected 1 to 16 tasks");
+  for (const LinearTask& task : tasks) {
+    const PackedMatrix& w = matrix(task.matrix);
+    const Forms& x = forms(task.forms);
+    const ActivationForm form = activation_form(w.layout);
+    require(w.k == x.width && w.n == buffer(task.output).width, "linear: widths differ");
+    require(form == ActivationForm::kF32    ? x.f32
+            : form == ActivationForm::kBF16 ? x.bf16
+                                            : x.q8,
+            "linear: the rows lack the form this layout reads");
+    require(task.bias < 0 || static_cast<int>(vector(task.bias).size()) == w.n, "linear: the bias has another size");
+  }
+  open_rows_ = nullptr;
+  phases_.push_back(std::make_unique<LinearPhase>(tasks, logits_rows));
+}
+
+void Plan::attention(int q, int out, int layer, float scale) {
+  const KVCache& kv = cache(layer);
+  const int heads = buffer(q).width / kv.head_dim;
+  require(buffer(q).width == heads * kv.head_dim && heads % kv.num_kv_heads == 0 && heads > 0,
+          "attention: q is not whole groups of heads");
+  require(buffer(out).width == buffer(q).width, "attention: widths differ");
+  const size_t bytes = kernels_.attention_scratch_bytes(kv.head_dim, heads / kv.num_kv_heads);
+  scratch_.resize(static_cast<size_t>(pool_.num_threads()));
+  for (Pages& pages : scratch_) {
+    if (pages.size() < bytes) pages = Pages(bytes);
+  }
+  open_rows_ = nullptr;
+  phases_.push_back(std::make_unique<AttentionPhase>(q, out, layer, scale));
+}
+
+void Plan::finish(int logits) {
+  static_cast<void>(buffer(logits));
+  logits_ = logits;
+}
+
+size_t Plan::logits_stride() const { return buffer(logits_).stride; }
+int Plan::vocab_size() const { return buffer(logits_).width; }
+
+const char* Plan::check(const Step& step) const {
+  if (logits_ < 0) return "the plan is not finished";
+  if (step.num_tokens < 1 || step.num_tokens > options_.max_tokens) return "token_ids: more tokens than the plan holds";
+  if (step.num_logits_rows > options_.max_logits_rows) return "logits_rows: more rows than the plan holds";
+  if (step.num_seqs < 1 || step.cu_seqlens[0] != 0 || step.cu_seqlens[step.num_seqs] != step.num_tokens) {
+    return "cu_seqlens: does not cover the tokens";
+  }
+  for (int i = 0; i < step.num_tokens; i++) {
+    if (step.token_ids[i] < 0 || step.token_ids[i] > max_token_id_) return "token_ids: outside the vocabulary";
+    if (step.slot_mapping[i] < 0 || step.slot_mapping[i] >= options_.num_blocks * kBlockTokens) {
+      return "slot_mapping: outside the cache";
+    }
+    if (step.positions[i] < 0) return "positions: negative";
+  }
+  for (int s = 0; s < step.num_seqs; s++) {
+    const int queries = step.cu_seqlens[s + 1] - step.cu_seqlens[s];
+    if (queries < 1 || step.cu_seqlens[s + 1] > step.num_tokens) return "cu_seqlens: not ascending";
+    if (step.seq_lens[s] < queries) return "seq_lens: fewer tokens than this step brings";
+    const int blocks = (step.seq_lens[s] - 1) / kBlockTokens + 1;
+    if (blocks > step.max_blocks) return "block_tables: too few columns";
+    const int32_t* table = step.block_tables + static_cast<size_t>(s) * static_cast<size_t>(step.max_blocks);
+    for (int b = 0; b < blocks; b++) {
+      if (table[b] < 0 || table[b] >= options_.num_blocks) return "block_tables: a block outside the cache";
+    }
+  }
+  for (int i = 0; i < step.num_logits_rows; i++) {
+    if (step.logits_rows[i] < 0 || step.logits_rows[i] >= step.num_tokens) return "logits_rows: outside the step";
+  }
+  return nullptr;
+}
+
+void Plan::fill_rotations(const Step& step, int worker) {
+  const int threads = pool_.num_threads();
+  const int end = static_cast<int>(int64_t{step.num_tokens} * (worker + 1) / threads);
+  for (const auto& rotation : rotations_) {
+    const size_t half = rotation->inv_freq.size();
+    for (int row = static_cast<int>(int64_t{step.num_tokens} * worker / threads); row < end; row++) {
+      float* cos_row = rotation->cos_pages.as<float>() + static_cast<size_t>(row) * half;
+      float* sin_row = rotation->sin_pages.as<float>() + static_cast<size_t>(row) * half;
+      for (size_t i = 0; i < half; i++) {
+        // In double: an angle of 1e5 radians has no useful bits left in float.
+        const double angle = step.positions[row] * rotation->inv_freq[i];
+        cos_row[i] = static_cast<float>(std::cos(angle) * rotation->factor);
+        sin_row[i] = static_cast<float>(std::sin(angle) * rotation->factor);
+      }
+    }
+  }
+}
+
+float* Plan::run(const Step& step) {
+  for (const auto& phase : phases_) phase->reset();
+  pool_.run([&](int worker) {
+    fill_rotations(step, worker);
+    pool_.barrier();
+    const StepContext context{*this, step, worker};
+    for (const auto& phase : phases_) {
+      phase->run(context);
+      pool_.barrier();
+    }
+  });
+  return buffer(logits_).row(0);
+}
+
+}  // namespace quintet

@@ -1,0 +1,177 @@
+// A compiled program: buffers, packed weights, the KV cache, and the phases one step runs through.
+//
+// A plan is built once, by calls that mirror what it will do, then run once per step.  A phase is work that needs no
+// barrier inside: ops on single rows, one group of independent matrix products, or one attention layer.  Between
+// phases all threads meet.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "memory.h"
+#include "thread_pool.h"
+
+namespace quintet {
+
+// One step's input; see quintet.backends.base.StepInput.
+struct Step {
+  int num_tokens = 0;
+  int num_seqs = 0;
+  int max_blocks = 0;  // columns of block_tables
+  int num_logits_rows = 0;
+  const int32_t* token_ids = nullptr;     // [num_tokens]
+  const int32_t* positions = nullptr;     // [num_tokens]
+  const int32_t* cu_seqlens = nullptr;    // [num_seqs + 1]
+  const int32_t* slot_mapping = nullptr;  // [num_tokens]
+  const int32_t* block_tables = nullptr;  // [num_seqs][max_blocks]
+  const int32_t* seq_lens = nullptr;      // [num_seqs]
+  const int32_t* logits_rows = nullptr;   // [num_logits_rows]
+};
+
+struct PlanOptions {
+  int max_tokens = 0;       // new tokens a step may carry
+  int max_logits_rows = 0;  // rows a step may ask logits for
+  int num_blocks = 0;
+  int num_layers = 0;
+  int num_kv_heads = 0;
+  int head_dim = 0;
+  KVType kv_type = KVType::kBF16;
+  int num_threads = 1;
+  std::string kernels;  // a table by name; empty: the active one
+};
+
+// Float rows [max rows][stride]; stride is the width padded to 16, so rows are 64-byte aligned.
+struct Buffer {
+  int width = 0;
+  size_t stride = 0;
+  Pages pages;
+  float* row(int r) const { return pages.as<float>() + static_cast<size_t>(r) * stride; }
+};
+
+// Rows in the forms that matrices read.
+struct Forms {
+  int width = 0;
+  bool f32 = false;
+  bool bf16 = false;
+  bool q8 = false;
+  Pages f32_pages, bf16_pages, q8_pages, scale_pages, sum_pages;
+  Rows rows(int num_rows) const;
+  RowsOut row_out(int row) const;
+};
+
+struct Rotation {
+  int head_dim = 0;
+  bool interleaved = false;
+  double factor = 1;
+  std::vector<double> inv_freq;
+  Pages cos_pages, sin_pages;  // [max_tokens][rotary_dim / 2], for the step's positions
+};
+
+class Plan;
+
+// What one step's workers share.
+struct StepContext {
+  const Plan& plan;
+  const Step& step;
+  int worker = 0;
+};
+
+// Something done to one row; `row` counts tokens, or logits rows after a selection.
+using RowOp = std::function<void(const StepContext& context, int row)>;
+
+struct Phase {
+  virtual ~Phase() = default;
+  virtual void run(const StepContext& context) = 0;
+  // Called by one thread before a step's first phase.
+  virtual void reset() {}
+};
+
+struct LinearTask {
+  int matrix = 0;
+  int forms = 0;
+  int output = 0;
+  int bias = -1;  // a vector, or -1
+};
+
+class Plan {
+  static constexpr int kNoLimit = INT32_MAX;
+
+ public:
+  // Throws std::invalid_argument when the options or QUINTET_KERNELS name kernels this CPU cannot run, std::bad_alloc.
+  explicit Plan(const PlanOptions& options);
+  ~Plan();
+
+  // --- building; the returned numbers name the thing in later calls; std::invalid_argument on a bad one ---
+  // Packs `source` [n, k] (source_bytes long) into `layout`, on all threads.
+  int add_matrix(SourceType type, const uint8_t* source, size_t source_bytes, int n, int k, Layout layout);
+  int add_vector(const float* values, int size);
+  int add_buffer(int width, bool logits_rows);
+  int add_forms(int width, bool f32, bool bf16, bool q8, bool logits_rows);
+  int add_rotation(const double* inv_freq, int size, int head_dim, bool interleaved, double factor);
+
+  void begin_rows(bool logits_rows);  // the following row ops form one phase
+  void row_embed(int matrix, int dst);
+  void row_add(int src, int dst);  // dst += src
+  void row_copy(int src, int dst);
+  void row_select(int src, int dst);                           // dst row i = src row logits_rows[i]
+  void row_rms_norm(int src, int vector, float eps, int dst);  // over runs of the vector's size
+  void row_rope(int buffer, int rotation);
+  void row_silu_mul(int gate, int up, int dst);
+  void row_forms(int src, int forms);
+  void row_write_kv(int k, int v, int layer);
+  void linear(const std::vector<LinearTask>& tasks, bool logits_rows);  // the tasks are independent
+  void attention(int q, int out, int layer, float scale);
+  void finish(int logits);
+
+  // --- running ---
+  // Checks the step against the plan: a message, or null.  run() trusts what passed.
+  const char* check(const Step& step) const;
+  // Returns logits [num_logits_rows][logits_stride()].
+  float* run(const Step& step);
+  size_t logits_stride() const;
+  int vocab_size() const;
+
+  const KernelTable& kernels() const { return kernels_; }
+  const PlanOptions& options() const { return options_; }
+  int num_threads() const { return pool_.num_threads(); }
+  const PackedMatrix& matrix(int id) const { return matrices_.at(static_cast<size_t>(id)); }
+  const std::vector<float>& vector(int id) const { return *vectors_.at(static_cast<size_t>(id)); }
+  const Buffer& buffer(int id) const { return *buffers_.at(static_cast<size_t>(id)); }
+  const Forms& forms(int id) const { return *forms_.at(static_cast<size_t>(id)); }
+  const Rotation& rotation(int id) const { return *rotations_.at(static_cast<size_t>(id)); }
+  const KVCache& cache(int layer) const { return caches_.at(static_cast<size_t>(layer)); }
+  void* attention_scratch(int worker) const { return scratch_.at(static_cast<size_t>(worker)).data(); }
+  size_t weight_bytes() const { return weight_bytes_; }
+  size_t cache_bytes() const { return cache_pages_.size(); }
+  size_t buffer_bytes() const { return buffer_bytes_; }
+
+ private:
+  void add_row_op(RowOp op);
+  void fill_rotations(const Step& step, int worker);
+  Pages allocate(size_t rows, size_t row_bytes);
+
+  const KernelTable& kernels_;
+  PlanOptions options_;
+  ThreadPool pool_;
+  std::vector<PackedMatrix> matrices_;
+  std::vector<Pages> matrix_pages_;
+  std::vector<std::unique_ptr<const std::vector<float>>> vectors_;  // stable addresses: ops keep pointers
+  std::vector<std::unique_ptr<Buffer>> buffers_;
+  std::vector<std::unique_ptr<Forms>> forms_;
+  std::vector<std::unique_ptr<Rotation>> rotations_;
+  std::vector<KVCache> caches_;
+  Pages cache_pages_;
+  std::vector<Pages> scratch_;
+  std::vector<std::unique_ptr<Phase>> phases_;
+  class RowPhase* open_rows_ = nullptr;
+  int logits_ = -1;
+  int max_token_id_ = kNoLimit;  // the smallest embedding bounds the ids
+  size_t weight_bytes_ = 0;
+  size_t buffer_bytes_ = 0;
+};
+
+}  // namespace quintet

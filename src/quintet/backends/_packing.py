@@ -1,0 +1,93 @@
+"""Which layout each weight is packed into, and the packing.
+
+Types whose blocks fit a native layout are packed without loss; the rest are
+dequantised and widened to W8, whose rounding is far below their own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from quintet._native import Layout, Plan, SourceType
+from quintet.formats.ggml_types import GGMLType
+from quintet.formats.weights import TensorInfo, WeightSource
+
+WeightDtype: TypeAlias = Literal["auto", "float32", "bfloat16", "int8"]
+
+GROUP = 32  # weights per scale of the quantised layouts
+
+# Read as they lie in the file.
+_NATIVE: dict[GGMLType, tuple[SourceType, Layout]] = {
+    GGMLType.F32: (SourceType.F32, Layout.F32),
+    GGMLType.F16: (SourceType.F16, Layout.F16),
+    GGMLType.BF16: (SourceType.BF16, Layout.BF16),
+    GGMLType.Q8_0: (SourceType.Q8_0, Layout.W8),
+    GGMLType.Q4_0: (SourceType.Q4_0, Layout.W4),
+}
+_FORCED: dict[WeightDtype, Layout] = {
+    "float32": Layout.F32,
+    "bfloat16": Layout.BF16,
+    "int8": Layout.W8,
+}
+
+
+def choose_layout(info: TensorInfo, dtype: WeightDtype) -> Layout:
+    """The layout a matrix is packed into.
+
+    Args:
+        dtype: "auto" keeps the file's own type where there is a layout for it.
+    """
+    if dtype == "auto":
+        native = _NATIVE.get(info.ggml_type)
+        layout = Layout.W8 if native is None else native[1]
+    else:
+        layout = _FORCED[dtype]
+    if layout is Layout.W8 and info.shape[-1] % GROUP:
+        return Layout.F32
+    return layout
+
+
+class PackedWeights:
+    """A program's weights, packed into a plan on first use and shared from then on.
+
+    Args:
+        source: the model's weights under the names the program uses.
+    """
+
+    def __init__(self, source: WeightSource, plan: Plan, dtype: WeightDtype) -> None:
+        self._source = source
+        self._plan = plan
+        self._dtype = dtype
+        self._matrices: dict[str, int] = {}
+        self._vectors: dict[str, int] = {}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._source.tensors[name].shape
+
+    def layout(self, name: str) -> Layout:
+        return choose_layout(self._source.tensors[name], self._dtype)
+
+    def matrix(self, name: str) -> int:
+        """The plan's number for a matrix [n, k]."""
+        if name not in self._matrices:
+            self._matrices[name] = self._pack(name)
+        return self._matrices[name]
+
+    def vector(self, name: str) -> int:
+        """The plan's number for a vector, as float32."""
+        if name not in self._vectors:
+            values = np.ascontiguousarray(self._source.dequantized(name).ravel(), np.float32)
+            self._vectors[name] = self._plan.add_vector(values)
+        return self._vectors[name]
+
+    def _pack(self, name: str) -> int:
+        info = self._source.tensors[name]
+        n, k = info.shape
+        layout = self.layout(name)
+        native = _NATIVE.get(info.ggml_type)
+        if native is not None and native[1] is layout:
+            return self._plan.add_matrix(self._source.raw(name), native[0], n, k, layout)
+        values = np.ascontiguousarray(self._source.dequantized(name), np.float32)
+        return self._plan.add_matrix(values.ravel().view(np.uint8), SourceType.F32, n, k, layout)

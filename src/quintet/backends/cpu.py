@@ -1,0 +1,85 @@
+"""The cpu backend: a program compiled to a native plan; a step is one call without the GIL."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from quintet._native import Plan, default_num_threads
+from quintet.backends._lowering import lower
+from quintet.backends._packing import PackedWeights, WeightDtype
+from quintet.backends.base import Float32Array, StepInput
+from quintet.models import Model
+
+KVDtype: TypeAlias = Literal["bfloat16", "float32"]
+
+
+class CPUExecutor:
+    """Runs a program on the native kernels.  See `quintet.backends.base.Executor`.
+
+    Args:
+        model: what to run; its weights are packed here, once.
+        num_blocks: KV blocks of BLOCK_SIZE tokens.
+        max_num_batched_tokens: new tokens one step may carry.
+        max_logits_rows: rows one step may ask logits for.
+        weight_dtype: see `quintet.backends._packing.choose_layout`.
+        kv_dtype: of the KV cache.
+        num_threads: None for one per physical core this process may use.
+        kernels: a kernel table by name; None for the fastest, or $QUINTET_KERNELS.
+
+    Raises:
+        ValueError: kernels that this CPU cannot run.
+        MemoryError: weights, cache or buffers do not fit.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        num_blocks: int,
+        max_num_batched_tokens: int,
+        max_logits_rows: int,
+        weight_dtype: WeightDtype,
+        kv_dtype: KVDtype,
+        num_threads: int | None = None,
+        kernels: str | None = None,
+    ) -> None:
+        cache = model.program.cache
+        plan = Plan(
+            max_tokens=max_num_batched_tokens,
+            max_logits_rows=max_logits_rows,
+            num_blocks=num_blocks,
+            num_layers=cache.num_layers,
+            num_kv_heads=cache.num_kv_heads,
+            head_dim=cache.head_dim,
+            kv_type=kv_dtype,
+            num_threads=num_threads or default_num_threads(),
+            kernels=kernels or "",
+        )
+        lower(model.program, plan, PackedWeights(model.weights, plan, weight_dtype))
+        self.num_blocks = num_blocks
+        self.vocab_size = model.program.output.width
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self._plan: Plan | None = plan
+
+    @property
+    def plan(self) -> Plan:
+        """The native plan, for its figures: kernels, num_threads, weight_bytes, cache_bytes."""
+        if self._plan is None:
+            raise ValueError("the executor is closed")
+        return self._plan
+
+    def run(self, step: StepInput) -> Float32Array:
+        """Execute one step: see `quintet.backends.base.Executor.run`."""
+        return self.plan.run(
+            step.token_ids,
+            step.positions,
+            step.cu_seqlens,
+            step.slot_mapping,
+            step.block_tables,
+            step.seq_lens,
+            step.logits_rows,
+        )
+
+    def close(self) -> None:
+        """Free weights and cache."""
+        self._plan = None

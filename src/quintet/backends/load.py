@@ -1,0 +1,71 @@
+"""Choosing and loading a backend."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from quintet.backends._packing import WeightDtype
+from quintet.backends.base import Executor, kv_block_bytes
+from quintet.backends.cpu import CPUExecutor, KVDtype
+from quintet.backends.reference import ReferenceExecutor
+from quintet.errors import RequestError
+from quintet.models import Model
+
+Backend: TypeAlias = Literal["auto", "cpu", "reference"]
+_VALUE_BYTES: dict[KVDtype, int] = {"bfloat16": 2, "float32": 4}
+
+
+def resolve_kv_dtype(weight_dtype: WeightDtype, kv_dtype: Literal["auto"] | KVDtype) -> KVDtype:
+    """bfloat16 unless asked otherwise; a model run in float32 keeps its cache in float32."""
+    if kv_dtype != "auto":
+        return kv_dtype
+    return "float32" if weight_dtype == "float32" else "bfloat16"
+
+
+def block_bytes(model: Model, kv_dtype: KVDtype) -> int:
+    """Bytes of one KV block of this model."""
+    return kv_block_bytes(model.program.cache, _VALUE_BYTES[kv_dtype])
+
+
+def load_executor(
+    model: Model,
+    *,
+    num_blocks: int,
+    max_num_batched_tokens: int,
+    max_num_seqs: int,
+    backend: Backend = "auto",
+    weight_dtype: WeightDtype = "auto",
+    kv_dtype: Literal["auto"] | KVDtype = "auto",
+    num_threads: int | None = None,
+) -> Executor:
+    """Load a model on a backend.
+
+    Args:
+        num_blocks: KV blocks of BLOCK_SIZE tokens.
+        max_num_batched_tokens: new tokens one step may carry.
+        max_num_seqs: rows one step may ask logits for.
+        backend: "auto" is "cpu"; "reference" is NumPy, slow and exact, for tests.
+        weight_dtype: "auto" keeps the file's own types.
+        kv_dtype: see `resolve_kv_dtype`.
+        num_threads: None for one per physical core this process may use.
+
+    Raises:
+        RequestError: the reference backend was asked for anything but float32.
+        MemoryError: weights or cache do not fit.
+    """
+    resolved = resolve_kv_dtype(weight_dtype, kv_dtype)
+    if backend == "reference":
+        if weight_dtype not in ("auto", "float32") or kv_dtype == "bfloat16":
+            raise RequestError("the reference backend computes in float32", parameter="dtype")
+        return ReferenceExecutor(
+            model, num_blocks=num_blocks, max_num_batched_tokens=max_num_batched_tokens
+        )
+    return CPUExecutor(
+        model,
+        num_blocks=num_blocks,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_logits_rows=max_num_seqs,
+        weight_dtype=weight_dtype,
+        kv_dtype=resolved,
+        num_threads=num_threads,
+    )

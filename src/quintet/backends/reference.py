@@ -1,0 +1,133 @@
+"""The reference backend: NumPy, one op at a time, written to be read.
+
+It is the oracle of the other backends' tests: slow and obviously right.  It
+computes in float32 or float64 on exactly dequantised weights and stores k and
+v in the same precision.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from quintet import graph
+from quintet.backends.base import BLOCK_SIZE, Float32Array, StepInput
+from quintet.models import Model
+
+Array = npt.NDArray[np.float64]  # or float32: the executor's dtype, which types cannot follow
+
+
+class ReferenceExecutor:
+    """Runs a program with NumPy.  See `quintet.backends.base.Executor`.
+
+    Args:
+        model: what to run; its weights are dequantised here, once.
+        num_blocks: KV blocks of BLOCK_SIZE tokens.
+        dtype: np.float32 or np.float64, of every computation.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        num_blocks: int,
+        max_num_batched_tokens: int = 512,
+        dtype: type[np.float32] | type[np.float64] = np.float32,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.vocab_size = model.program.output.width
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self._program = model.program
+        self._dtype = dtype
+        self._weights = {
+            name: model.weights.dequantized(name).astype(dtype) for name in model.program.weights
+        }
+        cache = model.program.cache
+        shape = (cache.num_layers, num_blocks * BLOCK_SIZE, cache.num_kv_heads, cache.head_dim)
+        self._k = np.zeros(shape, dtype)
+        self._v = np.zeros(shape, dtype)
+
+    def run(self, step: StepInput) -> Float32Array:
+        """Execute one step: see `quintet.backends.base.Executor.run`."""
+        values: list[Array] = []
+        for op in self._program.ops:
+            values.append(self._execute(op, values, step))
+        return values[self._program.output.node].astype(np.float32)
+
+    def close(self) -> None:
+        """Free weights and cache."""
+        self._weights.clear()
+        self._k = self._v = np.zeros((0, 0, 0, 0), self._dtype)
+
+    def _execute(self, op: graph.Op, values: list[Array], step: StepInput) -> Array:
+        w = self._weights
+        match op:
+            case graph.Embed(weight):
+                return w[weight][step.token_ids]
+            case graph.RMSNorm(x, weight, group, eps):
+                return rms_norm(values[x.node], w[weight], group, eps)
+            case graph.Linear(x, weight, bias):
+                y = values[x.node] @ w[weight].T
+                return y if bias is None else y + w[bias]
+            case graph.Rope(x, head_dim, rotary):
+                return rope(values[x.node], step.positions, head_dim, rotary)
+            case graph.Attention():
+                return self._attention(op, values, step)
+            case graph.GatedAct(gate, up, "silu"):
+                return silu(values[gate.node]) * values[up.node]
+            case graph.Add(a, b):
+                return values[a.node] + values[b.node]
+            case graph.SelectRows(x):
+                return values[x.node][step.logits_rows]
+        raise NotImplementedError(f"op {op!r}")
+
+    def _attention(self, op: graph.Attention, values: list[Array], step: StepInput) -> Array:
+        heads = (-1, op.num_kv_heads, op.head_dim)
+        k_cache, v_cache = self._k[op.layer], self._v[op.layer]
+        k_cache[step.slot_mapping] = values[op.k.node].reshape(heads)
+        v_cache[step.slot_mapping] = values[op.v.node].reshape(heads)
+        group = op.num_heads // op.num_kv_heads
+        q = values[op.q.node].reshape(-1, op.num_kv_heads, group, op.head_dim)
+        out = np.empty_like(q)
+        for i, seq_len in enumerate(step.seq_lens.tolist()):
+            begin, end = int(step.cu_seqlens[i]), int(step.cu_seqlens[i + 1])
+            blocks = step.block_tables[i, : -(-seq_len // BLOCK_SIZE)]
+            slots = (blocks[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).ravel()[:seq_len]
+            scores = np.einsum("qhgd,shd->qhgs", q[begin:end], k_cache[slots]) * op.scale
+            ahead = np.arange(seq_len) > step.positions[begin:end, None]
+            scores[np.broadcast_to(ahead[:, None, None, :], scores.shape)] = -np.inf
+            out[begin:end] = np.einsum("qhgs,shd->qhgd", softmax(scores), v_cache[slots])
+        return out.reshape(len(q), -1)
+
+
+def rms_norm(x: Array, weight: Array, group: int, eps: float) -> Array:
+    """x [n, width], normalised over each run of `group` columns."""
+    runs = x.reshape(len(x), -1, group)
+    scale = 1 / np.sqrt(np.mean(runs * runs, axis=-1, keepdims=True) + x.dtype.type(eps))
+    return (runs * scale * weight).reshape(x.shape)
+
+
+def rope(x: Array, positions: npt.NDArray[np.int32], head_dim: int, rotary: graph.Rotary) -> Array:
+    """x [n, num_heads * head_dim], each head rotated by its token's position."""
+    half = len(rotary.inv_freq)
+    angles = positions[:, None].astype(np.float64) * np.array(rotary.inv_freq)
+    cos = (np.cos(angles) * rotary.attention_factor).astype(x.dtype)[:, None, :]
+    sin = (np.sin(angles) * rotary.attention_factor).astype(x.dtype)[:, None, :]
+    heads = x.reshape(len(x), -1, head_dim)
+    first = slice(0, 2 * half, 2) if rotary.interleaved else slice(0, half)
+    second = slice(1, 2 * half, 2) if rotary.interleaved else slice(half, 2 * half)
+    out = heads.copy()
+    out[..., first] = heads[..., first] * cos - heads[..., second] * sin
+    out[..., second] = heads[..., second] * cos + heads[..., first] * sin
+    return out.reshape(x.shape)
+
+
+def silu(x: Array) -> Array:
+    """x * sigmoid(x), without overflow for large negative x."""
+    return x / (1 + np.exp(-np.clip(x, -80, None)))
+
+
+def softmax(x: Array) -> Array:
+    """Over the last axis."""
+    shifted = np.exp(x - x.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)

@@ -1,0 +1,39 @@
+"""The engine as its users see it, wherever it runs.
+
+Everything that crosses this interface is plain data, so that the engine may be
+a thread of this process (`thread.py`) or a process of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from quintet.engine.admission import EngineLimits
+from quintet.engine.request import Request
+from quintet.engine.stats import EngineStats
+from quintet.engine.stream import RequestStream
+
+
+class EngineClient(Protocol):
+    """A running engine.  All methods may be called from any thread."""
+
+    @property
+    def limits(self) -> EngineLimits:
+        """What the engine takes."""
+
+    def submit(self, request: Request) -> RequestStream:
+        """
+        Start a request; returns at once.
+
+        Raises:
+            RequestError: it can never be served (ContextLengthError: its length), or its
+                id is in use.
+            CapacityError: the queue is full; carries `retry_after_s`.
+            EngineError: the engine is closed.
+        """
+
+    def stats(self) -> EngineStats:
+        """The counters after the latest step."""
+
+    def close(self) -> None:
+        """End what is running with EngineError and free the model.  Idempotent."""

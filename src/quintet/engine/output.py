@@ -1,0 +1,117 @@
+"""What the engine answers: a chunk per step and request, plain data like the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+FinishReason: TypeAlias = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """
+    A generated token's log probability (natural logarithm).
+
+    Args:
+        token_id: the token.
+        logprob: its log probability.
+        top: the most likely tokens, (token_id, logprob), best first.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """
+    Tokens a request took.
+
+    Args:
+        num_prompt_tokens: of the prompt.
+        num_cached_tokens: those of the prompt that the prefix cache spared.
+        num_generated_tokens: of the answer, a final stop token included.
+    """
+
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_generated_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """
+    Where a request's time went, in seconds; the sum is its life in the engine.
+
+    Args:
+        queue_s: from arrival to the first step that computed any of its tokens.
+        prefill_s: from there to its first generated token.
+        decode_s: from there to its end.
+    """
+
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """
+    What one step added to a request.  The last one carries `finish_reason`.
+
+    Args:
+        request_id: whose it is.
+        text: new text, perhaps empty: half a character, or what may be the start of
+            a stop string, is held back until it is decided.
+        token_ids: the tokens generated in this step, a final stop token included.
+        logprobs: one per token when `SamplingParams.logprobs` asks for them.
+        finish_reason: "stop" (end-of-text token, stop token or stop string), "length",
+            "abort" or "error"; None while the request goes on.
+        stop_reason: the stop string or the id from `stop_token_ids` that matched.
+        error: what went wrong, with "error".
+        usage, timings: on the last chunk.
+    """
+
+    request_id: str
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    error: str | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+
+    @property
+    def token_id(self) -> int | None:
+        """The newest token; None in a chunk that brings none."""
+        return self.token_ids[-1] if self.token_ids else None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutput:
+    """
+    A finished request.
+
+    Args:
+        request_id: as submitted.
+        prompt: the prompt as text, when it was given as text.
+        prompt_token_ids: the prompt as the model saw it.
+        text: the answer, without the stop string or token that ended it.
+        token_ids: the answer's tokens, a final stop token included.
+        logprobs: one per token, or None when not asked for.
+        finish_reason, stop_reason, usage, timings: see OutputChunk.
+    """
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: tuple[int, ...]
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None
+    finish_reason: FinishReason
+    stop_reason: str | int | None
+    usage: Usage
+    timings: Timings

@@ -1,0 +1,40 @@
+"""What a client asks of the engine: plain data that may cross a process boundary."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from quintet.sampling.params import SamplingParams
+
+
+class Priority(IntEnum):
+    """Who goes first; waiting makes up for a lower level (`EngineConfig.ageing_steps`)."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    One prompt to continue.
+
+    Args:
+        request_id: unique among the engine's unfinished requests.
+        prompt_token_ids: at least one id of the vocabulary.
+        params: how to sample and when to stop.
+        priority: against the other requests of this engine.
+        cache_salt: prefixes are shared only among requests with the same salt, so
+            that the time to the first token tells nobody what others have asked.
+        arrival_s: when it was made, on `time.monotonic`'s clock; start of all timings.
+    """
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    params: SamplingParams
+    priority: Priority = Priority.NORMAL
+    cache_salt: str = ""
+    arrival_s: float = field(default_factory=time.monotonic)

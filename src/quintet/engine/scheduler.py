@@ -1,0 +1,216 @@
+"""Decides, step by step, which sequences compute how many tokens.
+
+Sequences are served in the order of their rank, which is fixed on arrival:
+priority counts as a head start of `ageing_steps` steps per level, so a lower
+priority waits longer but not for ever.  One order for everything gives progress
+for free: the first sequence in it is never preempted, and alone it always fits.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from quintet.backends.base import BLOCK_SIZE
+from quintet.config import EngineConfig
+from quintet.engine.block_pool import BlockPool
+from quintet.engine.request import Request
+from quintet.engine.sequence import Sequence, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A sequence's part in a step: its next `num_tokens` uncomputed tokens."""
+
+    sequence: Sequence
+    num_tokens: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether nothing is left uncomputed, so that a new token follows."""
+        return self.num_tokens == self.sequence.num_uncomputed_tokens
+
+
+class Scheduler:
+    """
+    Owns the waiting and the running sequences and the block pool.
+
+    Args:
+        config: the token budget, the number of sequences, the worth of a priority.
+        pool: holds at least one sequence of the greatest allowed length.
+    """
+
+    def __init__(self, config: EngineConfig, pool: BlockPool) -> None:
+        self._config = config
+        self.pool = pool
+        self._waiting: list[Sequence] = []  # both by rank
+        self._running: list[Sequence] = []
+        self._num_arrived = 0
+        self.num_steps = 0
+        self.num_preemptions = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that have no blocks."""
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        """Sequences that have blocks."""
+        return len(self._running)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        """All unfinished sequences, the running ones first."""
+        return chain(self._running, self._waiting)
+
+    def rank(self, request: Request) -> tuple[int, int]:
+        """The place in the order of service of a request that arrives now."""
+        self._num_arrived += 1
+        head_start = self._config.ageing_steps * int(request.priority)
+        return self.num_steps - head_start, self._num_arrived
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence."""
+        bisect.insort(self._waiting, sequence, key=_rank)
+
+    def schedule(self) -> list[Scheduled]:
+        """The next step: running sequences first, then waiting ones while there is room.
+
+        Never empty while a sequence is unfinished.
+        """
+        self.num_steps += 1
+        batch: list[Scheduled] = []
+        num_preemptions = self.num_preemptions
+        num_decodes = sum(sequence.num_uncomputed_tokens == 1 for sequence in self._running)
+        budget = self._config.max_num_batched_tokens - num_decodes
+        if num_decodes:
+            budget = min(budget, self._config.max_num_mixed_prefill_tokens)
+
+        # In the order of rank, so that who is preempted has not been scheduled yet.
+        for sequence in tuple(self._running):
+            if sequence.status is not Status.RUNNING or not self._reserve(sequence):
+                continue
+            if sequence.num_uncomputed_tokens == 1:
+                batch.append(Scheduled(sequence, 1))
+            elif budget > 0:
+                num_tokens = min(sequence.num_uncomputed_tokens, budget)
+                batch.append(Scheduled(sequence, num_tokens))
+                budget -= num_tokens
+
+        # Strictly the first of the queue: if a smaller one could pass, a large one might starve.
+        while (
+            self._waiting
+            and budget > 0
+            and len(self._running) < self._config.max_num_seqs
+            and self.num_preemptions == num_preemptions
+            and self._admit(self._waiting[0])
+        ):
+            sequence = self._waiting.pop(0)
+            num_tokens = min(sequence.num_uncomputed_tokens, budget)
+            batch.append(Scheduled(sequence, num_tokens))
+            budget -= num_tokens
+        return batch
+
+    def commit(self, batch: Iterable[Scheduled]) -> None:
+        """Count a step's tokens as computed and publish the blocks they filled."""
+        for scheduled in batch:
+            sequence = scheduled.sequence
+            first_full = sequence.num_computed_tokens // BLOCK_SIZE
+            sequence.num_computed_tokens += scheduled.num_tokens
+            num_full = sequence.num_computed_tokens // BLOCK_SIZE
+            self._name_blocks(sequence, num_full)
+            for index in range(first_full, num_full):
+                self.pool.publish(
+                    sequence.block_table[index],
+                    sequence.block_names[index],
+                    sequence.full_block(index),
+                )
+
+    def finish(self, sequence: Sequence) -> None:
+        """Let go of a sequence, wherever it is; a no-op the second time."""
+        if sequence.status is Status.RUNNING:
+            self._running.remove(sequence)
+        elif sequence.status is Status.WAITING:
+            self._waiting.remove(sequence)
+        self._free(sequence)
+        sequence.status = Status.FINISHED
+
+    def audit(self) -> None:
+        """Check blocks against sequences.
+
+        Raises:
+            AssertionError: says which account is wrong.
+        """
+        self.pool.audit(sequence.block_table for sequence in self)
+        for sequence in self._waiting:
+            if sequence.status is not Status.WAITING or sequence.block_table:
+                raise AssertionError(f"{sequence.request_id}: waits with blocks or as running")
+        for sequence in self._running:
+            num_slots = len(sequence.block_table) * BLOCK_SIZE
+            if sequence.status is not Status.RUNNING or sequence.num_computed_tokens > num_slots:
+                raise AssertionError(f"{sequence.request_id}: runs with too few blocks")
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Give a waiting sequence blocks for all its tokens, if that leaves some headroom."""
+        shared = self._find_prefix(sequence)
+        num_new = sequence.num_missing_blocks - len(shared)
+        num_taken = num_new + sum(not self.pool.is_owned(block) for block in shared)
+        # A block to grow for each running sequence; without it a newcomer would soon be
+        # preempted again and its prefill wasted.
+        if num_taken + len(self._running) > self.pool.num_available:
+            return False
+        self.pool.share(shared)
+        sequence.block_table = shared + self.pool.allocate(num_new)
+        sequence.num_computed_tokens = len(shared) * BLOCK_SIZE
+        sequence.status = Status.RUNNING
+        bisect.insort(self._running, sequence, key=_rank)
+        return True
+
+    def _reserve(self, sequence: Sequence) -> bool:
+        """Give a running sequence the blocks it lacks, preempting the last in rank if need be.
+
+        Returns:
+            False if the sequence itself was the last and had to go.
+        """
+        while sequence.num_missing_blocks > self.pool.num_available:
+            last = self._running.pop()
+            self._free(last)
+            last.status = Status.WAITING
+            self.add(last)
+            self.num_preemptions += 1
+            if last is sequence:
+                return False
+        sequence.block_table += self.pool.allocate(sequence.num_missing_blocks)
+        return True
+
+    def _find_prefix(self, sequence: Sequence) -> list[int]:
+        """Blocks that already hold the start of the sequence.
+
+        The last token is never among them: it has to be computed for its logits.
+        """
+        num_blocks = (len(sequence.token_ids) - 1) // BLOCK_SIZE
+        self._name_blocks(sequence, num_blocks)
+        blocks: list[int] = []
+        for index in range(num_blocks):
+            block = self.pool.find(sequence.block_names[index], sequence.full_block(index))
+            if block is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def _name_blocks(self, sequence: Sequence, num_blocks: int) -> None:
+        names = sequence.block_names
+        for index in range(len(names), num_blocks):
+            before = names[-1] if names else self.pool.root(sequence.request.cache_salt)
+            names.append(self.pool.name(before, sequence.full_block(index)))
+
+    def _free(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.block_table)
+        sequence.block_table = []
+        sequence.num_computed_tokens = 0
+
+
+def _rank(sequence: Sequence) -> tuple[int, int]:
+    return sequence.rank

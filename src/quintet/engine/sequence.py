@@ -1,0 +1,132 @@
+"""Tokens being grown, and what has been computed of them."""
+
+from __future__ import annotations
+
+import enum
+import time
+
+from quintet.backends.base import BLOCK_SIZE
+from quintet.engine.block_pool import BlockHash
+from quintet.engine.output import FinishReason, Timings, Usage
+from quintet.engine.request import Request
+from quintet.engine.text import TextStream
+from quintet.sampling.sampler import RowSampler
+
+
+class Status(enum.Enum):
+    """Where a sequence is; it may go back from RUNNING to WAITING, never from FINISHED."""
+
+    WAITING = enum.auto()
+    RUNNING = enum.auto()
+    FINISHED = enum.auto()
+
+
+class Sequence:
+    """
+    A request in work.
+
+    There is no prefill phase and no decode phase: there are tokens, and
+    `num_computed_tokens` of them have their keys and values in the cache.  A step
+    computes some of the rest, and when none is left the last one's logits give the
+    next token.  A preempted sequence keeps its tokens and its sampler and merely
+    computes again.
+
+    Args:
+        request: what was asked.
+        rank: place in the order of service, smaller first; never changes, never equal.
+        sampler: of this sequence's rows.
+        text: its text so far.
+        eos_ids: tokens that end it, besides `SamplingParams.stop_token_ids`.
+        max_total_tokens: tokens of prompt and answer at which it ends.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        rank: tuple[int, int],
+        sampler: RowSampler,
+        text: TextStream,
+        eos_ids: frozenset[int],
+        max_total_tokens: int,
+    ) -> None:
+        self.request = request
+        self.rank = rank
+        self.sampler = sampler
+        self.text = text
+        self.eos_ids = eos_ids
+        self.max_total_tokens = max_total_tokens
+
+        self.status = Status.WAITING
+        self.token_ids = list(request.prompt_token_ids)
+        self.num_computed_tokens = 0
+        self.block_table: list[int] = []
+        self.block_names: list[BlockHash] = []  # of the full blocks; outlives preemption
+
+        self.num_cached_tokens = 0  # of the prompt, when it first ran
+        self.first_run_s: float | None = None
+        self.first_token_s: float | None = None
+
+    @property
+    def request_id(self) -> str:
+        """The request's id."""
+        return self.request.request_id
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.request.prompt_token_ids)
+
+    @property
+    def num_generated_tokens(self) -> int:
+        """Tokens sampled so far."""
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """Tokens still to compute before the next one can be sampled; at least 1."""
+        return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def num_missing_blocks(self) -> int:
+        """Blocks to add for all its tokens to fit."""
+        return -(-len(self.token_ids) // BLOCK_SIZE) - len(self.block_table)
+
+    def full_block(self, index: int) -> list[int]:
+        """The tokens of full block `index`: BLOCK_SIZE ids."""
+        return self.token_ids[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
+
+    def append(self, token_id: int) -> tuple[str, FinishReason | None, str | int | None]:
+        """Take in a sampled token; the one place that knows when an answer is complete.
+
+        Returns:
+            New text, the finish reason, and the stop string or stop token that matched.
+        """
+        self.token_ids.append(token_id)
+        params = self.request.params
+        if token_id in params.stop_token_ids:
+            text = self.text.push(token_id)[0] if params.include_stop_str_in_output else ""
+            return text + self.text.finish(), "stop", token_id
+        if token_id in self.eos_ids:
+            return self.text.finish(), "stop", None
+        text, matched = self.text.push(token_id)
+        if matched is not None:
+            return text, "stop", matched
+        if len(self.token_ids) >= self.max_total_tokens:
+            return text + self.text.finish(), "length", None
+        return text, None, None
+
+    def usage(self) -> Usage:
+        """Tokens taken so far."""
+        return Usage(self.num_prompt_tokens, self.num_cached_tokens, self.num_generated_tokens)
+
+    def timings(self) -> Timings:
+        """Where its time went, if it ends now."""
+        now = time.monotonic()
+        started = now if self.first_run_s is None else self.first_run_s
+        answered = now if self.first_token_s is None else self.first_token_s
+        return Timings(
+            queue_s=started - self.request.arrival_s,
+            prefill_s=answered - started,
+            decode_s=now - answered,
+        )

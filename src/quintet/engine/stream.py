@@ -1,0 +1,82 @@
+"""A request's output on its way from the engine to whoever reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable
+
+from quintet.engine.output import OutputChunk
+from quintet.errors import EngineError
+
+
+class RequestStream:
+    """
+    The chunks of one request, to be read with `for` or with `async for`, by one reader.
+
+    Reading ends after the chunk with `finish_reason`.  Chunks wait here without
+    bound (a request has at most one per token), so a slow reader holds up nobody.
+
+    Args:
+        request_id: the request's.
+        abort: asks the engine to end it; safe to call at any time, from any thread.
+
+    Raises:
+        EngineError: while iterating, where the request failed; what it had produced
+            until then has been read by then.
+    """
+
+    def __init__(self, request_id: str, abort: Callable[[str], None]) -> None:
+        self.request_id = request_id
+        self._abort = abort
+        self._chunks: queue.SimpleQueue[OutputChunk] = queue.SimpleQueue()
+        self._is_read = False
+        self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def deliver(self, chunk: OutputChunk) -> None:
+        """Hand in a chunk; for the engine's side."""
+        self._chunks.put(chunk)
+        # The reader sets _wake before it looks into the queue: whichever of us comes second
+        # sees what the other did.
+        if self._wake is not None:
+            loop, event = self._wake
+            try:
+                loop.call_soon_threadsafe(event.set)
+            except RuntimeError:  # the reader's event loop has closed, nobody listens any more
+                self.abort()
+
+    def abort(self) -> None:
+        """End the request at the next step boundary, if it is still going on."""
+        self._abort(self.request_id)
+
+    def __iter__(self) -> RequestStream:
+        return self
+
+    def __next__(self) -> OutputChunk:
+        if self._is_read:
+            raise StopIteration
+        return self._read(self._chunks.get())
+
+    def __aiter__(self) -> RequestStream:
+        return self
+
+    async def __anext__(self) -> OutputChunk:
+        if self._is_read:
+            raise StopAsyncIteration
+        if self._wake is None:
+            self._wake = asyncio.get_running_loop(), asyncio.Event()
+        _, event = self._wake
+        while True:
+            event.clear()
+            try:
+                chunk = self._chunks.get_nowait()
+            except queue.Empty:
+                await event.wait()
+            else:
+                return self._read(chunk)
+
+    def _read(self, chunk: OutputChunk) -> OutputChunk:
+        self._is_read = chunk.finish_reason is not None
+        if chunk.finish_reason == "error":
+            raise EngineError(chunk.error)
+        return chunk

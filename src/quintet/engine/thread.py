@@ -1,0 +1,166 @@
+"""The engine in a thread of this process.
+
+One thread runs the loop and is the only one to touch the engine.  The others
+leave messages in an inbox, which the loop reads between steps; when there is
+nothing to do it sleeps on a condition.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import Final
+
+from quintet.engine.admission import EngineLimits
+from quintet.engine.engine import Engine
+from quintet.engine.output import OutputChunk
+from quintet.engine.request import Request
+from quintet.engine.stats import EngineStats
+from quintet.engine.stream import RequestStream
+from quintet.errors import CapacityError, EngineError, RequestError
+
+logger = logging.getLogger(__name__)
+
+_CLOSED: Final = "the engine was closed"
+
+
+class EngineThread:
+    """
+    An `EngineClient` whose engine runs in a thread of its own.
+
+    Args:
+        engine: not to be touched by anyone else from now on.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._limits = engine.limits
+        self._stats = engine.stats()
+        self._changed = threading.Condition()
+        # Under the condition's lock:
+        self._inbox: deque[Request | str] = deque()  # a request to add, or an id to abort
+        self._streams: dict[str, RequestStream] = {}  # of unfinished requests
+        self._closed: str | None = None  # why
+        self._pace = _Pace()
+        # A daemon: a program that forgets to close must still be able to exit.
+        self._thread = threading.Thread(target=self._loop, name="quintet-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def limits(self) -> EngineLimits:
+        """What the engine takes."""
+        return self._limits
+
+    def submit(self, request: Request) -> RequestStream:
+        """Start a request; see EngineClient."""
+        self._limits.check(request)
+        stream = RequestStream(request.request_id, self._abort)
+        with self._changed:
+            if self._closed is not None:
+                raise EngineError(self._closed)
+            if request.request_id in self._streams:
+                raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
+            if len(self._streams) >= self._limits.max_num_requests:
+                raise CapacityError(
+                    f"{len(self._streams)} requests are running or waiting, the most allowed",
+                    resource="request queue",
+                    retry_after_s=max(1.0, self._pace.seconds_per_end),
+                )
+            self._streams[request.request_id] = stream
+            self._inbox.append(request)
+            self._changed.notify()
+        return stream
+
+    def stats(self) -> EngineStats:
+        """The counters after the latest step."""
+        return self._stats
+
+    def close(self) -> None:
+        """End what is running with EngineError, stop the thread, free the model.  Idempotent."""
+        with self._changed:
+            if self._closed is None:
+                self._closed = _CLOSED
+            self._changed.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _abort(self, request_id: str) -> None:
+        with self._changed:
+            if request_id in self._streams:
+                self._inbox.append(request_id)
+                self._changed.notify()
+
+    def _loop(self) -> None:
+        try:
+            while self._closed is None:
+                for message in self._take_messages():
+                    self._handle(message)
+                if self._engine.has_work:
+                    self._deliver(self._engine.step())
+                self._stats = self._engine.stats()
+        except Exception:
+            logger.exception("the engine loop failed")
+            self._closed = "the engine has failed; see the log"
+        finally:
+            self._shut_down()
+
+    def _take_messages(self) -> list[Request | str]:
+        """The inbox's content; waits for some while there is nothing else to do."""
+        with self._changed:
+            while not self._inbox and not self._engine.has_work and self._closed is None:
+                self._changed.wait()
+            messages = list(self._inbox)
+            self._inbox.clear()
+            return messages
+
+    def _handle(self, message: Request | str) -> None:
+        if isinstance(message, str):
+            chunk = self._engine.abort(message)
+            self._deliver([] if chunk is None else [chunk])
+            return
+        try:
+            self._engine.add(message)
+        except Exception as error:  # one bad request must not end the loop
+            logger.error("a request could not be started", exc_info=error)
+            text = f"the request could not be started: {error}"
+            chunk = OutputChunk(message.request_id, finish_reason="error", error=text)
+            self._deliver([chunk])
+
+    def _deliver(self, chunks: list[OutputChunk]) -> None:
+        for chunk in chunks:
+            stream = self._streams[chunk.request_id]
+            if chunk.finish_reason is not None:
+                # Before the reader hears of it: its room in the queue is free by then.
+                with self._changed:
+                    del self._streams[chunk.request_id]
+                    self._pace.count_end()
+            stream.deliver(chunk)
+
+    def _shut_down(self) -> None:
+        with self._changed:
+            streams = tuple(self._streams.values())
+            self._streams.clear()
+            self._inbox.clear()
+        for stream in streams:
+            stream.deliver(
+                OutputChunk(stream.request_id, finish_reason="error", error=self._closed)
+            )
+        self._engine.close()
+        self._stats = self._engine.stats()
+
+
+class _Pace:
+    """How fast requests end, to tell the refused when to come back."""
+
+    def __init__(self) -> None:
+        self.seconds_per_end = 1.0
+        self._last_end_s: float | None = None
+
+    def count_end(self) -> None:
+        now = time.monotonic()
+        if self._last_end_s is not None:
+            # Weight 1/8 for the latest: a few ends decide, one does not.
+            self.seconds_per_end += (now - self._last_end_s - self.seconds_per_end) / 8
+        self._last_end_s = now

@@ -1,0 +1,115 @@
+"""Finds the architecture a model file asks for and builds its program.
+
+An architecture is a public module of this package with a constant
+`ARCHITECTURE`; putting the file there registers it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import quintet.models as package
+from quintet.errors import ModelFormatError, UnsupportedModelError
+from quintet.formats.gguf import GGUFFile
+from quintet.formats.safetensors import SafetensorsDir
+from quintet.formats.weights import WeightSource
+from quintet.graph import Graph, Program, Tensor
+from quintet.models._config import Config
+from quintet.models._decoder import ROPE_FACTORS
+from quintet.models._weights import RenamedWeights
+
+# Tensors that files carry and that no program reads: computed from the configuration instead.
+IGNORED_SUFFIXES = (ROPE_FACTORS, "rotary_emb.inv_freq")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model family.
+
+    Args:
+        name: GGUF's `general.architecture`.
+        hf_names: entries of config.json's `architectures` that mean it.
+        from_gguf, from_hf: stored configuration to `Config`.
+        build: writes the program; see `quintet.graph`.
+        weight_names: GGUF tensor name to Hugging Face name, `{i}` for the layer.
+    """
+
+    name: str
+    hf_names: tuple[str, ...]
+    from_gguf: Callable[[Mapping[str, Any], WeightSource, str | None], Config]
+    from_hf: Callable[[Mapping[str, Any], WeightSource, str | None], Config]
+    build: Callable[[Graph, Config], Tensor]
+    weight_names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready for a backend: what to compute, and where its weights are."""
+
+    config: Config
+    program: Program
+    weights: WeightSource
+
+
+@functools.cache
+def architectures() -> dict[str, Architecture]:
+    """Every architecture of this package, by GGUF name."""
+    found = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            loaded = importlib.import_module(f"{package.__name__}.{module.name}")
+            found[loaded.ARCHITECTURE.name] = loaded.ARCHITECTURE
+    return found
+
+
+def load_model(source: GGUFFile | SafetensorsDir) -> Model:
+    """Read the configuration and build the program; weights stay in the file.
+
+    Raises:
+        UnsupportedModelError: an architecture, or a tensor, that is not ours yet.
+        ModelFormatError: keys or shapes that do not fit together.
+    """
+    path = str(source.path if isinstance(source, GGUFFile) else source.directory)
+    weights: WeightSource
+    if isinstance(source, GGUFFile):
+        name = source.metadata.get("general.architecture")
+        if not isinstance(name, str):
+            raise ModelFormatError("the key is missing", path=path, part="general.architecture")
+        architecture = architectures().get(name)
+        if architecture is None:
+            raise UnsupportedModelError("architecture", name, architectures())
+        weights = source
+        config = architecture.from_gguf(source.metadata, weights, path)
+    else:
+        architecture = _from_hf_names(source.config, path)
+        weights = RenamedWeights(source, architecture.weight_names)
+        config = architecture.from_hf(source.config, weights, path)
+        if source.config.get("tie_word_embeddings") is False and config.tie_word_embeddings:
+            raise ModelFormatError("the tensor is missing", path=path, part="lm_head.weight")
+    graph = Graph({name: info.shape for name, info in weights.tensors.items()}, path)
+    program = graph.program(architecture.build(graph, config))
+    _check_all_read(program, weights, path)
+    return Model(config, program, weights)
+
+
+def _from_hf_names(config: Mapping[str, Any], path: str) -> Architecture:
+    names = config.get("architectures")
+    if not isinstance(names, list) or not names:
+        raise ModelFormatError("expected a list of names", path=path, part="architectures")
+    known = {hf: a for a in architectures().values() for hf in a.hf_names}
+    for name in names:
+        if name in known:
+            return known[name]
+    raise UnsupportedModelError("architecture", str(names[0]), known)
+
+
+def _check_all_read(program: Program, weights: WeightSource, path: str) -> None:
+    """A tensor the program does not read means a model we would run wrong."""
+    for name in weights.tensors:
+        if name not in program.weights and not name.endswith(IGNORED_SUFFIXES):
+            raise UnsupportedModelError("tensor", f"{name} in {path}")

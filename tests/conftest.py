@@ -1,0 +1,22 @@
+"""Fixtures for every room."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Public test data: vocab/*.gguf and templates/*.jinja.
+
+    $QUINTET_TEST_DATA if set, else ../shared/data beside the repository; tests that ask for it
+    are skipped where there is neither.
+    """
+    named = os.environ.get("QUINTET_TEST_DATA")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}; set QUINTET_TEST_DATA")
+    return folder

@@ -1,0 +1,167 @@
+"""Tiny random models, as Hugging Face directories and as GGUF files, for parity tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+import transformers
+
+# Shared by all: rows are multiples of 32 so that they quantise; GQA; an odd number of layers.
+BASE: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 160,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the parity table: a configuration of one architecture.
+
+    Args:
+        gguf_arch: its `general.architecture`; None where GGUF stores it as another row does.
+    """
+
+    id: str
+    hf: str  # the class pair's stem in transformers, e.g. "Qwen3"
+    gguf_arch: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+PARITY = [
+    Row("qwen3", "Qwen3", "qwen3", {"head_dim": 32}),
+    Row("qwen3-tied", "Qwen3", "qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
+    Row("qwen2", "Qwen2", "qwen2"),
+    Row("llama", "Llama", "llama"),
+    Row("llama3-rope", "Llama", "llama", {"rope_parameters": LLAMA3_ROPE}),
+    Row("llama-mha", "Llama", "llama", {"num_key_value_heads": 4}),
+    Row("mistral", "Mistral", "llama", {"head_dim": 32, "sliding_window": None}),
+]
+
+
+def make_hf(row: Row, directory: Path, *, dtype: torch.dtype = torch.float32) -> Any:
+    """Save a random model of this row in `directory` and return it, in float64.
+
+    Weights are drawn wide enough that attention and gates are far from uniform.
+    """
+    config_class = getattr(transformers, row.hf + "Config")
+    config = config_class(**{**BASE, **row.overrides}, attn_implementation="eager")
+    torch.manual_seed(hash_of(row.id))
+    model = getattr(transformers, row.hf + "ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1 and "bias" not in name:
+                parameter.copy_(1 + 0.2 * torch.randn_like(parameter))
+            else:
+                parameter.copy_(torch.randn_like(parameter) * 0.15)
+    model = model.to(dtype)
+    model.save_pretrained(directory, max_shard_size="100KB")
+    return model.double()
+
+
+def hash_of(text: str) -> int:
+    """A seed that does not change between runs, unlike hash()."""
+    return sum(ord(c) * 31**i for i, c in enumerate(text)) % 2**31
+
+
+def hf_logits(model: Any, token_ids: list[int]) -> np.ndarray:
+    """[len(token_ids), vocab_size] float64."""
+    with torch.no_grad():
+        return model(torch.tensor([token_ids])).logits[0].double().numpy()
+
+
+NAMES = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def write_gguf(row: Row, model: Any, path: Path, matrix_type: gguf.GGMLQuantizationType) -> None:
+    """Write the model as llama.cpp's converter would, matrices in `matrix_type`."""
+    c = model.config
+    head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    writer = gguf.GGUFWriter(path, row.gguf_arch)
+    writer.add_block_count(c.num_hidden_layers)
+    writer.add_context_length(c.max_position_embeddings)
+    writer.add_embedding_length(c.hidden_size)
+    writer.add_feed_forward_length(c.intermediate_size)
+    writer.add_head_count(c.num_attention_heads)
+    writer.add_head_count_kv(c.num_key_value_heads)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(c.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    if c.rope_parameters["rope_type"] == "llama3":
+        writer.add_tensor("rope_freqs.weight", llama3_factors(model, head_dim))
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and c.tie_word_embeddings:
+            continue
+        values = tensor.float().numpy()
+        if row.gguf_arch == "llama" and ("q_proj" in name or "k_proj" in name):
+            heads = c.num_attention_heads if "q_proj" in name else c.num_key_value_heads
+            values = permute(values, heads)
+        ours = gguf_name(name)
+        if values.ndim == 1:
+            writer.add_tensor(ours, values)
+        else:
+            packed = gguf.quants.quantize(np.ascontiguousarray(values), matrix_type)
+            writer.add_tensor(ours, packed, raw_dtype=matrix_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def gguf_name(name: str) -> str:
+    """Hugging Face tensor name to GGUF's."""
+    if name in NAMES:
+        return NAMES[name]
+    _, _, layer, rest = name.split(".", 3)
+    stem, kind = rest.rsplit(".", 1)
+    return f"blk.{layer}.{NAMES[stem]}.{kind}"
+
+
+def permute(weights: np.ndarray, num_heads: int) -> np.ndarray:
+    """Interleave each head's halves, so that rotary pairs become neighbours."""
+    rows = weights.reshape(num_heads, 2, -1, weights.shape[-1] if weights.ndim == 2 else 1)
+    return rows.swapaxes(1, 2).reshape(weights.shape)
+
+
+def llama3_factors(model: Any, head_dim: int) -> np.ndarray:
+    """Plain over scaled frequencies, what `rope_freqs.weight` holds."""
+    scaled = model.model.rotary_emb.inv_freq.double().numpy()
+    theta = model.config.rope_parameters["rope_theta"]
+    plain = theta ** (-np.arange(0, head_dim, 2) / head_dim)
+    return (plain / scaled).astype(np.float32)
