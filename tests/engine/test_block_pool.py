@@ -159,5 +159,5 @@ def test_block_pool_audit_finds_wrong_tables(tables: list[list[int]]) -> None:
     """The audit notices a leak, a double owner and a stolen block."""
     pool = BlockPool(4)
     assert pool.allocate(1) == [0]
-    with pytest.raises(AssertionError, match="block [01]"):
+    with pytest.raises(AssertionError, match=r"block [01]"):
         pool.audit(tables)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +63,11 @@ def check_shards(paths: list[Path], headers: list[Header]) -> None:
     if count == 1:
         return
     num_tensors = sum(len(header.entries) for header in headers)
-    for number, (path, header) in enumerate(zip(paths, headers, strict=True)):
-        for key, expected in (
-            ("split.no", number),
-            ("split.count", count),
-            ("split.tensors.count", num_tensors),
-        ):
-            found = _split_value(header, key, path)
-            if found != expected:
-                raise ModelFormatError(f"expected {expected}, found {found}", path=path, part=key)
+    # Shard by shard for each key: a file in the wrong place explains a wrong tensor count.
+    _require(paths, headers, "split.no", range(count))
+    _require(paths, headers, "split.count", [count] * count)
+    _require(paths, headers, "split.tensors.count", [num_tensors] * count)
+    for path, header in zip(paths, headers, strict=True):
         if header.version != headers[0].version:
             raise ModelFormatError(
                 f"expected version {headers[0].version} as in the first shard, "
@@ -86,6 +83,13 @@ def check_shards(paths: list[Path], headers: list[Header]) -> None:
                     f"the tensor is in {owners[name].name} too", path=path, part=f"tensor {name!r}"
                 )
             owners[name] = path
+
+
+def _require(paths: list[Path], headers: list[Header], key: str, expected: Iterable[int]) -> None:
+    for path, header, value in zip(paths, headers, expected, strict=True):
+        found = _split_value(header, key, path)
+        if found != value:
+            raise ModelFormatError(f"expected {value}, found {found}", path=path, part=key)
 
 
 def _split_value(header: Header, key: str, path: Path, default: int | None = None) -> int:

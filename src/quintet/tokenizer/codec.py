@@ -1,0 +1,90 @@
+"""What a tokenizer file comes down to, whichever format it was read from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import tokenizers
+
+from quintet.errors import ModelFormatError, RequestError
+from quintet.tokenizer.vocabulary import TokenKind
+
+# Kinds that text only means when it comes from a template, never from a user.
+CONTROL_KINDS = frozenset([TokenKind.CONTROL, TokenKind.UNKNOWN])
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Everything a Tokenizer works from.
+
+    Args:
+        tokens: spelling by token id.
+        kinds: TokenKind by token id.
+        base: the model with its normalizer and pre-tokenizer, without added tokens.
+        added: tokens cut out of the text before `base` sees it, in the order of their ids;
+            `special` marks control tokens.
+        spelled_bytes: the bytes a normal token's spelling stands for.
+        drops_leading_space: decoding drops one space at the start of a text, which encoding added.
+        prefix_ids, suffix_ids: what `add_special` puts around a text.
+        chat_templates: Jinja sources by name; "default" is the usual one.
+    """
+
+    tokens: Sequence[str]
+    kinds: bytes
+    base: tokenizers.Tokenizer
+    added: Sequence[tokenizers.AddedToken]
+    spelled_bytes: Callable[[str], bytes]
+    drops_leading_space: bool
+    bos_id: int | None
+    eos_id: int | None
+    eog_ids: frozenset[int]
+    prefix_ids: tuple[int, ...] = ()
+    suffix_ids: tuple[int, ...] = ()
+    chat_templates: Mapping[str, str] = field(default_factory=dict)
+
+    def matcher(
+        self, *, parse_special: bool, extra: Sequence[tokenizers.AddedToken] = ()
+    ) -> tokenizers.Tokenizer:
+        """A `tokenizers` object over the shared model that knows the added tokens.
+
+        Control tokens are cut out of the text only with `parse_special`.
+
+        Raises:
+            ModelFormatError: an added token would get another id than the file gives it.
+        """
+        matcher = tokenizers.Tokenizer(self.base.model)  # shares the model, copies nothing
+        if self.base.normalizer is not None:
+            matcher.normalizer = self.base.normalizer
+        if self.base.pre_tokenizer is not None:
+            matcher.pre_tokenizer = self.base.pre_tokenizer
+        matcher.add_tokens([*self.added, *extra])
+        for token in self.added:
+            token_id = matcher.token_to_id(token.content)
+            if token_id >= len(self.tokens) or self.tokens[token_id] != token.content:
+                raise ModelFormatError(
+                    f"expected the added tokens in one run of ids, found {token.content!r} out of it",
+                    part="added_tokens",
+                )
+        matcher.encode_special_tokens = not parse_special
+        return matcher
+
+
+def encode_text(matcher: tokenizers.Tokenizer, text: str) -> list[int]:
+    """Token ids of a text, nothing added.
+
+    Raises:
+        RequestError: the text holds a lone surrogate, which no UTF-8 has.
+        ModelFormatError: the model's own tables broke the library.
+    """
+    try:
+        # Unlike `encode`, this computes no offsets (half the time) and releases the GIL.
+        ids: list[int] = matcher.encode_batch_fast([text], add_special_tokens=False)[0].ids
+    except TypeError:
+        raise RequestError("expected text without lone surrogates", parameter="text") from None
+    except BaseException as error:
+        # A Rust panic is no Exception; left alone it would pass every handler above us.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ModelFormatError(f"the tokenizer's tables are inconsistent: {error}") from None
+    return ids

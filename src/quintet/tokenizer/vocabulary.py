@@ -1,0 +1,165 @@
+"""The vocabulary in a GGUF file's metadata, read and checked.
+
+Keys and token types: the GGUF specification, section "Tokenizer"; defaults where a key is
+absent: llama.cpp, src/llama-vocab.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
+from typing import Any
+
+from quintet.errors import ModelFormatError
+
+PREFIX = "tokenizer.ggml."
+
+
+class TokenKind(IntEnum):
+    """`tokenizer.ggml.token_type`."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+class Vocabulary:
+    """Typed, checked access to the tokenizer keys of one metadata mapping.
+
+    Attributes:
+        tokens: spelling by token id; an empty one reads `[EMPTY_<id>]`.
+        kinds: TokenKind by token id, mutable: later rules correct what files get wrong.
+        ids: token id by spelling.
+
+    Raises:
+        ModelFormatError: naming the key, when one is missing, of the wrong type or inconsistent.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        self._metadata = metadata
+        self.tokens = [
+            token or f"[EMPTY_{token_id}]"
+            for token_id, token in enumerate(self.strings("tokens", required=True))
+        ]
+        self.ids = {token: token_id for token_id, token in enumerate(self.tokens)}
+        if not self.tokens:
+            raise ModelFormatError(
+                "expected at least one token, found none", part=PREFIX + "tokens"
+            )
+        if len(self.ids) != len(self.tokens):
+            raise self._duplicate_token()
+        self.kinds = self._read_kinds()
+
+    def text(self, name: str, default: str) -> str:
+        """The string `tokenizer.ggml.<name>`, or the default where the file has none."""
+        value = self._metadata.get(PREFIX + name, default)
+        if not isinstance(value, str):
+            raise _wrong_type(name, "a string", value)
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        """The boolean `tokenizer.ggml.<name>`, or the default where the file has none."""
+        value = self._metadata.get(PREFIX + name, default)
+        if not isinstance(value, bool):
+            raise _wrong_type(name, "a boolean", value)
+        return value
+
+    def token_id(self, name: str, default: int | None = None) -> int | None:
+        """The token id `tokenizer.ggml.<name>_token_id`.
+
+        A default outside the vocabulary counts as none; an id from the file must lie inside.
+        """
+        key = f"{name}_token_id"
+        value = self._metadata.get(PREFIX + key)
+        if value is None:
+            return default if default is not None and default < len(self.tokens) else None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _wrong_type(key, "an integer", value)
+        if not 0 <= value < len(self.tokens):
+            raise ModelFormatError(
+                f"expected a token id below {len(self.tokens)}, found {value}", part=PREFIX + key
+            )
+        return value
+
+    def strings(self, name: str, *, required: bool = False) -> list[str]:
+        """The string array `tokenizer.ggml.<name>`; empty when absent and not required."""
+        values = self._array(name, required=required)
+        if not all(isinstance(value, str) for value in values):
+            raise ModelFormatError("expected an array of strings", part=PREFIX + name)
+        return values
+
+    def scores(self) -> list[float]:
+        """`tokenizer.ggml.scores`: a finite number per token."""
+        values = self._array("scores", required=True)
+        try:
+            scores = [float(value) for value in values]
+        except (TypeError, ValueError):
+            raise ModelFormatError("expected an array of numbers", part=PREFIX + "scores") from None
+        self._check_length("scores", len(scores))
+        if not all(map(math.isfinite, scores)):
+            raise ModelFormatError("expected finite numbers", part=PREFIX + "scores")
+        return scores
+
+    def byte_array(self, name: str) -> bytes:
+        """The array of 8-bit integers `tokenizer.ggml.<name>`; empty when absent."""
+        values = self._metadata.get(PREFIX + name, b"")
+        if isinstance(values, bytes):
+            return values
+        try:
+            return bytes(int(value) & 0xFF for value in values)  # some writers store them signed
+        except (TypeError, ValueError):
+            raise ModelFormatError("expected an array of bytes", part=PREFIX + name) from None
+
+    def _array(self, name: str, *, required: bool) -> list[Any]:
+        values = self._metadata.get(PREFIX + name)
+        if values is None:
+            if required:
+                raise ModelFormatError("expected an array, found no such key", part=PREFIX + name)
+            return []
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+            raise _wrong_type(name, "an array", values)
+        return list(values)
+
+    def _read_kinds(self) -> bytearray:
+        values = self._array("token_type", required=False)
+        if not values:
+            return bytearray([TokenKind.NORMAL]) * len(self.tokens)
+        self._check_length("token_type", len(values))
+        try:
+            kinds = bytearray(values)
+        except (TypeError, ValueError):
+            raise ModelFormatError(
+                "expected token types from 0 to 6", part=PREFIX + "token_type"
+            ) from None
+        if max(kinds) > TokenKind.BYTE:
+            raise ModelFormatError(
+                f"expected token types from 0 to 6, found {max(kinds)}", part=PREFIX + "token_type"
+            )
+        # 0 is "undefined": nothing is known against such a token.
+        return kinds.replace(b"\x00", bytes([TokenKind.NORMAL]))
+
+    def _check_length(self, name: str, length: int) -> None:
+        if length != len(self.tokens):
+            raise ModelFormatError(
+                f"expected {len(self.tokens)} entries, one per token, found {length}",
+                part=PREFIX + name,
+            )
+
+    def _duplicate_token(self) -> ModelFormatError:
+        for first, token in enumerate(self.tokens):
+            if self.ids[token] != first:
+                break
+        return ModelFormatError(
+            f"expected distinct tokens, found {token!r} at {first} and {self.ids[token]}",
+            part=PREFIX + "tokens",
+        )
+
+
+def _wrong_type(name: str, expected: str, value: object) -> ModelFormatError:
+    return ModelFormatError(
+        f"expected {expected}, found {type(value).__name__}", part=PREFIX + name
+    )

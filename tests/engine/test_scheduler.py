@@ -1,0 +1,203 @@
+"""Order of service, and a model test of scheduler, block pool and engine together."""
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from quintet.engine.request import Priority, Request
+
+from .fake import Collected, FakeExecutor, make_engine, make_request, run_alone
+
+LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
+
+
+def order_of_ends(*requests: Request, **options: int) -> list[str]:
+    """Ids in the order in which an engine for one sequence at a time finishes them."""
+    engine = make_engine(max_num_seqs=1, **options)
+    for request in requests:
+        engine.add(request)
+    ends = []
+    while engine.has_work:
+        ends += [chunk.request_id for chunk in engine.step() if chunk.finish_reason]
+    return ends
+
+
+def test_scheduler_serves_by_priority_then_arrival() -> None:
+    """Higher priorities first, equals in the order of arrival."""
+    requests = [
+        make_request(4, 2, request_id=name, priority=priority)
+        for name, priority in [("l", LOW), ("n1", NORMAL), ("h", HIGH), ("n2", NORMAL)]
+    ]
+    assert order_of_ends(*requests) == ["h", "n1", "n2", "l"]
+
+
+def test_scheduler_ages_so_that_none_starves() -> None:
+    """A low priority gets its turn though higher ones keep coming; ageing says when."""
+    waits = []
+    for ageing_steps in (10, 30):
+        engine = make_engine(max_num_seqs=1, ageing_steps=ageing_steps)
+        engine.add(make_request(4, 4, request_id="low", priority=LOW))
+        engine.add(make_request(4, 4, priority=HIGH))
+        num_steps = 0
+        while not any(chunk.request_id == "low" for chunk in engine.step()):
+            num_steps += 1
+            if num_steps % 4 == 0:
+                engine.add(make_request(4, 4, priority=HIGH))
+            assert num_steps < 200
+        waits.append(num_steps)
+    assert 20 <= waits[0] <= 30
+    assert 60 <= waits[1] <= 70
+
+
+def test_scheduler_preempts_the_youngest_of_the_lowest_priority() -> None:
+    """When blocks run out the last in the order of service gives up its own."""
+    engine = make_engine(FakeExecutor(num_blocks=6))
+    requests = [
+        make_request(15, 40, request_id=name, priority=priority)
+        for name, priority in [("n1", NORMAL), ("l1", LOW), ("n2", NORMAL)]
+    ]
+    for request in requests:
+        engine.add(request)
+    engine.step()
+    assert {s.request_id for s in engine._scheduler._running} == {"n1", "l1", "n2"}
+    while engine.stats().num_preemptions == 0:
+        engine.step()
+    assert [s.request_id for s in engine._scheduler._waiting] == ["l1"]
+
+
+def test_scheduler_never_preempts_the_first_in_rank() -> None:
+    """However short of blocks, the first sequence gets a token in every step."""
+    engine = make_engine(FakeExecutor(num_blocks=8))
+    first = make_request(10, 100)
+    engine.add(first)
+    for i in range(10):
+        engine.add(make_request(20 + i, 60))
+    for _ in range(100):
+        assert first.request_id in {chunk.request_id for chunk in engine.step()}
+        engine.audit()
+
+
+def test_scheduler_does_not_let_small_requests_pass_a_large_one() -> None:
+    """A request that needs many blocks waits for them at the head of the queue."""
+    engine = make_engine(FakeExecutor(num_blocks=8))
+    running, large, small = make_request(60, 20), make_request(100, 2), make_request(3, 2)
+    for request in (running, large, small):
+        engine.add(request)
+    ends = []
+    while engine.has_work:
+        ends += [chunk.request_id for chunk in engine.step() if chunk.finish_reason]
+    assert ends.index(large.request_id) <= ends.index(small.request_id)
+
+
+def test_scheduler_finish_is_idempotent() -> None:
+    """Finishing twice, waiting or running, frees once."""
+    engine = make_engine(max_num_seqs=1)
+    for _ in range(2):
+        engine.add(make_request(20))
+    engine.step()
+    scheduler = engine._scheduler
+    for sequence in tuple(scheduler):
+        scheduler.finish(sequence)
+        scheduler.finish(sequence)
+    assert list(scheduler) == []
+    scheduler.pool.audit([])
+
+
+def test_scheduler_audit_notices_a_block_freed_one_step_early() -> None:
+    """The audit is able to fail: blocks released under a running sequence are reported."""
+    engine = make_engine()
+    engine.add(make_request(20))
+    engine.step()
+    (sequence,) = engine._scheduler
+    engine._scheduler.pool.release(sequence.block_table)
+    with pytest.raises(AssertionError, match="0 owners, 1 tables"):
+        engine.audit()
+
+
+class EngineModel(RuleBasedStateMachine):
+    """Any order of adding, aborting, stepping and failing, on 16 blocks, audited at each step.
+
+    Every request must come out exactly as it does alone, or as far as it came.
+    """
+
+    requests = Bundle("requests")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.executor = FakeExecutor(num_blocks=16, raise_at=set(), nan_at=set())
+        self.engine = make_engine(
+            self.executor, max_num_seqs=5, max_num_batched_tokens=48, ageing_steps=40
+        )
+        self.requests_by_id: dict[str, Request] = {}
+        self.outputs: dict[str, Collected] = {}
+
+    @rule(
+        target=requests,
+        length=st.integers(1, 120),
+        start=st.integers(0, 2),
+        max_tokens=st.integers(1, 130),
+        priority=st.sampled_from(Priority),
+        temperature=st.sampled_from([0.0, 1.0]),
+    )
+    def add(
+        self, length: int, start: int, max_tokens: int, priority: Priority, temperature: float
+    ) -> Request:
+        prompt = [(start + i * i) % 32 for i in range(length)]  # long common prefixes
+        request = make_request(
+            prompt, max_tokens, priority=priority, temperature=temperature, seed=length
+        )
+        self.engine.add(request)
+        self.requests_by_id[request.request_id] = request
+        self.outputs[request.request_id] = Collected()
+        return request
+
+    @rule(count=st.integers(1, 30))
+    def step(self, count: int) -> None:
+        for _ in range(count):
+            if self.engine.has_work:
+                self._step()
+
+    @rule(request=requests)
+    def abort(self, request: Request) -> None:
+        chunk = self.engine.abort(request.request_id)
+        if chunk is not None:
+            self.outputs[request.request_id].chunks.append(chunk)
+
+    @rule()
+    def fail_the_next_step(self) -> None:
+        self.executor.raise_at.add(len(self.executor.steps) + 1)
+
+    @rule()
+    def poison_the_next_step(self) -> None:
+        self.executor.nan_at.add(len(self.executor.steps) + 1)
+
+    @invariant()
+    def books_balance(self) -> None:
+        self.engine.audit()
+        stats = self.engine.stats()
+        num_unfinished = stats.num_waiting + stats.num_running
+        assert stats.num_requests == stats.num_finished + num_unfinished
+        assert num_unfinished or stats.num_used_blocks == 0
+
+    def teardown(self) -> None:
+        num_left = sum(130 + 120 for output in self.outputs.values())
+        while self.engine.has_work:
+            assert (num_left := num_left - 1) >= 0, "the engine does not come to an end"
+            self._step()
+        for request_id, output in self.outputs.items():
+            expected = run_alone(self.requests_by_id[request_id]).token_ids
+            if output.last.finish_reason == "length":
+                assert output.token_ids == expected
+            else:
+                assert output.last.finish_reason in ("abort", "error")
+                assert output.token_ids == expected[: len(output.token_ids)]
+
+    def _step(self) -> None:
+        for chunk in self.engine.step():
+            self.outputs[chunk.request_id].chunks.append(chunk)
+        self.engine.audit()
+
+
+TestEngineModel = EngineModel.TestCase
+TestEngineModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
