@@ -68,6 +68,11 @@ class FakeEngine:
         """Answer a conversation."""
         return self._run((messages, tools, enable_thinking), params)
 
+    @property
+    def tokenizer(self) -> FakeEngine:
+        """Its own tokenizer."""
+        return self
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for."""
         return PIECES[token_id]

@@ -74,13 +74,13 @@ def serve(
         engines: dict[str, AsyncLLM] = {}
         for name, model in sources.items():
             with status(f"Loading {name}"):
-                engines[name] = AsyncLLM(
+                engines[name] = await AsyncLLM(
                     model,
                     max_model_len=context,
                     num_threads=threads,
                     backend=backend.value,
                     dtype=dtype.value,
-                )
+                ).__aenter__()
         await serve_async(engines, settings, on_listening=announce)
 
     def announce(server: Server) -> None:

@@ -41,6 +41,13 @@ class GenerationRequest:
     params: SamplingParams
 
 
+class TokenNames(Protocol):
+    """The part of a tokenizer the server uses."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes a token stands for."""
+
+
 class ServedEngine(Protocol):
     """The part of `AsyncLLM` the server uses.
 
@@ -60,8 +67,9 @@ class ServedEngine(Protocol):
     ) -> AsyncIterator[OutputChunk]:
         """Answer a conversation."""
 
-    def token_bytes(self, token_id: int) -> bytes:
-        """The bytes a token stands for."""
+    @property
+    def tokenizer(self) -> TokenNames:
+        """The model's tokenizer."""
 
     def stats(self) -> EngineStats:
         """The engine's counters."""

@@ -80,7 +80,7 @@ def measure(
             rates = []
             for _ in range(num_rounds + 1):
                 prompts = [
-                    [draw.randrange(llm.vocab_size) for _ in range(num_prompt)]
+                    [draw.randrange(llm.limits.vocab_size) for _ in range(num_prompt)]
                     for _ in range(batch_size)
                 ]
                 start_s = time.perf_counter()

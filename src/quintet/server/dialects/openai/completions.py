@@ -10,7 +10,7 @@ from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.errors import RequestError
 from quintet.server.dialects.openai.bodies import MAX_CHOICES, CompletionBody
 from quintet.server.dialects.openai.replies import (
-    Answer,
+    Choice,
     ReplyHeader,
     TokenBytes,
     text_logprobs,
@@ -51,7 +51,7 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
 
 def completion_reply(
     header: ReplyHeader,
-    answers: Sequence[Answer],
+    answers: Sequence[Choice],
     num_per_prompt: int,
     wants_logprobs: bool,
     token_bytes: TokenBytes,

@@ -46,7 +46,7 @@ class ReplyHeader:
 
 
 @dataclass(slots=True)
-class Answer:
+class Choice:
     """One choice, collected from its chunks."""
 
     text: str = ""

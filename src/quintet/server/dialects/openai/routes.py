@@ -25,7 +25,7 @@ from quintet.server.dialects.openai.completions import (
     completion_reply,
     completion_requests,
 )
-from quintet.server.dialects.openai.replies import Answer, ReplyHeader
+from quintet.server.dialects.openai.replies import Choice, ReplyHeader
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.engines import GenerationRequest, ServedEngine, stream_all
 from quintet.server.errors import error_reply
@@ -61,13 +61,13 @@ class _Handlers:
         if not body.stream:
             answers = await self._answers(request, engine, requests)
             header = ReplyHeader.new("chatcmpl", "chat.completion", body.model)
-            return JSONResponse(chat_reply(header, answers, wants_logprobs, engine.token_bytes))
+            return JSONResponse(chat_reply(header, answers, wants_logprobs, engine.tokenizer.token_bytes))
         chunks = ChatChunks(
             ReplyHeader.new("chatcmpl", "chat.completion.chunk", body.model),
             num_choices=len(requests),
             wants_logprobs=wants_logprobs,
             wants_usage=_wants_usage(body),
-            token_bytes=engine.token_bytes,
+            token_bytes=engine.tokenizer.token_bytes,
         )
         return self._stream(chunks, engine, requests)
 
@@ -82,7 +82,7 @@ class _Handlers:
             answers = await self._answers(request, engine, requests)
             return JSONResponse(
                 completion_reply(
-                    header, answers, num_per_prompt, wants_logprobs, engine.token_bytes
+                    header, answers, num_per_prompt, wants_logprobs, engine.tokenizer.token_bytes
                 )
             )
         chunks = CompletionChunks(
@@ -91,7 +91,7 @@ class _Handlers:
             num_per_prompt=num_per_prompt,
             wants_logprobs=wants_logprobs,
             wants_usage=_wants_usage(body),
-            token_bytes=engine.token_bytes,
+            token_bytes=engine.tokenizer.token_bytes,
         )
         return self._stream(chunks, engine, requests)
 
@@ -114,7 +114,7 @@ class _Handlers:
 
     async def _answers(
         self, request: Request, engine: ServedEngine, requests: Sequence[GenerationRequest]
-    ) -> list[Answer]:
+    ) -> list[Choice]:
         return await unless_disconnected(request.receive, _collect(engine, requests))
 
     def _stream(
@@ -146,8 +146,8 @@ class _StreamResponse(Response):
         await self._stream(scope, receive, send)
 
 
-async def _collect(engine: ServedEngine, requests: Sequence[GenerationRequest]) -> list[Answer]:
-    answers = [Answer() for _ in requests]
+async def _collect(engine: ServedEngine, requests: Sequence[GenerationRequest]) -> list[Choice]:
+    answers = [Choice() for _ in requests]
     async with contextlib.aclosing(stream_all(engine, requests)) as stream:
         async for index, chunk in stream:
             answers[index].add(chunk)
