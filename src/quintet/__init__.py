@@ -1,3 +1,76 @@
-"""Quintet: a local LLM engine and server that speaks five interfaces."""
+"""Quintet: a local LLM engine and server that speaks five interfaces.
+
+    from quintet import LLM, SamplingParams
+
+    with LLM("demo") as llm:
+        print(llm.chat([{"role": "user", "content": "Hello!"}]).text)
+
+Importing the package loads next to nothing; each name loads what it needs when
+it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from quintet.errors import (
+    CapacityError,
+    ContextLengthError,
+    EngineError,
+    ModelFormatError,
+    ModelNotFoundError,
+    QuintetError,
+    RequestError,
+    UnsupportedModelError,
+)
+
+if TYPE_CHECKING:
+    from quintet.async_llm import AsyncLLM
+    from quintet.engine.output import OutputChunk, RequestOutput
+    from quintet.engine.request import Priority
+    from quintet.llm import LLM
+    from quintet.sampling.params import SamplingParams
+    from quintet.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "LLM",
+    "AsyncLLM",
+    "CapacityError",
+    "ContextLengthError",
+    "EngineError",
+    "ModelFormatError",
+    "ModelNotFoundError",
+    "OutputChunk",
+    "Priority",
+    "QuintetError",
+    "RequestError",
+    "RequestOutput",
+    "SamplingParams",
+    "Tokenizer",
+    "UnsupportedModelError",
+]
+
+_LAZY = {
+    "AsyncLLM": "quintet.async_llm",
+    "LLM": "quintet.llm",
+    "OutputChunk": "quintet.engine.output",
+    "Priority": "quintet.engine.request",
+    "RequestOutput": "quintet.engine.output",
+    "SamplingParams": "quintet.sampling.params",
+    "Tokenizer": "quintet.tokenizer",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

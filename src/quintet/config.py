@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from quintet.errors import RequestError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: the defaults are read from the class
 class EngineConfig:
     """
     How the engine batches and how much memory it may take.

@@ -182,15 +182,15 @@ def test_thread_close_wakes_an_async_reader(gate: threading.Event) -> None:
     """A task that waits for a chunk gets the error of a closed engine."""
     client = EngineThread(make_engine(FakeExecutor(gate=gate)))
 
+    async def read() -> None:
+        async for _ in client.submit(make_request(10, None)):
+            pass
+
     async def main() -> None:
-        stream = client.submit(make_request(10, None))
-        reader = asyncio.ensure_future(stream.__anext__())
+        reader = asyncio.ensure_future(read())
         await asyncio.sleep(0.01)
         gate.set()
         await asyncio.to_thread(client.close)
-        await asyncio.wait([reader])
-        if reader.exception() is None:  # the step that was held up gave its token first
-            reader = asyncio.ensure_future(stream.__anext__())
         with pytest.raises(EngineError, match="closed"):
             await reader
 

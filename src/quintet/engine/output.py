@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from quintet.engine.request import Request
+
 FinishReason: TypeAlias = Literal["stop", "length", "abort", "error"]
 
 
@@ -97,7 +99,6 @@ class RequestOutput:
 
     Args:
         request_id: as submitted.
-        prompt: the prompt as text, when it was given as text.
         prompt_token_ids: the prompt as the model saw it.
         text: the answer, without the stop string or token that ended it.
         token_ids: the answer's tokens, a final stop token included.
@@ -106,7 +107,6 @@ class RequestOutput:
     """
 
     request_id: str
-    prompt: str | None
     prompt_token_ids: tuple[int, ...]
     text: str
     token_ids: tuple[int, ...]
@@ -115,3 +115,42 @@ class RequestOutput:
     stop_reason: str | int | None
     usage: Usage
     timings: Timings
+
+
+class Answer:
+    """
+    Puts the chunks of a request together.
+
+    Args:
+        request: whose chunks these are.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._chunks: list[OutputChunk] = []
+
+    def add(self, chunk: OutputChunk) -> None:
+        """Take the next chunk."""
+        self._chunks.append(chunk)
+
+    def output(self) -> RequestOutput:
+        """The whole.
+
+        Raises:
+            ValueError: the last chunk has not come yet.
+        """
+        last = self._chunks[-1] if self._chunks else OutputChunk(self._request.request_id)
+        if last.finish_reason is None or last.usage is None or last.timings is None:
+            raise ValueError(f"{self._request.request_id} has not finished")
+        logprobs = [item for chunk in self._chunks for item in chunk.logprobs or ()]
+        return RequestOutput(
+            request_id=self._request.request_id,
+            prompt_token_ids=self._request.prompt_token_ids,
+            text="".join(chunk.text for chunk in self._chunks),
+            token_ids=tuple(token for chunk in self._chunks for token in chunk.token_ids),
+            logprobs=None if self._request.params.logprobs is None else tuple(logprobs),
+            finish_reason=last.finish_reason,
+            stop_reason=last.stop_reason,
+            usage=last.usage,
+            timings=last.timings,
+        )

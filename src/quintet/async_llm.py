@@ -1,0 +1,203 @@
+"""The Python API for asyncio: the names of `LLM`, awaitable."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from quintet.config import EngineConfig
+from quintet.engine.admission import EngineLimits
+from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
+from quintet.engine.output import Answer, OutputChunk, RequestOutput
+from quintet.engine.request import Priority, Request
+from quintet.engine.stats import EngineStats
+from quintet.errors import EngineError
+from quintet.runtime import Batch, Messages, Params, Prompt, Runtime, Tools
+from quintet.sampling.params import SamplingParams
+from quintet.tokenizer import Tokenizer
+
+
+class AsyncLLM:
+    """
+    A model for asyncio programs.  Safe to use from many tasks; their requests share each step.
+
+    It is loaded on entering `async with`, or with the first call that is awaited, in a
+    thread: the event loop stays free.
+
+    Args: as for `LLM`.
+
+    Raises: as for `LLM`; errors of the model's file come when it is loaded.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        backend: Backend = "auto",
+        dtype: Dtype = "auto",
+        kv_dtype: CacheDtype = "auto",
+        num_threads: int | None = None,
+        max_model_len: int | None = None,
+        kv_cache_bytes: int | None = None,
+        max_num_seqs: int = EngineConfig.max_num_seqs,
+        max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
+        max_queue: int = EngineConfig.max_queue,
+        enable_prefix_cache: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        self._model = model
+        self._options = ModelOptions(
+            backend=backend, dtype=dtype, kv_dtype=kv_dtype, num_threads=num_threads
+        )
+        self._config = EngineConfig(
+            max_model_len=max_model_len,
+            kv_cache_bytes=kv_cache_bytes,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_queue=max_queue,
+            enable_prefix_cache=enable_prefix_cache,
+            seed=seed,
+        )
+        self._lock = threading.Lock()
+        self._loaded: Runtime | None = None
+        self._is_closed = False
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer.
+
+        Raises:
+            EngineError: the model has not been loaded yet.
+        """
+        return self._loaded_runtime().tokenizer
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Context length, vocabulary size and the most requests at a time.
+
+        Raises:
+            EngineError: the model has not been loaded yet.
+        """
+        return self._loaded_runtime().client.limits
+
+    async def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: Params | None = None,
+        *,
+        priority: Priority = Priority.NORMAL,
+    ) -> list[RequestOutput]:
+        """Continue prompts; see `LLM.generate`.  Cancelling it aborts them."""
+        runtime = await self._runtime()
+        return await _answers(runtime, runtime.requests(prompts, params, priority))
+
+    def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        priority: Priority = Priority.NORMAL,
+    ) -> AsyncIterator[OutputChunk]:
+        """Continue one prompt, token by token; see `LLM.stream`.
+
+        `aclose` aborts the request; so does the event loop for an iterator left behind.
+        """
+        return self._chunks(lambda runtime: runtime.request(prompt, params, priority))
+
+    async def chat(
+        self,
+        messages: Messages,
+        params: SamplingParams | None = None,
+        *,
+        tools: Tools | None = None,
+        enable_thinking: bool | None = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> RequestOutput:
+        """The assistant's next message; see `LLM.chat`.  Cancelling it aborts the request."""
+        runtime = await self._runtime()
+        request = runtime.chat_request(messages, params, tools, enable_thinking, priority)
+        return (await _answers(runtime, [request]))[0]
+
+    def stream_chat(
+        self,
+        messages: Messages,
+        params: SamplingParams | None = None,
+        *,
+        tools: Tools | None = None,
+        enable_thinking: bool | None = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> AsyncIterator[OutputChunk]:
+        """The assistant's next message, token by token; see `LLM.chat` and `stream`."""
+        return self._chunks(
+            lambda runtime: runtime.chat_request(messages, params, tools, enable_thinking, priority)
+        )
+
+    def stats(self) -> EngineStats:
+        """The engine's counters after its latest step.
+
+        Raises:
+            EngineError: the model has not been loaded yet.
+        """
+        return self._loaded_runtime().client.stats()
+
+    async def close(self) -> None:
+        """End what is running with EngineError and free the model.  Idempotent."""
+        await asyncio.to_thread(self._close)
+
+    async def __aenter__(self) -> AsyncLLM:
+        await self._runtime()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _chunks(
+        self, make_request: Callable[[Runtime], Request]
+    ) -> AsyncIterator[OutputChunk]:
+        runtime = await self._runtime()
+        stream = runtime.client.submit(make_request(runtime))
+        try:
+            async for chunk in stream:
+                yield chunk
+        finally:
+            stream.abort()
+
+    async def _runtime(self) -> Runtime:
+        if self._loaded is None:
+            return await asyncio.to_thread(self._load)
+        return self._loaded
+
+    def _loaded_runtime(self) -> Runtime:
+        if self._loaded is None:
+            raise EngineError("the model is not loaded; enter `async with`, or await a call first")
+        return self._loaded
+
+    def _load(self) -> Runtime:
+        with self._lock:
+            if self._is_closed:
+                raise EngineError("the engine was closed")
+            if self._loaded is None:
+                self._loaded = Runtime.load(self._model, self._options, self._config)
+                weakref.finalize(self, self._loaded.client.close)
+            return self._loaded
+
+    def _close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            if self._loaded is not None:
+                self._loaded.client.close()
+
+
+async def _answers(runtime: Runtime, requests: list[Request]) -> list[RequestOutput]:
+    outputs = []
+    with Batch(runtime.client, requests) as batch:
+        while (following := batch.next()) is not None:
+            request, stream = following
+            answer = Answer(request)
+            async for chunk in stream:
+                answer.add(chunk)
+            outputs.append(answer.output())
+    return outputs

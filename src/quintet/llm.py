@@ -1,0 +1,206 @@
+"""The Python API: a model in a variable."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+
+from quintet.config import EngineConfig
+from quintet.engine.admission import EngineLimits
+from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
+from quintet.engine.output import Answer, OutputChunk, RequestOutput
+from quintet.engine.request import Priority, Request
+from quintet.engine.stats import EngineStats
+from quintet.runtime import Batch, Messages, Params, Prompt, Runtime, Tools
+from quintet.sampling.params import SamplingParams
+from quintet.tokenizer import Tokenizer
+
+
+class LLM:
+    """
+    A loaded model.  Safe to use from several threads; their requests share each step.
+
+    Close it, or use it as a context manager, to give its memory back at once.
+
+    Args:
+        model: the name of a packaged model ("demo"), or a path to a GGUF file, a
+            safetensors file or a Hugging Face directory.
+        backend: what computes: "cpu" or "reference"; see `ModelOptions`.
+        dtype: of the weights: "auto" keeps what the file has.
+        kv_dtype: of the KV cache; "auto" is bfloat16, or float32 where `dtype` is.
+        num_threads: None for one per physical core this process may use.
+        max_model_len: tokens of prompt and answer together; see `EngineConfig` for this
+            and what follows.
+        kv_cache_bytes: size of the KV cache.
+        max_num_seqs: sequences that may run in one step.
+        max_num_batched_tokens: new tokens of one step.
+        max_queue: requests that may wait.
+        enable_prefix_cache: share the KV blocks of common prefixes.
+        seed: makes requests without a seed of their own repeatable.
+
+    Raises:
+        ModelNotFoundError: no such name or path; the names there are are listed.
+        ModelFormatError, UnsupportedModelError: the file is broken, or not ours yet.
+        RequestError: an option out of range.
+        CapacityError: weights or KV cache do not fit in memory.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        backend: Backend = "auto",
+        dtype: Dtype = "auto",
+        kv_dtype: CacheDtype = "auto",
+        num_threads: int | None = None,
+        max_model_len: int | None = None,
+        kv_cache_bytes: int | None = None,
+        max_num_seqs: int = EngineConfig.max_num_seqs,
+        max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
+        max_queue: int = EngineConfig.max_queue,
+        enable_prefix_cache: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        options = ModelOptions(
+            backend=backend, dtype=dtype, kv_dtype=kv_dtype, num_threads=num_threads
+        )
+        config = EngineConfig(
+            max_model_len=max_model_len,
+            kv_cache_bytes=kv_cache_bytes,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_queue=max_queue,
+            enable_prefix_cache=enable_prefix_cache,
+            seed=seed,
+        )
+        self._runtime = Runtime.load(model, options, config)
+        # Should nobody call close: at the latest when the interpreter exits.
+        self._finalizer = weakref.finalize(self, self._runtime.client.close)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._runtime.tokenizer
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Context length, vocabulary size and the most requests at a time."""
+        return self._runtime.client.limits
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: Params | None = None,
+        *,
+        priority: Priority = Priority.NORMAL,
+    ) -> list[RequestOutput]:
+        """
+        Continue prompts.
+
+        Args:
+            prompts: one or several; each a text or a list of token ids.  A text gets the
+                special tokens its model wants around it (BOS), and text in it that spells
+                a control token is that token; for text of unknown origin use `chat`, or
+                encode it yourself with `parse_special=False`.
+            params: for all prompts, or one for each.
+            priority: against other requests of this model.
+
+        Returns:
+            An output per prompt, in order.
+
+        Raises:
+            RequestError: a prompt or parameter that cannot be served (ContextLengthError: its
+                length); nothing has been computed then.
+            CapacityError: requests of other threads fill the queue.
+            EngineError: a request failed, or the model is closed; the others are aborted.
+        """
+        return self._answers(self._runtime.requests(prompts, params, priority))
+
+    def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        priority: Priority = Priority.NORMAL,
+    ) -> Iterator[OutputChunk]:
+        """
+        Continue one prompt, token by token.
+
+        Closing the iterator, or leaving a `for` over it, aborts the request.
+
+        Args, Raises: as for `generate`; what the engine raises comes while iterating.
+        """
+        return self._chunks(self._runtime.request(prompt, params, priority))
+
+    def chat(
+        self,
+        messages: Messages,
+        params: SamplingParams | None = None,
+        *,
+        tools: Tools | None = None,
+        enable_thinking: bool | None = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> RequestOutput:
+        """
+        The assistant's next message.
+
+        Args:
+            messages: the conversation; each has a role and a content, and what else the
+                model's chat template reads.  Their text never becomes control tokens.
+            params: as for `generate`.
+            tools: JSON schemas of functions, for the template.
+            enable_thinking: for templates that ask; None leaves it to them.
+            priority: against other requests of this model.
+
+        Raises: as for `generate`; RequestError also where the template refuses the messages.
+        """
+        request = self._runtime.chat_request(messages, params, tools, enable_thinking, priority)
+        return self._answers([request])[0]
+
+    def stream_chat(
+        self,
+        messages: Messages,
+        params: SamplingParams | None = None,
+        *,
+        tools: Tools | None = None,
+        enable_thinking: bool | None = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> Iterator[OutputChunk]:
+        """The assistant's next message, token by token; see `chat` and `stream`."""
+        return self._chunks(
+            self._runtime.chat_request(messages, params, tools, enable_thinking, priority)
+        )
+
+    def stats(self) -> EngineStats:
+        """The engine's counters after its latest step."""
+        return self._runtime.client.stats()
+
+    def close(self) -> None:
+        """End what is running with EngineError and free the model.  Idempotent."""
+        self._finalizer()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _answers(self, requests: list[Request]) -> list[RequestOutput]:
+        outputs = []
+        with Batch(self._runtime.client, requests) as batch:
+            while (following := batch.next()) is not None:
+                request, stream = following
+                answer = Answer(request)
+                for chunk in stream:
+                    answer.add(chunk)
+                outputs.append(answer.output())
+        return outputs
+
+    def _chunks(self, request: Request) -> Iterator[OutputChunk]:
+        # Submitted on the first next(): an iterator that is never used costs nothing.
+        stream = self._runtime.client.submit(request)
+        try:
+            yield from stream
+        finally:
+            stream.abort()

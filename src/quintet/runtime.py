@@ -1,0 +1,165 @@
+"""What `LLM` and `AsyncLLM` share: a loaded model, and requests made from prompts."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+from quintet.config import EngineConfig
+from quintet.engine.client import EngineClient
+from quintet.engine.loading import ModelOptions, load
+from quintet.engine.request import Priority, Request
+from quintet.engine.stream import RequestStream
+from quintet.engine.thread import EngineThread
+from quintet.errors import CapacityError, RequestError
+from quintet.hub.resolve import resolve
+from quintet.sampling.params import SamplingParams
+from quintet.tokenizer import Tokenizer
+
+Prompt: TypeAlias = str | Sequence[int]
+Params: TypeAlias = SamplingParams | Sequence[SamplingParams]
+Messages: TypeAlias = Sequence[Mapping[str, Any]]
+Tools: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+class Runtime:
+    """
+    A model that answers requests.
+
+    Args:
+        client: its engine.
+        tokenizer: of the same model.
+    """
+
+    def __init__(self, client: EngineClient, tokenizer: Tokenizer) -> None:
+        self.client = client
+        self.tokenizer = tokenizer
+        self._ids = itertools.count(1)
+
+    @classmethod
+    def load(
+        cls, model: str | os.PathLike[str], options: ModelOptions, config: EngineConfig
+    ) -> Runtime:
+        """Find and load a model, and start its engine in a thread; see `engine.loading.load`."""
+        loaded = load(resolve(model), options, config)
+        return cls(EngineThread(loaded.engine), loaded.tokenizer)
+
+    def requests(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: Params | None = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> list[Request]:
+        """A request per prompt, each one checked.
+
+        Raises:
+            RequestError: a prompt is neither text nor token ids or cannot be served, or there
+                are not as many params as prompts.
+        """
+        several = _several(prompts)
+        if params is None or isinstance(params, SamplingParams):
+            params = [params or SamplingParams()] * len(several)
+        if len(params) != len(several):
+            raise RequestError(
+                f"expected one, or one for each of {len(several)} prompts, found {len(params)}",
+                parameter="params",
+            )
+        return [
+            self.request(prompt, one, priority) for prompt, one in zip(several, params, strict=True)
+        ]
+
+    def request(self, prompt: Prompt, params: SamplingParams | None, priority: Priority) -> Request:
+        """A checked request for one prompt."""
+        return self._request(self._prompt_ids(prompt), params or SamplingParams(), priority)
+
+    def chat_request(
+        self,
+        messages: Messages,
+        params: SamplingParams | None,
+        tools: Tools | None,
+        enable_thinking: bool | None,
+        priority: Priority,
+    ) -> Request:
+        """A checked request for the assistant's next message."""
+        token_ids = self.tokenizer.encode_chat(
+            messages, tools=tools, enable_thinking=enable_thinking
+        )
+        return self._request(token_ids, params or SamplingParams(), priority)
+
+    def _request(
+        self, token_ids: Sequence[int], params: SamplingParams, priority: Priority
+    ) -> Request:
+        request = Request(
+            request_id=f"request-{next(self._ids)}",
+            prompt_token_ids=tuple(token_ids),
+            params=params,
+            priority=Priority(priority),
+        )
+        self.client.limits.check(request)
+        return request
+
+    def _prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt, add_special=True, parse_special=True)
+        try:
+            return [operator.index(token_id) for token_id in prompt]
+        except TypeError:
+            raise RequestError(
+                f"expected text or token ids, found {type(prompt).__name__}", parameter="prompt"
+            ) from None
+
+
+class Batch:
+    """
+    Many requests on their way through one engine, more than its queue may hold.
+
+    Use as a context manager: what is unfinished when it is left gets aborted.
+
+    Args:
+        client: the engine.
+        requests: submitted in this order.
+    """
+
+    def __init__(self, client: EngineClient, requests: Iterable[Request]) -> None:
+        self._client = client
+        self._unsubmitted = deque(requests)
+        self._unread: deque[tuple[Request, RequestStream]] = deque()
+        self._submitted: list[RequestStream] = []
+
+    def next(self) -> tuple[Request, RequestStream] | None:
+        """Submit what the queue takes; return the first stream not read yet, None at the end.
+
+        Raises:
+            CapacityError: others fill the queue, so that nothing of ours is in it.
+        """
+        while self._unsubmitted:
+            try:
+                stream = self._client.submit(self._unsubmitted[0])
+            except CapacityError:
+                if not self._unread:
+                    raise
+                break
+            self._unread.append((self._unsubmitted.popleft(), stream))
+            self._submitted.append(stream)
+        return self._unread.popleft() if self._unread else None
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in self._submitted:
+            stream.abort()
+
+
+def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt, a text or token ids, becomes a list of one."""
+    if isinstance(prompts, str):
+        return [prompts]
+    listed = list(prompts)
+    if listed and all(hasattr(item, "__index__") for item in listed):
+        return [cast("list[int]", listed)]
+    return cast("list[Prompt]", listed)
