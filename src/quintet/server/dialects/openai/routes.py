@@ -61,7 +61,9 @@ class _Handlers:
         if not body.stream:
             answers = await self._answers(request, engine, requests)
             header = ReplyHeader.new("chatcmpl", "chat.completion", body.model)
-            return JSONResponse(chat_reply(header, answers, wants_logprobs, engine.tokenizer.token_bytes))
+            return JSONResponse(
+                chat_reply(header, answers, wants_logprobs, engine.tokenizer.token_bytes)
+            )
         chunks = ChatChunks(
             ReplyHeader.new("chatcmpl", "chat.completion.chunk", body.model),
             num_choices=len(requests),
