@@ -22,6 +22,7 @@ from quintet.tokenizer.pieces import (
     byte_level_bytes,
     mark_word_piece_bytes,
     sentencepiece_bytes,
+    word_start_bytes,
 )
 from quintet.tokenizer.pretokenizers import pre_tokenization
 from quintet.tokenizer.sentencepiece import merges_by_score
@@ -63,6 +64,7 @@ def read_codec(metadata: Mapping[str, Any]) -> Codec:
         base=scheme.base,
         added=_added_tokens(vocabulary, str(metadata.get("general.name", ""))),
         spelled_bytes=scheme.spelled_bytes,
+        added_bytes=scheme.added_bytes,
         drops_leading_space=scheme.drops_leading_space,
         bos_id=special["bos"],
         eos_id=special["eos"],
@@ -79,6 +81,7 @@ class _Scheme:
 
     base: tokenizers.Tokenizer
     spelled_bytes: Callable[[str], bytes]
+    added_bytes: Callable[[str], bytes] = str.encode
     drops_leading_space: bool = False
     bos_id: int | None = None
     eos_id: int | None = None
@@ -170,6 +173,7 @@ def _word_piece(vocabulary: Vocabulary) -> _Scheme:
     return _Scheme(
         base,
         mark_word_piece_bytes,
+        added_bytes=word_start_bytes,
         drops_leading_space=True,
         bos_id=101,
         wraps_in_cls_sep=True,
