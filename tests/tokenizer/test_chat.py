@@ -101,6 +101,13 @@ def test_chatml_is_what_models_without_template_get() -> None:
     )
 
 
+def test_chatml_refuses_tools() -> None:
+    """ChatML has no way to show tools to a model, so it does not drop them silently."""
+    with pytest.raises(RequestError, match="tools"):
+        ChatTemplate(CHATML).render([user("Hi")], tools=[{}])
+    assert ChatTemplate(CHATML).render([user("Hi")], tools=[])
+
+
 def test_tool_use_template_takes_over_when_tools_are_given() -> None:
     """A model with a second template for tools uses it for tools only."""
     template = ChatTemplate("plain", tool_use="tools: {{ tools | length }}")
