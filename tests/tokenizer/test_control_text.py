@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,8 @@ def public(
     name = "qwen2" if "im_start" in source else "llama-bpe"
     if "gemma" in request.param or "mistral" in request.param:
         name = "llama-spm"
-    base = vocabulary(name)
-    codec = base._codec
-    return Tokenizer(type(codec)(**{**vars_of(codec), "chat_templates": {"default": source}}))
-
-
-def vars_of(codec: Any) -> dict[str, Any]:
-    """The fields of a Codec."""
-    return {name: getattr(codec, name) for name in codec.__dataclass_fields__}
+    codec = replace(vocabulary(name)._codec, chat_templates={"default": source})
+    return Tokenizer(codec)
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)

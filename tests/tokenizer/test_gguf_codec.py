@@ -129,6 +129,41 @@ def test_missing_token_types_mean_normal_tokens() -> None:
     assert end not in tokenizer.encode("<|im_end|>")
 
 
+def test_missing_pre_tokenizer_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Files from before the key are read as llama.cpp reads them, not without a word."""
+    metadata = byte_level()
+    del metadata[KEY + "pre"]
+    assert Tokenizer.from_gguf(metadata).encode("hello")
+    assert "tokenizer.ggml.pre" in caplog.text
+
+
+def test_normal_token_named_as_eos_stays_a_word() -> None:
+    """A file may end on an ordinary token; text goes on containing it."""
+    dot = byte_level(eos_token_id=ord("."))
+    tokenizer = Tokenizer.from_gguf(dot)
+    assert ord(".") in tokenizer.eog_ids
+    assert tokenizer.encode("a.", add_special=False) == [ord("a"), ord(".")]
+    assert tokenizer.decode([ord("a"), ord(".")]) == "a."
+
+
+def test_end_tokens_named_by_the_file_end_generation() -> None:
+    """End of turn, end of message and file breaks count beside EOS."""
+    names = ("eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+    keys = {f"{name}_token_id": 100 + index for index, name in enumerate(names)}
+    eog_ids = Tokenizer.from_gguf(byte_level(**keys)).eog_ids
+    assert eog_ids == {100, 101, 102, 103, 104, 262, 263}
+
+
+def test_harmony_message_end_does_not_end_the_answer() -> None:
+    """Where <|return|> and <|call|> exist, <|end|> only ends a message."""
+    metadata = byte_level()
+    metadata[KEY + "tokens"][-4:-1] = ["<|return|>", "<|call|>", "<|end|>"]
+    tokenizer = Tokenizer.from_gguf(metadata)
+    ending = {tokenizer.token_text(token_id) for token_id in tokenizer.eog_ids}
+    assert {"<|return|>", "<|call|>"} <= ending
+    assert "<|end|>" not in ending
+
+
 def test_overlong_piece_is_refused() -> None:
     """A SentencePiece token of thousands of characters would cost its square at loading."""
     metadata = sentencepiece()

@@ -25,7 +25,7 @@ class Codec:
     Args:
         tokens: spelling by token id.
         kinds: TokenKind by token id.
-        base: the model with its normalizer and pre-tokenizer, without added tokens.
+        base: holds the model, its normalizer and its pre-tokenizer; nothing else of it is used.
         added: tokens cut out of the text before `base` sees it, in the order of their ids;
             `special` marks control tokens.
         spelled_bytes: the bytes a normal token's spelling stands for.
