@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import tokenizers
@@ -30,10 +31,10 @@ class Codec:
         chat_templates: Jinja sources by name; "default" is the usual one.
     """
 
-    tokens: Sequence[str]
+    tokens: list[str]
     kinds: bytes
     base: tokenizers.Tokenizer
-    added: Sequence[tokenizers.AddedToken]
+    added: list[tokenizers.AddedToken]
     spelled_bytes: Callable[[str], bytes]
     drops_leading_space: bool
     bos_id: int | None
@@ -61,9 +62,9 @@ class Codec:
         matcher.add_tokens([*self.added, *extra])
         for token in self.added:
             token_id = matcher.token_to_id(token.content)
-            if token_id >= len(self.tokens) or self.tokens[token_id] != token.content:
+            if token_id is None or self.tokens[token_id : token_id + 1] != [token.content]:
                 raise ModelFormatError(
-                    f"expected the added tokens in one run of ids, found {token.content!r} out of it",
+                    f"expected added tokens in one run of ids, found {token.content!r} out of it",
                     part="added_tokens",
                 )
         matcher.encode_special_tokens = not parse_special
@@ -78,13 +79,27 @@ def encode_text(matcher: tokenizers.Tokenizer, text: str) -> list[int]:
         ModelFormatError: the model's own tables broke the library.
     """
     try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestError("expected text without lone surrogates", parameter="text") from None
+    with library_errors("tokenizer"):
         # Unlike `encode`, this computes no offsets (half the time) and releases the GIL.
         ids: list[int] = matcher.encode_batch_fast([text], add_special_tokens=False)[0].ids
-    except TypeError:
-        raise RequestError("expected text without lone surrogates", parameter="text") from None
+    return ids
+
+
+@contextmanager
+def library_errors(part: str) -> Iterator[None]:
+    """Turn what the `tokenizers` library raises about a file's content into ModelFormatError.
+
+    It raises plain Exception, and a Rust panic is no Exception at all: left alone it would pass
+    every handler above us.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ModelFormatError(f"the tokenizers library refuses it: {error}", part=part) from None
     except BaseException as error:
-        # A Rust panic is no Exception; left alone it would pass every handler above us.
         if type(error).__name__ != "PanicException":
             raise
-        raise ModelFormatError(f"the tokenizer's tables are inconsistent: {error}") from None
-    return ids
+        raise ModelFormatError(f"inconsistent tables: {error}", part=part) from None

@@ -1,6 +1,6 @@
 """From the tokenizer keys of a GGUF file to a Codec.
 
-Four kinds of vocabulary, by `tokenizer.ggml.model`: `gpt2` (byte-level BPE), `gemma4` (BPE over
+Five kinds of vocabulary, by `tokenizer.ggml.model`: `gpt2` (byte-level BPE), `gemma4` (BPE over
 SentencePiece spellings), `llama` (SentencePiece BPE, by scores), `bert` (WordPiece) and `t5`
 (SentencePiece Unigram).  Behaviour and defaults: llama.cpp, src/llama-vocab.cpp.
 """
@@ -15,7 +15,7 @@ import tokenizers
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from quintet.errors import ModelFormatError, UnsupportedModelError
-from quintet.tokenizer.codec import CONTROL_KINDS, Codec
+from quintet.tokenizer.codec import CONTROL_KINDS, Codec, library_errors
 from quintet.tokenizer.end_of_generation import SPELLINGS, end_of_generation_ids
 from quintet.tokenizer.pieces import (
     SPACE_MARK,
@@ -98,11 +98,7 @@ def _gemma4(vocabulary: Vocabulary) -> _Scheme:
 
 def _byte_pair_named(vocabulary: Vocabulary, name: str) -> _Scheme:
     rules = pre_tokenization(name)
-    # The separating space is not the first character: that may be part of the left half.
-    merges = [
-        tuple(merge.split(" ", 1)) if merge[:1] != " " else _split_after_space(merge)
-        for merge in vocabulary.strings("merges", required=True)
-    ]
+    merges = [_halves(merge) for merge in vocabulary.strings("merges", required=True)]
     try:
         model = models.BPE(
             vocab=vocabulary.ids,
@@ -111,7 +107,7 @@ def _byte_pair_named(vocabulary: Vocabulary, name: str) -> _Scheme:
             byte_fallback=not rules.is_byte_level,
         )
     except Exception as error:  # noqa: BLE001 - the library raises no class of its own
-        raise _bad_merges(vocabulary, error) from None
+        raise _bad_merges(vocabulary, merges, error) from None
     base = tokenizers.Tokenizer(model)
     base.pre_tokenizer = rules.build()
     if rules.is_byte_level:
@@ -185,16 +181,12 @@ def _unigram(vocabulary: Vocabulary) -> _Scheme:
     charsmap = vocabulary.byte_array("precompiled_charsmap")
     unknown_id = vocabulary.token_id("unknown", 2)
     steps: list[normalizers.Normalizer] = []
-    try:
+    pieces = list(zip(vocabulary.tokens, vocabulary.scores(), strict=True))
+    with library_errors(PREFIX + "precompiled_charsmap"):
         if charsmap:
             steps.append(normalizers.Precompiled(charsmap))
-        model = models.Unigram(
-            list(zip(vocabulary.tokens, vocabulary.scores(), strict=True)), unknown_id, False
-        )
-    except ModelFormatError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the library raises no class of its own
-        raise ModelFormatError(str(error), part=PREFIX + "model") from None
+    with library_errors(PREFIX + "tokens"):
+        model = models.Unigram(pieces, unknown_id, False)
     base = tokenizers.Tokenizer(model)
     if vocabulary.flag("remove_extra_whitespaces", False):
         steps.append(normalizers.Strip())
@@ -293,20 +285,25 @@ def _hash_spelled(vocabulary: Vocabulary) -> dict[str, int]:
     return spelled
 
 
-def _split_after_space(merge: str) -> tuple[str, ...]:
-    left, separator, right = merge[1:].partition(" ")
-    return (" " + left, right) if separator else (merge,)
+def _halves(merge: str) -> tuple[str, str]:
+    cut = merge.find(" ", 1)  # a space at the start belongs to the left half
+    if cut < 0:
+        raise ModelFormatError(
+            f"expected two tokens with a space between, found {merge!r}", part=PREFIX + "merges"
+        )
+    return merge[:cut], merge[cut + 1 :]
 
 
-def _bad_merges(vocabulary: Vocabulary, error: Exception) -> ModelFormatError:
-    for index, merge in enumerate(vocabulary.strings("merges")):
-        left, _, right = merge.partition(" ")
-        for part in (left, right, left + right):
-            if part not in vocabulary.ids or not right:
-                return ModelFormatError(
-                    f"expected two tokens that join into a third, found {merge!r} at {index}",
-                    part=PREFIX + "merges",
-                )
+def _bad_merges(
+    vocabulary: Vocabulary, merges: list[tuple[str, str]], error: Exception
+) -> ModelFormatError:
+    for index, (left, right) in enumerate(merges):
+        if not {left, right, left + right} <= vocabulary.ids.keys():
+            return ModelFormatError(
+                f"expected two tokens that join into a third, found {left!r} and {right!r}"
+                f" at {index}",
+                part=PREFIX + "merges",
+            )
     return ModelFormatError(str(error), part=PREFIX + "merges")
 
 

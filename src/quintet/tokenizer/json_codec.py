@@ -16,7 +16,7 @@ from typing import Any
 import tokenizers
 
 from quintet.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
-from quintet.tokenizer.codec import Codec
+from quintet.tokenizer.codec import Codec, library_errors
 from quintet.tokenizer.end_of_generation import end_of_generation_ids
 from quintet.tokenizer.pieces import byte_level_bytes, hash_word_piece_bytes, sentencepiece_bytes
 from quintet.tokenizer.vocabulary import TokenKind
@@ -75,10 +75,11 @@ def _load(path: Path) -> tokenizers.Tokenizer:
     text = _read_text(path)
     if text is None:
         raise ModelNotFoundError(f"no tokenizer file at {path}")
-    try:
-        return tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # noqa: BLE001 - the library raises no class of its own
-        raise ModelFormatError(f"not a tokenizer: {error}", path=path) from None
+    with library_errors(str(path)):
+        tokenizer = tokenizers.Tokenizer.from_str(text)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _tokens(
@@ -121,7 +122,7 @@ def _affixes(
 
 def _decoding(tokenizer: tokenizers.Tokenizer) -> tuple[Callable[[str], bytes], bool]:
     """How a token's spelling becomes bytes, and whether a leading space is dropped."""
-    steps = []
+    steps: list[dict[str, Any]] = []
     if tokenizer.decoder is not None:
         decoder = json.loads(tokenizer.decoder.__getstate__())
         steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]

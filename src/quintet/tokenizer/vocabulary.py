@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
+
 from quintet.errors import ModelFormatError
 
 PREFIX = "tokenizer.ggml."
@@ -122,7 +124,7 @@ class Vocabulary:
             return []
         if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
             raise _wrong_type(name, "an array", values)
-        return list(values)
+        return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
     def _read_kinds(self) -> bytearray:
         values = self._array("token_type", required=False)
