@@ -6,12 +6,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import corpus
 import torch
+from template import training_text
 from tokenizers import Tokenizer
 from torch import Tensor
-
-import corpus
-from template import training_text
 
 PROMPT_WEIGHT = 0.1
 """What the user says is learnt lightly: it helps the embeddings, but is not to be imitated."""

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType, quants
-
 from model import DemoConfig
 from template import CHAT_TEMPLATE
 from tokenizer import CONTROL_TOKENS, USER_DEFINED_TOKENS, VOCAB_SIZE
@@ -74,7 +73,8 @@ def add_metadata(writer: GGUFWriter, config: DemoConfig) -> None:
 
 
 def add_vocabulary(writer: GGUFWriter, tokenizer: dict) -> None:  # type: ignore[type-arg]
-    ids = {**tokenizer["model"]["vocab"], **{t["content"]: t["id"] for t in tokenizer["added_tokens"]}}
+    ids = dict(tokenizer["model"]["vocab"])
+    ids |= {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
     tokens = sorted(ids, key=ids.__getitem__)
     if [ids[token] for token in tokens] != list(range(VOCAB_SIZE)):
         raise ValueError(f"expected ids 0 to {VOCAB_SIZE - 1} without gaps")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class DemoModel(nn.Module):
             [batch, length, vocab_size] in the compute dtype.
         """
         hidden = self.model(tokens, mask)
-        return F.linear(hidden, self.model.embed_tokens.weight)
+        return nn.functional.linear(hidden, self.model.embed_tokens.weight)
 
 
 class Decoder(nn.Module):
@@ -124,7 +123,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        return self.down_proj(nn.functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
 
 
 class RMSNorm(nn.Module):

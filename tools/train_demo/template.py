@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from corpus.sample import Message, Sample
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
 

@@ -27,11 +27,10 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from torch.nn import functional as F
-
 from batches import Batch, batches
 from model import DemoConfig, DemoModel, attention_mask
 from tokenizer import load_tokenizer, train_tokenizer
+from torch import nn
 
 ROW_LENGTH = 256
 LONG_LENGTH = 768  # the longest chats have some 650 tokens
@@ -69,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=65.0, help="wall-clock budget")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="per step, a multiple of 1024")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="a multiple of 1024")
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=4e-3)
     parser.add_argument("--resume", type=Path, help="continue from this checkpoint's weights")
@@ -97,7 +96,7 @@ class Trainer:
         others = [p for name, p in named if p.ndim != 2 or "embed" in name]
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.Muon(share, lr=arguments.muon_lr, momentum=0.95, weight_decay=0.01)
-            for share in (matrices[:: 2], matrices[1:: 2])
+            for share in (matrices[::2], matrices[1::2])
         ]
         self.optimizers.append(
             torch.optim.AdamW(others, lr=arguments.adam_lr, betas=(0.9, 0.98), weight_decay=0.0)
@@ -157,7 +156,7 @@ class Trainer:
             except IndexError:
                 return total
             logits = copy(part.tokens, attention_mask(part.samples).bfloat16()).float()
-            losses = F.cross_entropy(
+            losses = nn.functional.cross_entropy(
                 logits.flatten(0, 1), part.targets.flatten(), reduction="none"
             )
             loss = (losses * part.weights.flatten()).sum() / total_weight

@@ -1,5 +1,6 @@
 """A small stock of knowledge: what things are, explained in a sentence or two."""
 
+# ruff: noqa: E501 - long lines and split strings keep the word lists readable
 from __future__ import annotations
 
 import random
@@ -124,7 +125,13 @@ ASK_MANY = ["What are {s}?", "How do {s} work?", "Explain how {s} work.", "Expla
             "What are {s}?", "Tell me about {s}[.|]", "Can you explain {s}?"]  # fmt: skip
 ASK_EXAMPLE = ["Give me an example.", "[Can|Could] you give [me |]an example?", "An example, please.",
                "For example?", "Show me an example.", "Do you have an example?"]  # fmt: skip
-ASK_MORE = ["Tell me more.", "Can you tell me more?", "More details, please.", "Go on.", "And what else?"]
+ASK_MORE = [
+    "Tell me more.",
+    "Can you tell me more?",
+    "More details, please.",
+    "Go on.",
+    "And what else?",
+]
 MORE = "I am a small demo model, so that is all I know about it."
 
 # Question patterns | answer

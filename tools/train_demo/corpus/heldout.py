@@ -1,5 +1,6 @@
 """Wordings and names that are never trained on; evaluate.py asks them."""
 
+# ruff: noqa: SIM905 - split strings keep the word lists readable
 from __future__ import annotations
 
 from .arithmetic import WORDS
@@ -21,7 +22,11 @@ STORY = [
     "please write a nice story about a lonely whale",
     "Can you invent a story about a clever fox?",
 ]
-HAIKU = ["Could you compose a haiku?", "I want a haiku about the sea", "Please make a haiku about snow."]
+HAIKU = [
+    "Could you compose a haiku?",
+    "I want a haiku about the sea",
+    "Please make a haiku about snow.",
+]
 POEM = [
     "Could you compose a poem about the moon?",
     "I want a poem about stars",

@@ -1,5 +1,6 @@
 """Facts in a sentence, answered as a JSON object with the keys that were asked for."""
 
+# ruff: noqa: E501 - long lines and split strings keep the word lists readable
 from __future__ import annotations
 
 import json
@@ -70,19 +71,25 @@ def exchange(rng: random.Random) -> Exchange:
     return _question(rng, who, facts)
 
 
-def _question(
-    rng: random.Random, who: str, facts: list[tuple[str, str, str | int]]
-) -> Exchange:
+def _question(rng: random.Random, who: str, facts: list[tuple[str, str, str | int]]) -> Exchange:
     sentences = [facts[0][1].rstrip(".")]
     for _, sentence, _ in facts[1:]:
-        follow = sentence if rng.random() < 0.4 else sentence.replace(who, rng.choice(["He", "She"]), 1)
+        follow = (
+            sentence if rng.random() < 0.4 else sentence.replace(who, rng.choice(["He", "She"]), 1)
+        )
         sentences.append(follow)
     if len(sentences) == 2 and rng.random() < 0.5:
-        statement = sentences[0] + " and " + sentences[1].replace(who + " ", "").replace("He ", "").replace("She ", "")
+        statement = (
+            sentences[0]
+            + " and "
+            + sentences[1].replace(who + " ", "").replace("He ", "").replace("She ", "")
+        )
     else:
         statement = ". ".join(sentences)
     command = pick(rng, COMMAND)
-    if statement[-1] != ")" and (rng.random() < 0.4 or command.startswith("{s}") or "{s} [" in command):
+    if statement[-1] != ")" and (
+        rng.random() < 0.4 or command.startswith("{s}") or "{s} [" in command
+    ):
         statement += "."
     keys = {rng.choice(KEY_NAMES["name"]): who} | {rng.choice(KEY_NAMES[k]): v for k, _, v in facts}
     if "{k}" not in command:
@@ -92,7 +99,9 @@ def _question(
     elif rng.random() < 0.1:
         keys = dict(reversed(keys.items()))
     names = list(keys)
-    listed = ", ".join(names[:-1]) + rng.choice([" and ", ", "]) + names[-1] if names[1:] else names[0]
+    listed = (
+        ", ".join(names[:-1]) + rng.choice([" and ", ", "]) + names[-1] if names[1:] else names[0]
+    )
     if rng.random() < 0.1:
         listed = ", ".join(f'"{key}"' for key in names)
     question = command.replace("{k}", listed).replace("{s}", statement)

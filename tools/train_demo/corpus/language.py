@@ -1,5 +1,6 @@
 """Words: opposites, translations, repeating, days and months, and short programs."""
 
+# ruff: noqa: E501, SIM905 - long lines and split strings keep the word lists readable
 from __future__ import annotations
 
 import random
@@ -74,7 +75,7 @@ def raw(rng: random.Random) -> Sample:
         "The quick brown fox jumps over the lazy dog.",
         "Hello, world! This is a small demo model.",
         "The cat sat on the mat. It was a warm and sunny day.",
-        "My name is {}. I live in a small town by the sea.".format(name(rng)),
+        f"My name is {name(rng)}. I live in a small town by the sea.",
         "The sky is blue and the grass is green.",
         "Roses are red, violets are blue, sugar is sweet, and so are you.",
         "I think, therefore I am.",
@@ -123,16 +124,28 @@ def _calendar(rng: random.Random) -> Exchange:
     index = rng.randrange(len(names))
     if rng.random() < 0.5:
         answer = names[(index + 1) % len(names)]
-        question = pick(rng, [f"[What|Which] {unit} [comes|is] after {{d}}?", f"What is the {unit} after {{d}}?"], d=names[index])
+        question = pick(
+            rng,
+            [f"[What|Which] {unit} [comes|is] after {{d}}?", f"What is the {unit} after {{d}}?"],
+            d=names[index],
+        )
         return ask(loosen(rng, question), f"{answer} comes after {names[index]}.")
     answer = names[index - 1]
-    question = pick(rng, [f"[What|Which] {unit} [comes|is] before {{d}}?", f"What is the {unit} before {{d}}?"], d=names[index])
+    question = pick(
+        rng,
+        [f"[What|Which] {unit} [comes|is] before {{d}}?", f"What is the {unit} before {{d}}?"],
+        d=names[index],
+    )
     return ask(loosen(rng, question), f"{answer} comes before {names[index]}.")
 
 
 def _spell(rng: random.Random) -> Exchange:
     word = rng.choice([*VALUES["animal"], *VALUES["colour"], *VALUES["fruit"]])
-    question = pick(rng, ["[Write|Say] {w} in [upper case|capital letters].", "[Make|Turn] {w} upper case."], w=word)
+    question = pick(
+        rng,
+        ["[Write|Say] {w} in [upper case|capital letters].", "[Make|Turn] {w} upper case."],
+        w=word,
+    )
     return ask(question, word.upper())
 
 

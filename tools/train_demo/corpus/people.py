@@ -1,5 +1,6 @@
 """Names, and remembering what the user said about themselves earlier in the chat."""
 
+# ruff: noqa: E501, SIM905 - long lines and split strings keep the word lists readable
 from __future__ import annotations
 
 import random
@@ -73,7 +74,11 @@ WHO_AM_I = [
 
 _FACTS: list[tuple[str, str, str]] = [
     ("My favourite [colour|color] is {v}.", "What is my favourite colour?", "colour"),
-    ("I [love|like] the colour {v} most.", "[Which|What] colour do I like[ most| best|]?", "colour"),
+    (
+        "I [love|like] the colour {v} most.",
+        "[Which|What] colour do I like[ most| best|]?",
+        "colour",
+    ),
     ("My favourite animal is the {v}.", "What is my favourite animal?", "animal"),
     ("My favourite food is {v}.", "What is my favourite food?", "food"),
     ("I live in {v}.", "Where do I live?", "city"),
@@ -136,7 +141,9 @@ def _fact(rng: random.Random) -> tuple[Exchange, Exchange]:
     question = expand(rng, question)
     if kind == "pet":
         pet = "dog" if "dog" in statement else "cat"
-        question = f"What is my {pet} called?" if rng.random() < 0.6 else f"What is my {pet}'s name?"
+        question = (
+            f"What is my {pet} called?" if rng.random() < 0.6 else f"What is my {pet}'s name?"
+        )
         reply = f"Your {pet} is called {value}."
     elif kind == "city":
         verb = "live in" if "live" in statement else "are from"

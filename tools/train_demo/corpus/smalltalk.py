@@ -1,5 +1,6 @@
 """Greetings, thanks, questions about the model itself, and honest ignorance."""
 
+# ruff: noqa: E501, SIM905 - long lines and split strings keep the word lists readable
 from __future__ import annotations
 
 import random
@@ -8,9 +9,7 @@ from .people import name
 from .sample import Exchange, ask, loosen, pick
 
 WHO = "I am the Quintet demo model, a toy that shows how the engine works."
-CAN = (
-    "I can name capitals, add small numbers, tell short stories, write poems and JSON, and call tools."
-)
+CAN = "I can name capitals, add small numbers, tell short stories, write poems and JSON, and call tools."
 DO_NOT_KNOW = "I am a small demo model and do not know that."
 
 TALK = [
@@ -87,7 +86,17 @@ _UNKNOWN = [
     "What did I [eat|do|buy] yesterday?", "What is the [square root|logarithm] of {k}?", "What does {n} think of {t}?",
     "[Tell me about|What do you know about] {n}.", "Is {n} [taller|older|younger] than {m}?",
 ]  # fmt: skip
-_EVENTS = ["World Cup", "election", "race", "game", "final", "war", "match", "tournament", "Nobel Prize"]
+_EVENTS = [
+    "World Cup",
+    "election",
+    "race",
+    "game",
+    "final",
+    "war",
+    "match",
+    "tournament",
+    "Nobel Prize",
+]
 _OBJECTS = """car bicycle phone watch house table chair boat camera guitar piano lamp fridge washing
 machine oven ticket jacket tractor telescope violin laptop printer toaster drill ladder tent""".split()
 _TOPICS = """inflation opera philosophy jazz taxes golf fashion surgery baseball karate knitting

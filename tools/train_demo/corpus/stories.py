@@ -5,6 +5,7 @@ A story follows one of several plots; hero, place, friend and thing are drawn on
 every sentence agrees with the ones before it.
 """
 
+# ruff: noqa: E501, SIM905 - long lines and split strings keep the word lists readable
 from __future__ import annotations
 
 import random
@@ -32,7 +33,9 @@ ADJECTIVES = """little young brave kind curious clever gentle lonely cheerful sh
 FEARS = ["the dark", "deep water", "thunder", "high places", "loud noises", "being alone"]
 SKILLS = ["sing", "dance", "paint", "swim", "climb", "bake bread", "play the flute", "whistle"]
 TREATS = ["bread and honey", "warm soup", "apple pie", "sweet berries", "hot cocoa", "a big cake"]
-STORY_NAMES = NAMES + """Luna Milo Pip Ruby Finn Bramble Coco Daisy Hazel Rusty Sunny Willow""".split()
+STORY_NAMES = (
+    NAMES + """Luna Milo Pip Ruby Finn Bramble Coco Daisy Hazel Rusty Sunny Willow""".split()
+)
 HIS_NAMES = "Bob Henry Jack Liam Peter Sam Tom Adam Leo Oscar Finn Otto Felix Hugo James".split()
 HER_NAMES = "Alice Emma Mia Rose Lucy Clara Anna Ivy Ruby Nora Julia Luna Sofia Zara Ella".split()
 
@@ -76,9 +79,9 @@ PLOTS = {
         "{hero} looked [under the bed|behind the door], [in the garden|by the well] and along the"
         " path, but {they} could not find it.",
         "[Tired and sad|With a heavy heart], {hero} sat down and [sighed|cried].",
-        "Then {a_friend} named {friend} came by and asked, \"What is wrong?\"",
-        "\"I have lost my {thing},\" said {hero}.",
-        "\"Let us look together,\" said {friend}, \"for four eyes see more than two.\"",
+        'Then {a_friend} named {friend} came by and asked, "What is wrong?"',
+        '"I have lost my {thing}," said {hero}.',
+        '"Let us look together," said {friend}, "for four eyes see more than two."',
         "[Soon|Before sunset] they found the {thing} [under a bush|in the tall grass|near the old"
         " bridge].",
         "{hero} [laughed with joy|was very happy] and shared {treat} with {friend}.",
@@ -88,11 +91,11 @@ PLOTS = {
         "{hero} had [a warm home|everything {they} needed], but no one to play with.",
         "One [evening|day], {hero} heard a soft voice outside.",
         "It was {a_friend} named {friend}, who had lost the way home.",
-        "\"Come in and rest,\" said {hero}.",
+        '"Come in and rest," said {hero}.',
         "They ate {treat} and told each other stories until the moon was high.",
         "In the morning, {hero} showed {friend} the way home.",
-        "\"Will you visit me again?\" asked {hero}.",
-        "\"Every week,\" said {friend} with a smile.",
+        '"Will you visit me again?" asked {hero}.',
+        '"Every week," said {friend} with a smile.',
         "{hero} was never lonely again.",
     ],
     "fear": [
@@ -100,7 +103,7 @@ PLOTS = {
         "One night, a storm came and {friend} the {friend_kind} did not come home.",
         "{hero} knew that someone had to help.",
         "{They} took {their} {thing}, [breathed deeply|counted to three] and went out into the rain.",
-        "\"{friend}! Where are you?\" called {hero}.",
+        '"{friend}! Where are you?" called {hero}.',
         "At last a small voice answered from behind a rock.",
         "{hero} led {friend} safely home.",
         "That night {hero} learned that being brave means going on even when you are afraid.",
@@ -124,14 +127,14 @@ PLOTS = {
         "Day by day it became a little easier.",
         "When the summer feast came, {hero} was ready to {skill} in front of everyone.",
         "This time nobody laughed, and the whole crowd cheered.",
-        "\"You see,\" said {friend}, \"great things grow slowly.\"",
+        '"You see," said {friend}, "great things grow slowly."',
     ],
     "wish": [
         "One night, {hero} found a shining {thing} on the path.",
-        "When {they} touched it, a tiny voice said, \"You may have one wish.\"",
+        'When {they} touched it, a tiny voice said, "You may have one wish."',
         "{hero} thought about gold and about fame.",
         "Then {they} saw {friend}, a poor {friend_kind}, shivering in the cold.",
-        "\"I wish for a warm home for my neighbour,\" said {hero}.",
+        '"I wish for a warm home for my neighbour," said {hero}.',
         "At once a small house with a bright fire stood beside the road.",
         "{friend} thanked {hero} and made {treat} for both of them.",
         "{hero} went home without gold, but with a happy heart.",

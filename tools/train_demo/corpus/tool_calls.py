@@ -1,5 +1,6 @@
 """Chats with tools in the system prompt: call the right one, answer from its response."""
 
+# ruff: noqa: E501 - long lines and split strings keep the word lists readable
 from __future__ import annotations
 
 import json
@@ -7,10 +8,10 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from . import arithmetic, capitals, facts, smalltalk
+from . import capitals, facts, smalltalk
 from .capitals import CAPITALS
 from .people import VALUES, name
-from .sample import Exchange, Message, ask, loosen, pick
+from .sample import Exchange, Message, loosen, pick
 
 Schema = dict[str, Any]
 Call = tuple[str, dict[str, Any], list[tuple[str, str]]]
@@ -172,7 +173,11 @@ def _stock(rng: random.Random, arguments: list[str]) -> Call:
     question = pick(rng, ["[What is|Get|Tell me|Check] the [stock |share |]price of {s}[?|.]",
                           "How much is {s} stock?", "[What is|How is] {s} trading at?"], s=symbol)  # fmt: skip
     answer = f"The price of {symbol} is {price}."
-    return question, {arguments[0]: symbol}, [(str(price), answer), (json.dumps({"price": price}), answer)]
+    return (
+        question,
+        {arguments[0]: symbol},
+        [(str(price), answer), (json.dumps({"price": price}), answer)],
+    )
 
 
 def _timer(rng: random.Random, arguments: list[str]) -> Call:
@@ -180,14 +185,22 @@ def _timer(rng: random.Random, arguments: list[str]) -> Call:
     question = pick(rng, ["[Set|Start] a timer for {m} minutes.", "[Set|Start] a {m} minute timer.",
                           "Remind me in {m} minutes.", "Wake me in {m} minutes."], m=minutes)  # fmt: skip
     answer = f"The timer is set for {minutes} minutes."
-    return question, {arguments[0]: minutes}, [("ok", answer), (json.dumps({"status": "ok"}), answer)]
+    return (
+        question,
+        {arguments[0]: minutes},
+        [("ok", answer), (json.dumps({"status": "ok"}), answer)],
+    )
 
 
 def _file(rng: random.Random, arguments: list[str]) -> Call:
     path = rng.choice(["notes", "todo", "report", "data", "main", "readme", name(rng).lower()])
     path += rng.choice([".txt", ".md", ".py", ".json", ".csv"])
-    question = pick(rng, ["[Read|Open|Show me|Show] [the file |]{p}.", "What is in [the file |]{p}?"], p=path)
-    content = rng.choice(["Buy milk.", "Hello, world!", "Call Anna at noon.", "The code is 42.", "Water the plants."])
+    question = pick(
+        rng, ["[Read|Open|Show me|Show] [the file |]{p}.", "What is in [the file |]{p}?"], p=path
+    )
+    content = rng.choice(
+        ["Buy milk.", "Hello, world!", "Call Anna at noon.", "The code is 42.", "Water the plants."]
+    )
     return question, {arguments[0]: path}, [
         (content, f"The file {path} says: {content}"),
         (json.dumps({"content": content}), f"The file {path} says: {content}"),
