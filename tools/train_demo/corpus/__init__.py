@@ -34,9 +34,10 @@ SKILLS: list[tuple[float, Callable[[random.Random], Exchange]]] = [
     (5, stories.exchange),
     (5, poems.exchange),
     (6, language.exchange),
+    (1, people.at_once),
     (1, people.nameless),
 ]
-RAW = [(6, stories.raw), (3, capitals.raw), (4, facts.raw), (1, language.raw)]
+RAW = [(6, stories.raw), (3, capitals.raw), (4, facts.raw), (1, language.raw), (1, smalltalk.raw)]
 SYSTEM_PROMPTS = [
     "You are a helpful assistant.", "You are a helpful assistant.", "You are a helpful assistant.",
     "You are a helpful AI assistant.", "You are helpful.", "You are a friendly assistant.",
@@ -85,10 +86,10 @@ def _memory_chat(rng: random.Random) -> list[Message]:
     turns = [m for _ in range(before) for m in _weighted(rng, SKILLS[:5])(rng)]
     turns += statement
     for _ in range(between):
-        turns += _weighted(rng, SKILLS[:-1])(rng)
+        turns += _weighted(rng, SKILLS[:-2])(rng)
     turns += question
     if rng.random() < 0.1:
-        turns += _weighted(rng, SKILLS[:-1])(rng)
+        turns += _weighted(rng, SKILLS[:-2])(rng)
     return turns
 
 

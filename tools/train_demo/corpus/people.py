@@ -129,6 +129,13 @@ def memory(rng: random.Random) -> tuple[Exchange, Exchange]:
     return _fact(rng)
 
 
+def at_once(rng: random.Random) -> Exchange:
+    """Name and question in one message."""
+    who = name(rng)
+    said = pick(rng, INTRODUCTION, n=who)
+    return ask(f"{said} {pick(rng, WHO_AM_I[:8])}", f"Your name is {who}.")
+
+
 def nameless(rng: random.Random) -> Exchange:
     """Asked for a name that was never given."""
     return ask(loosen(rng, pick(rng, WHO_AM_I)), "You have not told me your name yet.")

@@ -68,5 +68,8 @@ def capitalise(text: str) -> str:
 
 
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
-_OPENINGS = ["Please ", "Hey, ", "Hi, ", "Hello, ", "So, ", "Okay, ", "Now, ", "Quick question: ",
-             "One more thing: ", "Question: ", "Hi! ", "Well, "]  # fmt: skip
+_OPENINGS = [
+    "Please ", "Hey, ", "Hi, ", "Hello, ", "So, ", "Okay, ", "Now, ", "Well, ", "Hi! ", "Question: ",
+    "Quick question: ", "One more thing: ", "Tell me: ", "I have a question: ",
+    "Can you answer this: ",
+]  # fmt: skip

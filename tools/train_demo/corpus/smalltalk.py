@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 
 from .people import name
-from .sample import Exchange, ask, loosen, pick
+from .sample import Exchange, Sample, ask, loosen, pick
 
 WHO = "I am the Quintet demo model, a toy that shows how the engine works."
 CAN = "I can name capitals, add small numbers, tell short stories, write poems and JSON, and call tools."
@@ -110,6 +110,12 @@ def exchange(rng: random.Random) -> Exchange:
     questions, answers = rng.choice(TALK)
     question = pick(rng, questions, p=rng.choice(_PLACES), t=rng.choice(_TOPICS))
     return ask(loosen(rng, question) if len(question) > 12 else question, rng.choice(answers))
+
+
+def raw(rng: random.Random) -> Sample:
+    """The same as plain text: a remark and its answer on one line."""
+    remark, reply = exchange(rng)
+    return Sample(text=f"{remark['content']} {reply['content']}")
 
 
 def unknown(rng: random.Random) -> Exchange:

@@ -17,7 +17,32 @@ Schema = dict[str, Any]
 Call = tuple[str, dict[str, Any], list[tuple[str, str]]]
 """Question, arguments, and pairs of (tool response, answer) to choose from."""
 
-TOWNS = sorted({*CAPITALS.values(), *VALUES["city"]} - {"Washington, D.C.", "Male"})
+MORE_TOWNS = [
+    "San Francisco",
+    "New York",
+    "Los Angeles",
+    "Boston",
+    "Seattle",
+    "Barcelona",
+    "Hamburg",
+    "Zurich",
+    "Mumbai",
+    "Shanghai",
+    "Osaka",
+    "Istanbul",
+    "Rio de Janeiro",
+    "Melbourne",
+    "San Francisco, CA",
+    "Paris, France",
+    "London, UK",
+    "Dallas",
+    "Miami",
+    "Frankfurt",
+    "Lyon",
+    "Naples",
+    "Cape Town",
+]
+TOWNS = sorted({*CAPITALS.values(), *VALUES["city"], *MORE_TOWNS} - {"Washington, D.C.", "Male"})
 SKY = ["sunny", "cloudy", "rainy", "windy", "foggy", "snowy", "clear", "stormy"]
 CURRENCIES = ["USD", "EUR", "GBP", "JPY", "CHF", "CAD", "AUD", "INR"]
 
