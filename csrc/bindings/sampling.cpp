@@ -48,13 +48,15 @@ nb::list sample(const Logits& logits, const nb::tuple& samplers) {
     throw std::invalid_argument("logits have " + std::to_string(num_rows) + " rows for " +
                                 std::to_string(samplers.size()) + " samplers");
   }
-  if (width > 1 && logits.stride(1) != 1) throw std::invalid_argument("a row of logits must be contiguous");
+  if (num_rows > 0 && width > 1 && logits.stride(1) != 1)
+    throw std::invalid_argument("a row of logits must be contiguous");
   if (num_rows > 1 && logits.stride(0) < width) throw std::invalid_argument("rows of logits must not overlap");
   std::vector<RowSampler*> rows;  // kept alive by the tuple
   for (const nb::handle sampler : samplers) {
-    rows.push_back(nb::cast<RowSampler*>(sampler, false));
-    if (rows.back() == nullptr) throw nb::type_error("samplers holds None");
-    if (width < rows.back()->vocab_size()) throw std::invalid_argument(width_error(width, rows.back()->vocab_size()));
+    RowSampler* row = nullptr;
+    if (!nb::try_cast(sampler, row) || row == nullptr) throw nb::type_error("samplers must be RowSampler objects");
+    if (width < row->vocab_size()) throw std::invalid_argument(width_error(width, row->vocab_size()));
+    rows.push_back(row);
   }
 
   std::vector<Sampled> sampled(rows.size());

@@ -8,12 +8,18 @@ namespace quintet {
 namespace {
 
 // One table per namespace; the order of `linear` is that of Layout.
-#define QUINTET_TABLE(isa)                                                                               \
-  {                                                                                                      \
-    #isa, {isa::linear_f32, isa::linear_f16, isa::linear_bf16, isa::linear_w8, isa::linear_w4},          \
-        isa::unpack_row, isa::make_rows, isa::rms_norm, isa::add, isa::silu_mul, isa::rope, isa::write_kv, \
-        isa::attention, isa::attention_scratch_bytes                                                     \
-  }
+#define QUINTET_TABLE(isa)                                                               \
+  {#isa,                                                                                 \
+   {isa::linear_f32, isa::linear_f16, isa::linear_bf16, isa::linear_w8, isa::linear_w4}, \
+   isa::unpack_row,                                                                      \
+   isa::make_rows,                                                                       \
+   isa::rms_norm,                                                                        \
+   isa::add,                                                                             \
+   isa::silu_mul,                                                                        \
+   isa::rope,                                                                            \
+   isa::write_kv,                                                                        \
+   isa::attention,                                                                       \
+   isa::attention_scratch_bytes}
 
 constexpr KernelTable kReference = QUINTET_TABLE(reference);
 #ifdef QUINTET_X86

@@ -15,16 +15,16 @@ template <typename Pointer>
 using Function = std::remove_pointer_t<Pointer>;
 using LinearFunction = Function<std::remove_extent_t<decltype(KernelTable::linear)>>;
 
-#define QUINTET_DECLARE_KERNELS                                                \
-  LinearFunction linear_f32, linear_f16, linear_bf16, linear_w8, linear_w4;    \
-  Function<decltype(KernelTable::unpack_row)> unpack_row;                      \
-  Function<decltype(KernelTable::make_rows)> make_rows;                        \
-  Function<decltype(KernelTable::rms_norm)> rms_norm;                          \
-  Function<decltype(KernelTable::add)> add;                                    \
-  Function<decltype(KernelTable::silu_mul)> silu_mul;                          \
-  Function<decltype(KernelTable::rope)> rope;                                  \
-  Function<decltype(KernelTable::write_kv)> write_kv;                          \
-  Function<decltype(KernelTable::attention)> attention;                        \
+#define QUINTET_DECLARE_KERNELS                                             \
+  LinearFunction linear_f32, linear_f16, linear_bf16, linear_w8, linear_w4; \
+  Function<decltype(KernelTable::unpack_row)> unpack_row;                   \
+  Function<decltype(KernelTable::make_rows)> make_rows;                     \
+  Function<decltype(KernelTable::rms_norm)> rms_norm;                       \
+  Function<decltype(KernelTable::add)> add;                                 \
+  Function<decltype(KernelTable::silu_mul)> silu_mul;                       \
+  Function<decltype(KernelTable::rope)> rope;                               \
+  Function<decltype(KernelTable::write_kv)> write_kv;                       \
+  Function<decltype(KernelTable::attention)> attention;                     \
   Function<decltype(KernelTable::attention_scratch_bytes)> attention_scratch_bytes;
 
 namespace reference {

@@ -78,15 +78,38 @@ Cut top_p_cut(const CandidateRow& row, double p) {
   return {weight, scratch.members[last]};
 }
 
-// A logit that at least k candidates reach: each of the k blocks with the largest maxima holds one.
-float top_k_bound(const CandidateRow& row, int k) {
-  SamplingScratch& scratch = *row.scratch;
-  const int num_blocks = num_vocab_blocks(row.size);
-  if (row.ids != nullptr || k > num_blocks) return -std::numeric_limits<float>::infinity();
-  scratch.selection.assign(scratch.block_max.begin(), scratch.block_max.begin() + num_blocks);
+// The k-th largest of n numbers, 1 <= k <= n.  Many are first counted by sign, exponent and four bits of the mantissa,
+// so that only those of one count are left to select from.
+float kth_largest(SamplingScratch& scratch, const float* x, int n, int k) {
+  constexpr int kMany = 8192, kShift = 19;
+  const auto bin = [](float value) {
+    const uint32_t bits = std::bit_cast<uint32_t>(value);
+    return (bits >> 31 != 0 ? ~bits : bits | 0x80000000u) >> kShift;  // rises with the value
+  };
+  if (n < kMany) {
+    scratch.selection.assign(x, x + n);
+  } else {
+    scratch.counts.assign(size_t{1} << (32 - kShift), 0);
+    for (int i = 0; i < n; ++i) ++scratch.counts[bin(x[i])];
+    size_t reached = scratch.counts.size() - 1;
+    for (; scratch.counts[reached] < k; --reached) k -= scratch.counts[reached];
+    scratch.selection.clear();
+    for (int i = 0; i < n; ++i) {
+      if (bin(x[i]) == reached) scratch.selection.push_back(x[i]);
+    }
+  }
   const auto kth = scratch.selection.begin() + (k - 1);
   std::nth_element(scratch.selection.begin(), kth, scratch.selection.end(), std::greater<>());
   return *kth;
+}
+
+// A logit that at least k candidates reach: each of the k blocks with the largest maxima holds one.  The exact one
+// where there are not so many blocks.
+float top_k_bound(const CandidateRow& row, int k) {
+  SamplingScratch& scratch = *row.scratch;
+  const int num_blocks = num_vocab_blocks(row.size);
+  if (row.ids != nullptr || k > num_blocks) return kth_largest(scratch, row.logits, row.size, k);
+  return kth_largest(scratch, scratch.block_max.data(), num_blocks, k);
 }
 
 }  // namespace
@@ -124,12 +147,10 @@ void keep_top_k(CandidateRow& row, int k) {
     }
   }
 
-  scratch.selection.assign(scratch.logits.begin(), scratch.logits.begin() + size);
-  const auto kth = scratch.selection.begin() + (k - 1);
-  std::nth_element(scratch.selection.begin(), kth, scratch.selection.end(), std::greater<>());
-  const float smallest = *kth;
-  int room_for_equal = k - static_cast<int>(std::count_if(scratch.selection.begin(), kth,
-                                                          [&](float logit) { return logit > smallest; }));
+  const float smallest = kth_largest(scratch, scratch.logits.data(), size, k);
+  const auto is_larger = [&](float logit) { return logit > smallest; };
+  int room_for_equal =
+      k - static_cast<int>(std::count_if(scratch.logits.begin(), scratch.logits.begin() + size, is_larger));
   int kept = 0;
   for (int i = 0; i < size; ++i) {
     const float logit = scratch.logits[i];

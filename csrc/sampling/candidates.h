@@ -18,6 +18,7 @@ struct SamplingScratch {
   std::vector<int32_t> ids;
   std::vector<float> logits;
   std::vector<float> selection;
+  std::vector<int32_t> counts;
   std::vector<double> histogram;
   std::vector<int32_t> members;
   std::vector<std::pair<int32_t, float>> undo;

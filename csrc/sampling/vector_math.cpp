@@ -11,7 +11,7 @@
 // plain, over 16 lanes at a time, for the vectoriser: GCC splits wide vector types into scalars before it makes the
 // copies.  Sanitizers instrument the resolvers, which run before the sanitizers are ready.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(QUINTET_BASELINE_ONLY)
 #define QUINTET_CLONES __attribute__((target_clones("default", "avx2", "arch=skylake-avx512")))
 #else
 #define QUINTET_CLONES

@@ -22,7 +22,7 @@
 #include "impl.h"
 #include "tables.h"
 
-#ifdef __AVX512VNNI__
+#ifdef __AVX512VNNI__  // or the whole program would need it
 #error "compile this file for the baseline; the peak loop carries its own target"
 #endif
 #if defined(__x86_64__)
@@ -37,9 +37,7 @@ constexpr int kN = 3072;
 constexpr int kK = 1024;
 constexpr int kRepeats = 5;
 
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // The shortest of some runs of body(thread) on all threads at once, in seconds.
 template <typename Body>
@@ -117,19 +115,22 @@ double int8_peak(int num_threads) {
 double int8_peak(int) { return 0; }
 #endif
 
+using Vector [[gnu::vector_size(16)]] = uint64_t;
+
 // Bytes per second when each thread sums its share of the buffer.
 double read_bandwidth(Buffer& buffer, int num_threads) {
   const size_t share = buffer.bytes() / static_cast<size_t>(num_threads) / 64 * 64;
   const double seconds = best_time_s(num_threads, kRepeats, [&](int t) {
     const uint8_t* p = buffer.data() + share * static_cast<size_t>(t);
-    uint64_t sum[8] = {};
+    Vector sum[4] = {};
     for (size_t i = 0; i < share; i += 64) {
-      uint64_t line[8];
+      Vector line[4];
       std::memcpy(line, p + i, 64);
       __builtin_prefetch(p + i + 2304);
-      for (int j = 0; j < 8; ++j) sum[j] += line[j];
+      for (int j = 0; j < 4; ++j) sum[j] += line[j];
     }
-    sink = sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
+    const Vector total = sum[0] + sum[1] + sum[2] + sum[3];
+    sink = total[0] + total[1];
   });
   return static_cast<double>(share) * num_threads / seconds;
 }
@@ -162,7 +163,8 @@ void bench(const tests::LinearTable& table, Layout layout, Buffer& weights, int 
     std::vector<float> y(static_cast<size_t>(num_rows) * kN);
     // About a fifth of a second at 200 GMAC/s, but at least 64 MB of weights.
     const double macs_per_matrix = static_cast<double>(kN) * kK * num_rows;
-    const int wanted = slow ? 1 : static_cast<int>(std::max(4e10 / macs_per_matrix, 6.4e7 / static_cast<double>(matrix_bytes)));
+    const int wanted =
+        slow ? 1 : static_cast<int>(std::max(4e10 / macs_per_matrix, 6.4e7 / static_cast<double>(matrix_bytes)));
     const int count = std::clamp(wanted, 1, num_matrices);
     const int share = num_panels(kN) / num_threads;
     const double seconds = best_time_s(num_threads, slow ? 1 : kRepeats, [&](int t) {

@@ -16,7 +16,8 @@ constexpr size_t kPrefetchBytes = 2304;
 template <size_t BYTES>
 [[gnu::always_inline]] inline void prefetch(const uint8_t* p) {
 #pragma GCC unroll 16
-  for (size_t i = 0; i < BYTES; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes + i, _MM_HINT_T0);
+  for (size_t i = 0; i < BYTES; i += 64)
+    _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes + i, _MM_HINT_T0);
 }
 
 // Four bytes in every lane.
@@ -26,13 +27,13 @@ template <size_t BYTES>
   return _mm512_set1_epi32(value);
 }
 
-// sum[lane] += dot(codes[4 * lane ..], x[0 .. 3]), exact.  gcc 12 would load x into a register of its own first: half as
-// many instructions again.  Sanitizers cannot see into the assembly, so they get the intrinsic.
+// sum[lane] += dot(codes[4 * lane ..], x[0 .. 3]), exact.  gcc 12 would load x into a register of its own first: half
+// as many instructions again.  Sanitizers cannot see into the assembly, so they get the intrinsic.
 [[gnu::always_inline]] inline __m512i dot4(__m512i sum, __m512i codes, const int8_t* x) {
 #ifdef __SANITIZE_ADDRESS__
   return _mm512_dpbusd_epi32(sum, codes, broadcast4(x));
 #else
-  __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(*reinterpret_cast<const char(*)[4]>(x)));
+  __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(*reinterpret_cast<const char (*)[4]>(x)));
   return sum;
 #endif
 }
@@ -262,24 +263,6 @@ void linear(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, in
   }
 }
 
-// One column of codes, scaled, 16 elements at a time.
-template <typename Codes>
-void unpack_codes(const PackedMatrix& w, int row, float* out) {
-  const int column = row % kPanelColumns;
-  const uint8_t* group = w.data + static_cast<size_t>(row / kPanelColumns) * panel_bytes(w.layout, w.k);
-  for (int g = 0; g < w.k / kGroup; ++g, group += Codes::kBytes, out += kGroup) {
-    alignas(64) uint8_t codes[8][64];
-    alignas(64) float scales[kPanelColumns];
-    __m512i units[8];
-    Codes::unpack(group, units);
-    for (int j = 0; j < 8; ++j) _mm512_store_si512(codes[j], units[j]);
-    _mm512_store_ps(scales, Codes::scale(group));
-    for (int i = 0; i < kGroup; ++i) {
-      out[i] = static_cast<float>(codes[i / 4][column * 4 + i % 4] - Codes::kZeroPoint) * scales[column];
-    }
-  }
-}
-
 }  // namespace
 
 void linear_f32(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
@@ -307,15 +290,7 @@ void linear_w4(const PackedMatrix& w, const Rows& x, int row_begin, int row_end,
   linear<CodesTile<W4>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
-void unpack_row(const PackedMatrix& w, int row, float* out) {
-  switch (w.layout) {
-    case Layout::kW8:
-      return unpack_codes<W8>(w, row, out);
-    case Layout::kW4:
-      return unpack_codes<W4>(w, row, out);
-    default:
-      return reference::unpack_row(w, row, out);  // strided reads of one column: nothing for wide registers to do
-  }
-}
+// Strided reads of one column: nothing for wide registers to do.
+void unpack_row(const PackedMatrix& w, int row, float* out) { reference::unpack_row(w, row, out); }
 
 }  // namespace quintet::avx512

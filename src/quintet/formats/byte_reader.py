@@ -35,7 +35,7 @@ class ByteReader:
         self.position = 0
         self.end = min(len(data), max_bytes)
         # Reading scalars from a memoryview costs a third of what it costs from an array.
-        self._view = data.data
+        self.view = data.data
 
     @property
     def remaining(self) -> int:
@@ -45,7 +45,7 @@ class ByteReader:
     def scalar(self, layout: struct.Struct, part: str) -> int | float:
         """The next value, as the one-field `layout` describes it."""
         self.require(layout.size, part)
-        value: int | float = layout.unpack_from(self._view, self.position)[0]
+        value: int | float = layout.unpack_from(self.view, self.position)[0]
         self.position += layout.size
         return value
 

@@ -21,8 +21,9 @@ Positions = npt.NDArray[np.int64]
 # Bytes looked at per vectorised step, and how many strings it must find to be worth another.
 _WINDOW_BYTES = 64 * 1024
 _FEW_STRINGS = 64
-# Strings read one by one before the vectorised step is tried again.
-_SLOW_STRINGS = 4096
+# Strings read one by one before the vectorised step is tried again; doubles each time it is.
+_SLOW_STRINGS = 1024
+_MAX_SLOW_STRINGS = 64 * 1024
 
 
 class StringArray(Sequence[str]):
@@ -84,6 +85,7 @@ def read_string_array(
     base = reader.position
     starts = np.empty(count + 1, dtype=np.int64)
     found = 0
+    patience = _SLOW_STRINGS
     while found < count:
         fast = _short_strings(reader.data[reader.position : reader.end], count - found)
         starts[found : found + len(fast)] = fast + reader.position
@@ -91,10 +93,10 @@ def read_string_array(
         if len(fast):
             _skip_string(reader, int(starts[found - 1]), part)
         if len(fast) < _FEW_STRINGS:
-            for _ in range(min(count - found, _SLOW_STRINGS)):
-                starts[found] = reader.position
-                found += 1
-                _skip_string(reader, reader.position, part)
+            slow = _any_strings(reader, min(count - found, patience), part)
+            patience = min(2 * patience, _MAX_SLOW_STRINGS)
+            starts[found : found + len(slow)] = slow
+            found += len(slow)
     starts[count] = reader.position
     lengths = np.diff(starts) - U64.size
     if count and lengths.max() > max_string_bytes:
@@ -130,6 +132,22 @@ def _short_strings(data: npt.NDArray[np.uint8], max_count: int) -> Positions:
     wrong = np.flatnonzero(candidates[1:] != ends[:-1])
     num_linked = int(wrong[0]) + 1 if len(wrong) else len(candidates)
     return candidates[: min(num_linked, max_count)]
+
+
+def _any_strings(reader: ByteReader, count: int, part: str) -> list[int]:
+    """Positions of the next `count` strings, one by one, moving the reader past them."""
+    starts = []
+    position, end, view = reader.position, reader.end, reader.view
+    for _ in range(count):
+        starts.append(position)
+        if end - position < U64.size:
+            break
+        position += U64.size + U64.unpack_from(view, position)[0]
+        if position > end:
+            break
+    if starts:  # The last may pass the end: this says so.
+        _skip_string(reader, starts[-1], part)
+    return starts
 
 
 def _skip_string(reader: ByteReader, start: int, part: str) -> None:

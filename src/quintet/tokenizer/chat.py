@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import jinja2
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -23,6 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from quintet.errors import ModelFormatError, RequestError
 
 CHATML = (
+    "{%- if tools %}{{ raise_exception('tools need a model with a chat template') }}{%- endif %}"
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message.role + '\n' + (message.content or '') + '<|im_end|>\n' }}"
     "{%- endfor %}"
@@ -94,8 +96,10 @@ class ChatTemplate:
         }
         if enable_thinking is not None:
             variables["enable_thinking"] = enable_thinking
-        is_tool_use = self._tool_use is not None and tools is not None
-        return _render(self._tool_use if is_tool_use else self._template, variables)
+        template = self._template
+        if tools is not None and self._tool_use is not None:
+            template = self._tool_use
+        return _render(template, variables)
 
 
 def plain_json(value: Any, parameter: str, *, depth: int = 0) -> Any:
@@ -158,7 +162,7 @@ def _render(template: jinja2.Template, variables: dict[str, Any]) -> str:
         return "".join(_limited(template.generate(variables)))
     except _ConversationRefused as error:
         raise RequestError(str(error), parameter="messages") from None
-    except jinja2.sandbox.SecurityError as error:
+    except SecurityError as error:
         raise ModelFormatError(f"the template is not safe: {error}", part=_PART) from None
     except (
         *(jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError),

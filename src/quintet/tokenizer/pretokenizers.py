@@ -42,7 +42,9 @@ class PreTokenization:
 
     def build(self) -> PreTokenizer:
         """The same as a `tokenizers` object."""
-        steps = [Split(Regex(expression), "isolated") for expression in self.expressions]
+        steps: list[PreTokenizer] = [
+            Split(Regex(expression), "isolated") for expression in self.expressions
+        ]
         if self.is_byte_level:
             steps.append(ByteLevel(add_prefix_space=False, use_regex=False))
         return Sequence(steps)

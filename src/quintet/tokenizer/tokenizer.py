@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quintet.errors import ModelNotFoundError
+from quintet.formats.gguf import GGUFFile
 from quintet.tokenizer.chat import CHATML, ChatTemplate
 from quintet.tokenizer.codec import CONTROL_KINDS, Codec, encode_text
 from quintet.tokenizer.control_text import ChatEncoder
@@ -61,8 +62,6 @@ class Tokenizer:
             raise ModelNotFoundError(f"no tokenizer file at {path}")
         if path.suffix == ".json":
             return cls.from_json(path)
-        from quintet.formats.gguf import GGUFFile
-
         with GGUFFile.open(path) as file:
             return cls.from_gguf(file.metadata)
 
@@ -139,7 +138,7 @@ class Tokenizer:
         if data is None:
             text, kind = self.token_text(token_id), self._codec.kinds[token_id]
             if kind in CONTROL_KINDS or kind == TokenKind.USER_DEFINED:
-                data = text.encode()
+                data = self._codec.added_bytes(text)
             else:
                 data = self._codec.spelled_bytes(text)
             self._bytes[token_id] = data

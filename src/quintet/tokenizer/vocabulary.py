@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
+
 from quintet.errors import ModelFormatError
 
 PREFIX = "tokenizer.ggml."
@@ -97,7 +99,7 @@ class Vocabulary:
         values = self._array("scores", required=True)
         try:
             scores = [float(value) for value in values]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ModelFormatError("expected an array of numbers", part=PREFIX + "scores") from None
         self._check_length("scores", len(scores))
         if not all(map(math.isfinite, scores)):
@@ -106,13 +108,10 @@ class Vocabulary:
 
     def byte_array(self, name: str) -> bytes:
         """The array of 8-bit integers `tokenizer.ggml.<name>`; empty when absent."""
-        values = self._metadata.get(PREFIX + name, b"")
-        if isinstance(values, bytes):
-            return values
-        try:
-            return bytes(int(value) & 0xFF for value in values)  # some writers store them signed
-        except (TypeError, ValueError):
-            raise ModelFormatError("expected an array of bytes", part=PREFIX + name) from None
+        values = self._array(name, required=False)
+        if not all(isinstance(value, int) and -128 <= value < 256 for value in values):
+            raise ModelFormatError("expected an array of bytes", part=PREFIX + name)
+        return bytes(value & 0xFF for value in values)  # some writers store them signed
 
     def _array(self, name: str, *, required: bool) -> list[Any]:
         values = self._metadata.get(PREFIX + name)
@@ -122,7 +121,7 @@ class Vocabulary:
             return []
         if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
             raise _wrong_type(name, "an array", values)
-        return list(values)
+        return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
     def _read_kinds(self) -> bytearray:
         values = self._array("token_type", required=False)

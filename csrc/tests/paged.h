@@ -1,0 +1,144 @@
+// A sequence with a paged KV cache, for the tests and the benchmark of attention.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <numeric>
+#include <vector>
+
+#include "compare.h"
+#include "half.h"
+#include "kernels.h"
+
+namespace quintet::tests {
+
+struct Shape {
+  KVType type = KVType::kBF16;
+  int head_dim = 64;
+  int num_kv_heads = 2;
+  int group = 2;  // query heads per KV head
+  int num_tokens = 100;
+
+  int num_heads() const { return num_kv_heads * group; }
+  int num_blocks() const { return (num_tokens + kBlockTokens - 1) / kBlockTokens; }
+  size_t element_bytes() const { return type == KVType::kBF16 ? 2 : 4; }
+  float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
+};
+
+// Memory that starts at a cache line, as kernels.h asks.
+template <class T>
+class Aligned {
+ public:
+  explicit Aligned(size_t count) : memory_(count + 64 / sizeof(T)) {}
+  T* data() {
+    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
+    return memory_.data() + (64 - address % 64) % 64 / sizeof(T);
+  }
+
+ private:
+  std::vector<T> memory_;
+};
+
+class PagedSequence {
+ public:
+  // q, k and v are normal; the blocks are in an order of their own among `spare` more.
+  PagedSequence(const Shape& sequence_shape, uint32_t seed, int spare = 3)
+      : shape(sequence_shape), num_cache_blocks(shape.num_blocks() + spare), k_cache(cache_bytes()), v_cache(cache_bytes()) {
+    Random random(seed);
+    const auto tokens = static_cast<size_t>(shape.num_tokens);
+    q = random.normal(tokens * row_width());
+    k = random.normal(tokens * kv_width());
+    v = random.normal(tokens * kv_width());
+    shuffle_blocks(seed);
+  }
+
+  size_t row_width() const { return static_cast<size_t>(shape.num_heads()) * shape.head_dim; }
+  size_t kv_width() const { return static_cast<size_t>(shape.num_kv_heads) * shape.head_dim; }
+  size_t cache_bytes() const {
+    return static_cast<size_t>(num_cache_blocks) * kBlockTokens * kv_width() * shape.element_bytes();
+  }
+
+  KVCache cache() {
+    return {shape.type, num_cache_blocks, shape.num_kv_heads, shape.head_dim, k_cache.data(), v_cache.data()};
+  }
+
+  void shuffle_blocks(uint32_t seed) {
+    block_table.resize(static_cast<size_t>(num_cache_blocks));
+    std::iota(block_table.begin(), block_table.end(), 0);
+    std::shuffle(block_table.begin(), block_table.end(), std::mt19937(seed));
+  }
+
+  // Every slot of both caches becomes `value`.
+  void fill_cache(float value) {
+    for (auto* cache : {&k_cache, &v_cache}) {
+      for (size_t i = 0; i < cache_bytes() / shape.element_bytes(); ++i) {
+        const uint32_t bits = float_bits(value);
+        const auto half = static_cast<uint16_t>(bits >> 16);
+        if (shape.type == KVType::kBF16) {
+          std::memcpy(cache->data() + i * 2, &half, 2);
+        } else {
+          std::memcpy(cache->data() + i * 4, &bits, 4);
+        }
+      }
+    }
+  }
+
+  void write(const KernelTable& table, int begin, int end) {
+    for (int token = begin; token < end; ++token) {
+      const int64_t block = block_table[static_cast<size_t>(token / kBlockTokens)];
+      const size_t row = static_cast<size_t>(token) * kv_width();
+      table.write_kv(cache(), block * kBlockTokens + token % kBlockTokens, k.data() + row, v.data() + row);
+    }
+  }
+
+  // A step of the tokens [begin, end), whose queries are handed to the kernel `split` at a time.  [end - begin][width]
+  std::vector<float> attend(const KernelTable& table, int begin, int end, int split = 1 << 30) {
+    const auto num_queries = static_cast<size_t>(end - begin);
+    std::vector<float> out(num_queries * row_width(), -7.0f);
+    const AttentionArgs args{q.data() + static_cast<size_t>(begin) * row_width(),
+                             row_width(), out.data(), row_width(), shape.num_heads(), shape.scale()};
+    const SequenceView view{block_table.data(), 0, end - begin, end};
+    if (scratch == nullptr) {
+      scratch = std::make_unique<Aligned<char>>(size_t{1} << 20);
+    }
+    for (int head = 0; head < shape.num_kv_heads; ++head) {
+      for (int query = 0; query < end - begin; query += std::min(split, end - begin)) {
+        const int query_end = split < end - begin - query ? query + split : end - begin;
+        table.attention(cache(), args, view, head, query, query_end, scratch->data());
+      }
+    }
+    return out;
+  }
+
+  // Attention of one token by definition, in double, on k and v before any rounding.
+  std::vector<double> attend_exactly(int token) const {
+    std::vector<double> out(row_width());
+    const auto hd = static_cast<size_t>(shape.head_dim);
+    for (size_t head = 0; head < static_cast<size_t>(shape.num_heads()); ++head) {
+      const float* query = q.data() + static_cast<size_t>(token) * row_width() + head * hd;
+      const size_t column = head / static_cast<size_t>(shape.group) * hd;
+      std::vector<double> scores(static_cast<size_t>(token) + 1);
+      for (size_t t = 0; t < scores.size(); ++t) {
+        for (size_t d = 0; d < hd; ++d) scores[t] += static_cast<double>(query[d]) * k[t * kv_width() + column + d];
+        scores[t] *= static_cast<double>(shape.scale());
+      }
+      const double largest = *std::max_element(scores.begin(), scores.end());
+      double sum = 0.0;
+      for (double& score : scores) sum += score = std::exp(score - largest);
+      for (size_t t = 0; t < scores.size(); ++t) {
+        for (size_t d = 0; d < hd; ++d) out[head * hd + d] += scores[t] / sum * v[t * kv_width() + column + d];
+      }
+    }
+    return out;
+  }
+
+  Shape shape;
+  int num_cache_blocks;
+  std::vector<float> q, k, v;  // [num_tokens][width]
+  std::vector<int32_t> block_table;
+  Aligned<std::byte> k_cache, v_cache;
+  static inline std::unique_ptr<Aligned<char>> scratch;
+};
+
+}  // namespace quintet::tests

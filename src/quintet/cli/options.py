@@ -1,0 +1,54 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+
+class Backend(str, Enum):
+    """What computes."""
+
+    auto = "auto"
+    cpu = "cpu"
+    reference = "reference"
+
+
+class Dtype(str, Enum):
+    """What weights are computed from."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+ModelArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model's name, e.g. demo, or the path of its file.")
+]
+ThreadsOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads to compute with; as many as physical cores by default."),
+]
+BackendOption: TypeAlias = Annotated[
+    Backend, typer.Option(help="What computes; reference is slow and exact.")
+]
+DtypeOption: TypeAlias = Annotated[
+    Dtype, typer.Option(help="Type of the weights; auto keeps the file's own.")
+]
+ContextOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--context", min=2, help="Tokens of prompt and answer together."),
+]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def status(text: str) -> AbstractContextManager[Any]:
+    """Say on stderr what takes long, while it does; silent where stderr is no terminal."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)

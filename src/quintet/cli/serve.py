@@ -1,0 +1,119 @@
+"""`quintet serve`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quintet.cli.options import (
+    Backend,
+    BackendOption,
+    ContextOption,
+    Dtype,
+    DtypeOption,
+    ThreadsOption,
+)
+
+if TYPE_CHECKING:
+    from quintet.async_llm import AsyncLLM
+    from quintet.server.run import Server
+
+
+def serve(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=]MODEL",
+            help="Models to serve, by name or path; demo when none is given.",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 11434,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="QUINTET_API_KEY",
+            help="A key that clients must send; may be repeated.",
+            show_envvar=True,
+        ),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name clients may reach this server by; may be repeated."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Serve other machines without a key.")
+    ] = False,
+    context: ContextOption = None,
+    threads: ThreadsOption = None,
+    backend: BackendOption = Backend.auto,
+    dtype: DtypeOption = Dtype.auto,
+) -> None:
+    """Serve models over HTTP, in OpenAI's dialect."""
+    import asyncio
+    import contextlib
+
+    from quintet.cli.options import status
+    from quintet.server.run import check_exposure, serve_async
+    from quintet.server.settings import Settings, key_digest
+
+    settings = Settings(
+        host=host,
+        port=port,
+        key_digests=tuple(key_digest(key.encode()) for key in api_key or ()),
+        extra_hosts=frozenset(allowed_host or ()),
+    )
+    check_exposure(settings, force=force)
+    sources = served_models(models or ["demo"])
+
+    async def main() -> None:
+        from quintet.async_llm import AsyncLLM
+
+        engines: dict[str, AsyncLLM] = {}
+        async with contextlib.AsyncExitStack() as loaded:
+            for name, model in sources.items():
+                with status(f"Loading {name}"):
+                    engines[name] = await loaded.enter_async_context(
+                        AsyncLLM(
+                            model,
+                            max_model_len=context,
+                            num_threads=threads,
+                            backend=backend.value,
+                            dtype=dtype.value,
+                        )
+                    )
+            await serve_async(engines, settings, on_listening=announce)
+
+    def announce(server: Server) -> None:
+        typer.echo(f"Serving {', '.join(sources)} at {server.url}/v1", err=True)
+
+    asyncio.run(main())
+
+
+def served_models(arguments: list[str]) -> dict[str, str]:
+    """Names and models of `[NAME=]MODEL` arguments; a path without a name gets its file's.
+
+    Raises:
+        RequestError: two models of one name, or an empty one.
+    """
+    from pathlib import Path
+
+    from quintet.errors import RequestError
+
+    sources: dict[str, str] = {}
+    for argument in arguments:
+        name, separator, model = argument.partition("=")
+        if not separator:
+            model = argument
+            is_path = "/" in model or model.endswith((".gguf", ".safetensors"))
+            name = Path(model).name if is_path else model
+            name = name.removesuffix(".gguf").removesuffix(".safetensors")
+        if not name or not model:
+            raise RequestError(f"expected NAME=MODEL, found {argument!r}", parameter="model")
+        if name in sources:
+            raise RequestError(f"two models are named {name!r}", parameter="model")
+        sources[name] = model
+    return sources

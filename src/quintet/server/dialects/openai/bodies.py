@@ -1,0 +1,171 @@
+"""Request bodies: client fields only, unknown ones ignored, types taken literally.
+
+Source: OpenAI API reference, "Create chat completion" and "Create completion";
+top_k, min_p and the other samplers OpenAI lacks carry vLLM's names.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from quintet.errors import RequestError
+
+MAX_CHOICES = 64  # prompts times n of one request
+MAX_N = 16
+MAX_TOP_LOGPROBS = 20
+MAX_STOP_STRINGS = 16
+MAX_STOP_CHARS = 256
+MAX_LOGIT_BIAS = 1024
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
+class Body(BaseModel):
+    """Strict: "1" is not 1, true is not 1, NaN is not a number."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
+
+
+class StreamOptions(Body):
+    include_usage: bool = False
+
+
+class ChatTemplateKwargs(Body):
+    """The one template variable a client may set; others could reach what a template hides."""
+
+    model_config = ConfigDict(extra="forbid")
+    enable_thinking: bool | None = None
+
+
+class SamplingBody(Body):
+    """What chat completions and completions have in common."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    max_tokens: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    logit_bias: (
+        Annotated[
+            dict[Annotated[str, Field(pattern="^[0-9]{1,10}$")], float],
+            Field(max_length=MAX_LOGIT_BIAS),
+        ]
+        | None
+    ) = None
+    min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    ignore_eos: bool | None = None
+
+
+class ContentPart(Body):
+    type: str
+    text: str | None = None
+
+
+class FunctionCall(Body):
+    name: str
+    arguments: str
+
+
+class ToolCall(Body):
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class Message(Body):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class FunctionDefinition(Body):
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(Body):
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class ResponseFormat(Body):
+    type: str
+
+
+class ChatBody(SamplingBody):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
+    modalities: list[str] | None = None
+    functions: Any = None
+    function_call: Any = None
+    chat_template: Any = None
+    chat_template_kwargs: ChatTemplateKwargs | None = None
+    enable_thinking: bool | None = None
+
+
+class CompletionBody(SamplingBody):
+    """POST /v1/completions."""
+
+    prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    echo: bool | None = None
+    best_of: int | None = None
+    suffix: str | None = None
+
+
+_EXPECTED: dict[int | str, str] = {
+    "prompt": "a string, a list of strings, a list of token ids, or a list of such lists",
+    "stop": f"a string or at most {MAX_STOP_STRINGS}, each of 1 to {MAX_STOP_CHARS} characters",
+    "content": "a string or a list of content parts",
+    "logit_bias": f"an object of at most {MAX_LOGIT_BIAS} token ids, as strings, to numbers",
+}
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def parse_body(kind: type[B], value: Any) -> B:
+    """Check a JSON value against a body.
+
+    Raises:
+        RequestError: names the first field at fault and what was expected; never echoes values.
+    """
+    if not isinstance(value, dict):
+        raise RequestError("expected a JSON object as the request body")
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise _refusal(first["loc"], first["msg"]) from None
+
+
+def _refusal(location: tuple[int | str, ...], message: str) -> RequestError:
+    for depth, part in enumerate(location):
+        if part in _EXPECTED:  # a union: its members' own complaints would mislead
+            location, message = location[: depth + 1], f"expected {_EXPECTED[part]}"
+            break
+    return RequestError(message, parameter=".".join(map(str, location))[:100])

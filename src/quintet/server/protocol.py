@@ -1,0 +1,60 @@
+"""uvicorn's HTTP/1.1 protocol with the deadlines and the cap it lacks.
+
+uvicorn bounds an idle keep-alive connection, but not how long a client may
+take over its headers, nor how long it may refuse to read a reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from quintet.server.settings import Settings
+
+
+def bounded_protocol(settings: Settings) -> type[asyncio.Protocol]:
+    """A protocol class for `uvicorn.Config(http=...)` under these settings."""
+
+    class BoundedProtocol(H11Protocol):
+        _headers_due: asyncio.TimerHandle | None = None
+        _write_due: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > settings.max_connections:
+                transport.abort()
+            else:
+                self._headers_due = self._abort_after(settings.header_timeout_s)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                _cancel(self._headers_due)
+                self._headers_due = None
+            elif self._headers_due is None:  # the next request on a kept-alive connection
+                self._headers_due = self._abort_after(settings.header_timeout_s)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._write_due = self._abort_after(settings.stall_timeout_s)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            _cancel(self._write_due)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            _cancel(self._headers_due)
+            _cancel(self._write_due)
+            super().connection_lost(exc)
+
+        def _abort_after(self, seconds: float) -> asyncio.TimerHandle:
+            # An aborted transport reaches the app as http.disconnect, like any client that leaves.
+            return self.loop.call_later(seconds, self.transport.abort)
+
+    return BoundedProtocol
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,61 @@
+"""What the server is allowed to do: addresses, keys, sizes and deadlines in one value."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Limits of one server.
+
+    Args:
+        host: the address to listen on.
+        port: the port to listen on; 0 asks the system for a free one.
+        key_digests: SHA-256 of each accepted API key; none means no key is asked for.
+        extra_hosts: names a `Host` header may carry besides the loopback names and `host`.
+        max_body_bytes: the largest request body.
+        max_json_depth: the deepest nesting of a JSON body.
+        body_timeout_s: from the first byte of a body to its last.
+        header_timeout_s: from a connection's start to the end of its first headers.
+        idle_timeout_s: how long a kept-alive connection may wait for its next request.
+        keep_alive_s: silence on a stream after which a comment is sent.
+        stall_timeout_s: how long one write may wait for a client that does not read.
+        drain_timeout_s: how long running requests may finish after SIGTERM.
+        stuck_after_s: waiting work without an engine step for this long is ill health.
+        max_connections: connections open at the same time.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 11434
+    key_digests: tuple[bytes, ...] = ()
+    extra_hosts: frozenset[str] = frozenset()
+    max_body_bytes: int = 8 * MIB
+    max_json_depth: int = 64
+    body_timeout_s: float = 30.0
+    header_timeout_s: float = 10.0
+    idle_timeout_s: float = 60.0
+    keep_alive_s: float = 15.0
+    stall_timeout_s: float = 30.0
+    drain_timeout_s: float = 30.0
+    stuck_after_s: float = 60.0
+    max_connections: int = 512
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in LOOPBACK_HOSTS
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """Names a `Host` header may carry, lower case, without ports or brackets."""
+        return LOOPBACK_HOSTS | {self.host.lower()} | {name.lower() for name in self.extra_hosts}
+
+
+def key_digest(key: bytes) -> bytes:
+    """SHA-256 of an API key: what the server keeps instead of the key."""
+    return hashlib.sha256(key).digest()

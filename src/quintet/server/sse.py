@@ -1,0 +1,109 @@
+"""Server-sent events: one response that streams, keeps alive, and notices who leaves.
+
+The first event is awaited before the status is sent, so that a request refused
+at admission is a real HTTP error.  A prefill longer than the keep-alive
+interval commits to 200 and sends comments instead.
+
+Source: WHATWG HTML, section 9.2 "Server-sent events".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from quintet.server.disconnect import cancel, wait_for_disconnect
+
+KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect the tokens into blocks
+]
+
+
+def event(data: Any) -> bytes:
+    """One event carrying JSON."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return b"data: " + text.encode() + b"\n\n"
+
+
+class EventStream:
+    """An ASGI response made of the frames an async generator yields.
+
+    Args:
+        frames: encoded events; closed as soon as the client leaves.
+        error_frame: how an error after the first byte is told to the client.
+        keep_alive_s: silence after which a comment is sent.
+    """
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        error_frame: Callable[[Exception], bytes],
+        keep_alive_s: float,
+    ) -> None:
+        self._frames = frames
+        self._error_frame = error_frame
+        self._keep_alive_s = keep_alive_s
+        self._is_started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream.
+
+        Raises:
+            ClientDisconnect: the client left before the first byte was sent.
+            Exception: whatever `frames` raised before then.
+        """
+        gone = asyncio.ensure_future(wait_for_disconnect(receive))
+        try:
+            while (frame := await self._next_frame(gone, send)) is not None:
+                await self._write(send, frame)
+        except Exception as error:
+            if not self._is_started:
+                raise
+            if isinstance(error, ClientDisconnect):
+                return
+            await self._write(send, self._error_frame(error))
+        finally:
+            await cancel(gone)
+            await self._frames.aclose()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _next_frame(self, gone: asyncio.Future[None], send: Send) -> bytes | None:
+        """The next frame, or None at the end; comments are sent while it is awaited."""
+        frame: asyncio.Future[bytes | None] = asyncio.ensure_future(_next(self._frames))
+        try:
+            while True:
+                futures: set[asyncio.Future[Any]] = {frame, gone}
+                await asyncio.wait(
+                    futures,
+                    timeout=self._keep_alive_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if gone.done():
+                    raise ClientDisconnect
+                if frame.done():
+                    return frame.result()
+                await self._write(send, KEEP_ALIVE)
+        finally:
+            await cancel(frame)
+
+    async def _write(self, send: Send, data: bytes) -> None:
+        if not self._is_started:
+            self._is_started = True
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def _next(frames: AsyncGenerator[bytes, None]) -> bytes | None:
+    try:
+        return await anext(frames)
+    except StopAsyncIteration:
+        return None

@@ -1,0 +1,45 @@
+"""A server on a real socket, in the event loop of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from quintet.server.run import Server, serve_async
+from quintet.server.settings import Settings
+
+
+@contextlib.asynccontextmanager
+async def serving(engines: dict[str, Any], **settings: Any) -> AsyncIterator[Server]:
+    """Serve the engines on a free port until the block ends; the server must then end cleanly."""
+    listening: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
+    task = asyncio.ensure_future(
+        serve_async(engines, Settings(port=0, **settings), on_listening=listening.set_result)
+    )
+    await asyncio.wait({listening, task}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+    server = listening.result()
+    try:
+        yield server
+    finally:
+        server.stop()
+        server.stop()
+        await asyncio.wait_for(task, 10)
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Wait until the condition holds."""
+
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(poll(), timeout_s)
+
+
+def run(main: Awaitable[Any]) -> Any:
+    """Run a test's coroutine, with a deadline far below the suite's."""
+    return asyncio.run(asyncio.wait_for(main, 30))
