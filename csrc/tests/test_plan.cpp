@@ -173,5 +173,5 @@ int main() {
   test_work_share_hands_out_each_item_once();
   test_sizes_are_checked_before_use();
   test_a_small_plan_runs_and_checks_its_steps();
-  return quintet::test::report("plan");
+  return quintet::tests::finish("plan");
 }

@@ -1,9 +1,110 @@
-"""Quintet's native core."""
+"""Quintet's native core.  The C++ headers under csrc/ hold each function's contract."""
 
+import enum
 from collections.abc import Sequence
+from typing import Any
 
-import numpy
-import numpy.typing
+import numpy as np
+import numpy.typing as npt
+
+class Layout(enum.Enum):
+    """How a packed matrix lies in memory; see csrc/kernels/layouts.h."""
+
+    F32 = 0
+    F16 = 1
+    BF16 = 2
+    W8 = 3
+    W4 = 4
+
+class SourceType(enum.Enum):
+    """What a matrix is packed from."""
+
+    F32 = 0
+    F16 = 1
+    BF16 = 2
+    Q8_0 = 3
+    Q4_0 = 4
+
+def kernels_info() -> dict[str, Any]:
+    """`active`: the kernel table in use, or None; `available`: all, slowest first."""
+
+def default_num_threads() -> int:
+    """min(affinity mask, cgroup CPU quota, physical cores)."""
+
+def measure_read_bandwidth(
+    *, num_threads: int, size_bytes: int = ..., seconds: float = 0.5
+) -> float:
+    """Best bytes per second of reading `size_bytes` once on all threads."""
+
+class Plan:
+    """A compiled program with its weights and KV cache; see csrc/plan/plan.h."""
+
+    def __init__(
+        self,
+        *,
+        max_tokens: int,
+        max_logits_rows: int,
+        num_blocks: int,
+        num_layers: int,
+        num_kv_heads: int,
+        head_dim: int,
+        kv_type: str,
+        num_threads: int,
+        kernels: str = "",
+    ) -> None: ...
+    def add_matrix(
+        self, source: npt.NDArray[np.uint8], type: SourceType, n: int, k: int, layout: Layout
+    ) -> int: ...
+    def add_vector(self, values: npt.NDArray[np.float32]) -> int: ...
+    def add_buffer(self, width: int, logits_rows: bool = False) -> int: ...
+    def add_forms(
+        self, width: int, *, f32: bool, bf16: bool, q8: bool, logits_rows: bool = False
+    ) -> int: ...
+    def add_rotation(
+        self,
+        inv_freq: npt.NDArray[np.float64],
+        *,
+        head_dim: int,
+        interleaved: bool,
+        factor: float,
+    ) -> int: ...
+    def begin_rows(self, logits_rows: bool = False) -> None: ...
+    def row_embed(self, matrix: int, dst: int) -> None: ...
+    def row_add(self, src: int, dst: int) -> None: ...
+    def row_copy(self, src: int, dst: int) -> None: ...
+    def row_select(self, src: int, dst: int) -> None: ...
+    def row_rms_norm(self, src: int, vector: int, eps: float, dst: int) -> None: ...
+    def row_rope(self, buffer: int, rotation: int) -> None: ...
+    def row_silu_mul(self, gate: int, up: int, dst: int) -> None: ...
+    def row_forms(self, src: int, forms: int) -> None: ...
+    def row_write_kv(self, k: int, v: int, layer: int) -> None: ...
+    def linear(self, tasks: Sequence[tuple[int, int, int, int]], logits_rows: bool = False) -> None:
+        """Independent products; a task is (matrix, forms, output, bias or -1)."""
+
+    def attention(self, q: int, out: int, layer: int, scale: float) -> None: ...
+    def finish(self, logits: int) -> None: ...
+    def run(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        positions: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int32],
+        slot_mapping: npt.NDArray[np.int32],
+        block_tables: npt.NDArray[np.int32],
+        seq_lens: npt.NDArray[np.int32],
+        logits_rows: npt.NDArray[np.int32],
+    ) -> npt.NDArray[np.float32]:
+        """One step with the GIL released; logits [len(logits_rows), vocab_size]."""
+
+    @property
+    def kernels(self) -> str: ...
+    @property
+    def num_threads(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    @property
+    def cache_bytes(self) -> int: ...
+    @property
+    def buffer_bytes(self) -> int: ...
 
 class RowSampler:
     """One sequence's sampler; quintet.sampling.RowSampler is its public form."""
@@ -27,12 +128,10 @@ class RowSampler:
         num_logprobs: int,
     ) -> None: ...
     def accept(self, token_id: int) -> None: ...
-    def distribution(
-        self, logits: numpy.typing.NDArray[numpy.float32]
-    ) -> list[tuple[int, float]]: ...
+    def distribution(self, logits: npt.NDArray[np.float32]) -> list[tuple[int, float]]: ...
     @property
     def num_accepted(self) -> int: ...
 
 def sample(
-    logits: numpy.typing.NDArray[numpy.float32], samplers: tuple[RowSampler, ...]
+    logits: npt.NDArray[np.float32], samplers: tuple[RowSampler, ...]
 ) -> list[tuple[int, float | None, tuple[tuple[int, float], ...] | None]]: ...

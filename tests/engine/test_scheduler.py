@@ -5,9 +5,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from engine.fake import Collected, FakeExecutor, make_engine, make_request, run_alone
 from quintet.engine.request import Priority, Request
-
-from .fake import Collected, FakeExecutor, make_engine, make_request, run_alone
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.fake import FakeDetokenizer, FakeExecutor, make_engine, make_request, run_alone
 from quintet.engine.client import EngineClient
 from quintet.engine.thread import EngineThread
 from quintet.errors import CapacityError, ContextLengthError, EngineError, RequestError
-
-from .fake import FakeDetokenizer, FakeExecutor, make_engine, make_request, run_alone
 
 
 @pytest.fixture

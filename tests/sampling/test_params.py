@@ -119,7 +119,8 @@ def refused() -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), refused(), ids=lambda v: v if isinstance(v, str) else repr(v)[:24]
+    ("name", "value"),
+    [pytest.param(*case, id=f"{case[0]}-{number}") for number, case in enumerate(refused())],
 )
 def test_params_refuse_by_name(name: str, value: Any) -> None:
     """A wrong type, NaN, an infinity or a value out of range is refused, naming the parameter."""

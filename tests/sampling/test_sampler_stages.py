@@ -150,6 +150,9 @@ def test_stages_penalties_count_where_they_should() -> None:
     assert log_ratios(presence_penalty=-1, frequency_penalty=-0.5) == pytest.approx(
         [0, 2.5, 1.5, -4], abs=1e-5
     )
+    assert log_ratios(
+        repetition_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25
+    ) == pytest.approx([-1, -2.25, -1.75, -6], abs=1e-5)
 
 
 def test_stages_min_tokens_hold_ending_tokens_back() -> None:

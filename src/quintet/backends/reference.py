@@ -7,6 +7,8 @@ v in the same precision.
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,7 +16,7 @@ from quintet import graph
 from quintet.backends.base import BLOCK_SIZE, Float32Array, StepInput
 from quintet.models import Model
 
-Array = npt.NDArray[np.float64]  # or float32: the executor's dtype, which types cannot follow
+Array: TypeAlias = npt.NDArray[Any]  # the executor's dtype: float32 or float64
 
 
 class ReferenceExecutor:

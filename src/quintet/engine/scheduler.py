@@ -162,7 +162,8 @@ class Scheduler:
         if num_taken + len(self._running) > self.pool.num_available:
             return False
         self.pool.share(shared)
-        sequence.block_table = shared + self.pool.allocate(num_new)
+        sequence.block_table.extend(shared)
+        sequence.block_table.extend(self.pool.allocate(num_new))
         sequence.num_computed_tokens = len(shared) * BLOCK_SIZE
         sequence.status = Status.RUNNING
         bisect.insort(self._running, sequence, key=_rank)
@@ -182,7 +183,8 @@ class Scheduler:
             self.num_preemptions += 1
             if last is sequence:
                 return False
-        sequence.block_table += self.pool.allocate(sequence.num_missing_blocks)
+        if sequence.num_missing_blocks:
+            sequence.block_table.extend(self.pool.allocate(sequence.num_missing_blocks))
         return True
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
@@ -208,7 +210,7 @@ class Scheduler:
 
     def _free(self, sequence: Sequence) -> None:
         self.pool.release(sequence.block_table)
-        sequence.block_table = []
+        del sequence.block_table[:]
         sequence.num_computed_tokens = 0
 
 
