@@ -82,9 +82,9 @@ def test_debugging_shows_the_traceback(quintet: Quintet):
         (ModelFormatError("two\nlines", path="a.gguf"), "a.gguf: two lines"),
         (FileNotFoundError(2, "No such file", "x"), "x: No such file"),
         (MemoryError(), "out of memory"),
-        (ZeroDivisionError("division by zero"), "internal error: ZeroDivisionError: division by zero"),
+        (ZeroDivisionError("by zero"), "internal error: ZeroDivisionError: by zero"),
     ],
-)  # fmt: skip
+)
 def test_describe(error: Exception, text: str):
     """Every kind of error has a line; a bug says that it is one."""
     assert describe(error) == text
