@@ -95,7 +95,7 @@ class Server(uvicorn.Server):
                 http=bounded_protocol(settings),
                 ws="none",
                 lifespan="on",
-                log_level="warning",
+                log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
