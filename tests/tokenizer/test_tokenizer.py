@@ -156,6 +156,20 @@ def test_sentencepiece_space_can_be_switched_off() -> None:
     assert tokenizer.decode(tokenizer.encode(" hello")) == " hello"
 
 
+@settings(max_examples=200, deadline=None)
+@given(text=st.text("abcdefgho l", max_size=30))
+def test_cutting_sentencepiece_text_into_words_changes_nothing(text: str) -> None:
+    """Word by word or in one go, the merges are the same; a piece across words forbids the cut."""
+    whole = sentencepiece()
+    whole["tokenizer.ggml.tokens"].append("h\u2581o")
+    whole["tokenizer.ggml.token_type"].append(1)
+    whole["tokenizer.ggml.scores"].append(-1000.0)
+    uncut = Tokenizer.from_gguf(whole)
+    assert uncut._codec.base.pre_tokenizer is None
+    assert TINY_SPM._codec.base.pre_tokenizer is not None
+    assert TINY_SPM.encode(text) == uncut.encode(text)
+
+
 def test_sentencepiece_falls_back_to_bytes() -> None:
     """Characters outside the vocabulary become their UTF-8 bytes."""
     ids = TINY_SPM.encode("\u20ac", add_special=False)[1:]
