@@ -51,7 +51,7 @@ def exit_status(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader, e.g. `head`, has seen enough.  Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1
     except Exception as error:
         if os.environ.get("QUINTET_DEBUG"):
             raise

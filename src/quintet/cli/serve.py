@@ -55,11 +55,15 @@ def serve(
     """Serve models over HTTP, in OpenAI's dialect."""
     import asyncio
     import contextlib
+    import logging
 
     from quintet.cli.options import status
     from quintet.server.run import check_exposure, serve_async
     from quintet.server.settings import Settings, key_digest
 
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     settings = Settings(
         host=host,
         port=port,
