@@ -55,7 +55,7 @@ __attribute__((target("avx512f,avx512bf16"))) float dot_products(int count) {
   const auto ones = (__m512bh)_mm512_set1_epi32(0x3f803f80);
   for (int i = 0; i < count; ++i) {
 #pragma GCC unroll 24
-    for (int c = 0; c < 24; ++c) __asm__ volatile("vdpbf16ps %1, %1, %0" : "+v"(acc[c]) : "v"(ones));
+    for (auto& chain : acc) chain = _mm512_dpbf16_ps(chain, ones, ones);
   }
   float sum = 0.0f;
   for (const auto& chain : acc) sum += chain[0];
@@ -96,9 +96,10 @@ void bench_prefill(const KernelTable& table, int seq_len, double peak) {
   double macs = 0.0;
   for (int token = begin; token < seq_len; ++token) macs += 2.0 * 2 * 128 * (token + 1);
   const double time_s = best_time_s(kRepeats, [&] { sequence.attend(table, begin, seq_len); });
-  std::printf("%-10s prefill %4d tokens at %4d  %7.1f GMAC/s  %4.0f %% of peak  %7.1f us per token, 8 KV heads, 28 layers\n",
-              table.name, seq_len - begin, seq_len, macs / time_s / 1e9, peak > 0 ? macs / time_s / 1e7 / peak : 0.0,
-              time_s * 1e6 / (seq_len - begin) * 8 * 28);
+  std::printf(
+      "%-10s prefill %4d tokens at %4d  %7.1f GMAC/s  %4.0f %% of peak  %7.1f us per token, 8 KV heads, 28 layers\n",
+      table.name, seq_len - begin, seq_len, macs / time_s / 1e9, peak > 0 ? macs / time_s / 1e7 / peak : 0.0,
+      time_s * 1e6 / (seq_len - begin) * 8 * 28);
 }
 
 void bench_decode(const KernelTable& table, int seq_len) {
@@ -118,7 +119,8 @@ void bench_decode(const KernelTable& table, int seq_len) {
     best = std::min(best, time_s);
   }
   std::printf("%-10s decode at %4d  %6.1f GB/s (plain read %5.1f)  %7.1f us per token and layer\n", table.name, seq_len,
-              static_cast<double>(bytes) / best / 1e9, read_gbps(bytes), best * 1e6 / static_cast<double>(sequences.size()));
+              static_cast<double>(bytes) / best / 1e9, read_gbps(bytes),
+              best * 1e6 / static_cast<double>(sequences.size()));
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
 // A sequence with a paged KV cache, for the tests and the benchmark of attention.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -26,25 +29,36 @@ struct Shape {
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
 };
 
-// Memory that starts at a cache line, as kernels.h asks.
+// Zeroed memory on huge pages where the system has them, as a KV cache should be.
 template <class T>
-class Aligned {
+class Pages {
  public:
-  explicit Aligned(size_t count) : memory_(count + 64 / sizeof(T)) {}
-  T* data() {
-    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
-    return memory_.data() + (64 - address % 64) % 64 / sizeof(T);
+  explicit Pages(size_t count) {
+    const size_t page_bytes = count * sizeof(T) >= kHugePageBytes ? kHugePageBytes : kPageBytes;
+    const size_t size_bytes = (count * sizeof(T) + page_bytes - 1) / page_bytes * page_bytes;
+    memory_.reset(static_cast<T*>(std::aligned_alloc(page_bytes, size_bytes)));
+    if (page_bytes == kHugePageBytes) madvise(memory_.get(), size_bytes, MADV_HUGEPAGE);
+    std::memset(memory_.get(), 0, size_bytes);
   }
+  T* data() { return memory_.get(); }
 
  private:
-  std::vector<T> memory_;
+  static constexpr size_t kPageBytes = 4096;
+  static constexpr size_t kHugePageBytes = size_t{2} << 20;
+  struct Free {
+    void operator()(T* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<T, Free> memory_;
 };
 
 class PagedSequence {
  public:
   // q, k and v are normal; the blocks are in an order of their own among `spare` more.
   PagedSequence(const Shape& sequence_shape, uint32_t seed, int spare = 3)
-      : shape(sequence_shape), num_cache_blocks(shape.num_blocks() + spare), k_cache(cache_bytes()), v_cache(cache_bytes()) {
+      : shape(sequence_shape),
+        num_cache_blocks(shape.num_blocks() + spare),
+        k_cache(cache_bytes()),
+        v_cache(cache_bytes()) {
     Random random(seed);
     const auto tokens = static_cast<size_t>(shape.num_tokens);
     q = random.normal(tokens * row_width());
@@ -97,10 +111,14 @@ class PagedSequence {
     const auto num_queries = static_cast<size_t>(end - begin);
     std::vector<float> out(num_queries * row_width(), -7.0f);
     const AttentionArgs args{q.data() + static_cast<size_t>(begin) * row_width(),
-                             row_width(), out.data(), row_width(), shape.num_heads(), shape.scale()};
+                             row_width(),
+                             out.data(),
+                             row_width(),
+                             shape.num_heads(),
+                             shape.scale()};
     const SequenceView view{block_table.data(), 0, end - begin, end};
     if (scratch == nullptr) {
-      scratch = std::make_unique<Aligned<char>>(size_t{1} << 20);
+      scratch = std::make_unique<Pages<char>>(size_t{1} << 20);
     }
     for (int head = 0; head < shape.num_kv_heads; ++head) {
       for (int query = 0; query < end - begin; query += std::min(split, end - begin)) {
@@ -137,8 +155,8 @@ class PagedSequence {
   int num_cache_blocks;
   std::vector<float> q, k, v;  // [num_tokens][width]
   std::vector<int32_t> block_table;
-  Aligned<std::byte> k_cache, v_cache;
-  static inline std::unique_ptr<Aligned<char>> scratch;
+  Pages<std::byte> k_cache, v_cache;
+  static inline std::unique_ptr<Pages<char>> scratch;
 };
 
 }  // namespace quintet::tests

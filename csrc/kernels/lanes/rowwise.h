@@ -89,9 +89,8 @@ void rms_norm(const float* x, const float* weight, int width, float eps, float* 
 
 template <class Lanes>
 void add(const float* x, int width, float* y) {
-  for_each_sixteen(width, [&](int i, int n) {
-    store<Lanes>(y + i, Lanes::add(load<Lanes>(y + i, n), load<Lanes>(x + i, n)), n);
-  });
+  for_each_sixteen(
+      width, [&](int i, int n) { store<Lanes>(y + i, Lanes::add(load<Lanes>(y + i, n), load<Lanes>(x + i, n)), n); });
 }
 
 template <class Lanes>

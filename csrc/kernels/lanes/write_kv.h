@@ -31,7 +31,8 @@ inline constexpr auto kFloatBytes = static_cast<ptrdiff_t>(sizeof(float));
 
 template <class Lanes>
 void write_head_f32(const float* k, const float* v, int head_dim, int token, std::byte* k_block, std::byte* v_block) {
-  for (int d = 0; d < head_dim; ++d) std::memcpy(k_block + (d * kBlockTokens + token) * kFloatBytes, k + d, kFloatBytes);
+  for (int d = 0; d < head_dim; ++d)
+    std::memcpy(k_block + (d * kBlockTokens + token) * kFloatBytes, k + d, kFloatBytes);
   std::memcpy(v_block + token * head_dim * kFloatBytes, v, static_cast<size_t>(head_dim * kFloatBytes));
 }
 
