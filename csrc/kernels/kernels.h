@@ -97,7 +97,15 @@ struct KernelTable {
 
   // y[r][j] = sum_k x[r][k] * w[j][k] for r in [row_begin, row_end), panels in [panel_begin, panel_end).
   // Writes whole panels: columns 16 * panel_begin .. 16 * panel_end - 1, so y's rows have ldy >= 16 * num_panels(n)
-  // floats.  Indexed by Layout.  Reads the activation form of that layout.
+  // floats.  Indexed by Layout.  Reads the activation form of that layout; x.width is w.k.
+  //
+  // One chain of fused steps per output, from 0, in ascending order:
+  //   kF32, kF16   sum = fma(x[k], w[k], sum)
+  //   kBF16        the same, with products that are exact in float; avx512 takes VDPBF16PS, two k per step
+  //   kW8, kW4     per group, dot = the exact integer sum of code * q8: sum = fma(float(dot), scale_w * scale_x, sum)
+  //
+  // A call walks its panels, and all its rows within each: it reads a panel from memory once and x once per panel.  So
+  // x should fit the second-level cache: at most 256 rows of 1024, fewer of wider rows, per call.
   void (*linear[kNumLayouts])(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin,
                               int panel_end, float* y, size_t ldy);
 
@@ -144,11 +152,13 @@ const KernelTable* active_kernels();
 // Tables this CPU can run, slowest first; returns how many (at most max_tables).
 int available_kernels(const KernelTable** tables, int max_tables);
 
-// Packs rows of a float32 matrix [n, k] or of GGUF Q4_0 / Q8_0 blocks into a layout.  `panel_begin` .. `panel_end`
-// bounds what is written, so that threads can share one matrix.  The source holds all n rows.
+// Packs rows of a float matrix [n, k] or of GGUF Q4_0 / Q8_0 blocks into a layout.  `panel_begin` .. `panel_end`
+// bounds what is written, so that threads can share one matrix.  The source holds all n rows, at any alignment; `packed`
+// is the start of the whole matrix.
 enum class SourceType : uint8_t { kF32 = 0, kF16 = 1, kBF16 = 2, kQ8_0 = 3, kQ4_0 = 4 };
-// Combinations: kF32 -> any layout (kW8 and kW4 quantise: scale = max|w| / 127, or GGUF's Q4_0 rule); kF16 -> kF16;
-// kBF16 -> kBF16; kQ8_0 -> kW8; kQ4_0 -> kW4.  Returns false for any other.
+// Combinations: kF32 -> any layout (kF16 and kBF16 round to nearest even, kW8 and kW4 quantise by GGUF's rules for Q8_0
+// and Q4_0); kF16 -> kF16; kBF16 -> kBF16; kQ8_0 -> kW8; kQ4_0 -> kW4.  Returns false, having written nothing, for any
+// other, and for kW8 or kW4 when k is not a multiple of 32.
 bool pack_panels(SourceType source_type, const uint8_t* source, int n, int k, Layout layout, int panel_begin,
                  int panel_end, uint8_t* packed);
 

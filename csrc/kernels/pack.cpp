@@ -33,9 +33,16 @@ void store(uint8_t* p, T value) {
 }
 
 float largest_magnitude(const float (&x)[kGroup]) {
-  float largest = 0;
-  for (const float value : x) largest = std::fabs(value) > largest ? std::fabs(value) : largest;
-  return largest;
+  constexpr int kLanes = 8;  // maxima side by side, which a compiler makes vectors of
+  float largest[kLanes] = {};
+  for (int i = 0; i < kGroup; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) {
+      const float magnitude = std::fabs(x[i + j]);
+      largest[j] = magnitude > largest[j] ? magnitude : largest[j];
+    }
+  }
+  for (int j = 1; j < kLanes; ++j) largest[0] = largest[j] > largest[0] ? largest[j] : largest[0];
+  return largest[0];
 }
 
 void quantize_q8(const float (&x)[kGroup], uint8_t* block) {
@@ -45,10 +52,8 @@ void quantize_q8(const float (&x)[kGroup], uint8_t* block) {
   for (int i = 0; i < kGroup; ++i) {
     const float value = x[i] * inverse;
     const float inside = value < 127.0f ? (value > -127.0f ? value : -127.0f) : 127.0f;  // a NaN too
-    // Halves round away from zero, as roundf; the remainder is exact.
-    const int whole = static_cast<int>(inside);
-    const float rest = inside - static_cast<float>(whole);
-    block[2 + i] = static_cast<uint8_t>(whole + (rest >= 0.5f) - (rest <= -0.5f));
+    // As roundf, halves away from zero: the largest float below a half, so that the sum rounds up only from a half on.
+    block[2 + i] = static_cast<uint8_t>(static_cast<int>(inside + std::copysign(0x1.fffffep-2f, inside)));
   }
 }
 
@@ -123,20 +128,22 @@ void pack_quantized(const Panel& panel, const uint8_t* zero_block, Quantize quan
 }
 
 // Floats by element, `PAIR` elements of k side by side: [k / PAIR][16][PAIR], zero where there is no source.
-template <typename From, typename To, int PAIR, typename Convert>
+template <typename From, typename To, size_t PAIR, typename Convert>
 void pack_floats(const Panel& panel, Convert convert) {
-  const int padded_k = (panel.k + PAIR - 1) / PAIR * PAIR;
-  const size_t panel_size = static_cast<size_t>(padded_k) * kPanelColumns * sizeof(To);
-  if (panel.columns < kPanelColumns || padded_k != panel.k) std::memset(panel.packed, 0, panel_size);
+  const auto k = static_cast<size_t>(panel.k);
+  const size_t padded_k = (k + PAIR - 1) / PAIR * PAIR;
+  if (panel.columns < kPanelColumns || padded_k != k) {
+    std::memset(panel.packed, 0, padded_k * kPanelColumns * sizeof(To));
+  }
   // A few k at a time, so that the panel's lines are still in the cache when the next column comes.
-  constexpr int kRun = 64;
-  for (int begin = 0; begin < panel.k; begin += kRun) {
-    const int end = begin + kRun < panel.k ? begin + kRun : panel.k;
-    for (int column = 0; column < panel.columns; ++column) {
-      const uint8_t* row = panel.source + static_cast<size_t>(column) * panel.row_bytes;
-      for (int i = begin; i < end; ++i) {
-        const size_t at = static_cast<size_t>((i / PAIR * kPanelColumns + column) * PAIR + i % PAIR);
-        store(panel.packed + at * sizeof(To), convert(load<From>(row + static_cast<size_t>(i) * sizeof(From))));
+  constexpr size_t kRun = 64;
+  for (size_t begin = 0; begin < k; begin += kRun) {
+    const size_t end = begin + kRun < k ? begin + kRun : k;
+    for (size_t column = 0; column < static_cast<size_t>(panel.columns); ++column) {
+      const uint8_t* row = panel.source + column * panel.row_bytes;
+      for (size_t i = begin; i < end; ++i) {
+        const size_t at = (i / PAIR * kPanelColumns + column) * PAIR + i % PAIR;
+        store(panel.packed + at * sizeof(To), convert(load<From>(row + i * sizeof(From))));
       }
     }
   }
