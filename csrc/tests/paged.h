@@ -29,25 +29,27 @@ struct Shape {
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
 };
 
-// Zeroed memory on huge pages where the system has them, as a KV cache should be.
+// Zeroed memory at the start of a cache line; on huge pages if it is large, as a KV cache should be.
 template <class T>
 class Pages {
  public:
-  explicit Pages(size_t count) {
-    const size_t page_bytes = count * sizeof(T) >= kHugePageBytes ? kHugePageBytes : kPageBytes;
-    const size_t size_bytes = (count * sizeof(T) + page_bytes - 1) / page_bytes * page_bytes;
-    memory_.reset(static_cast<T*>(std::aligned_alloc(page_bytes, size_bytes)));
-    if (page_bytes == kHugePageBytes) madvise(memory_.get(), size_bytes, MADV_HUGEPAGE);
+  explicit Pages(size_t count) : size_(count) {
+    const size_t alignment = count * sizeof(T) >= kHugePageBytes ? kHugePageBytes : kLineBytes;
+    const size_t size_bytes = (count * sizeof(T) + alignment - 1) / alignment * alignment;
+    memory_.reset(static_cast<T*>(std::aligned_alloc(alignment, size_bytes)));
+    if (alignment == kHugePageBytes) madvise(memory_.get(), size_bytes, MADV_HUGEPAGE);
     std::memset(memory_.get(), 0, size_bytes);
   }
   T* data() { return memory_.get(); }
+  size_t size() const { return size_; }
 
  private:
-  static constexpr size_t kPageBytes = 4096;
+  static constexpr size_t kLineBytes = 64;
   static constexpr size_t kHugePageBytes = size_t{2} << 20;
   struct Free {
     void operator()(T* memory) const { std::free(memory); }
   };
+  size_t size_;
   std::unique_ptr<T, Free> memory_;
 };
 
@@ -117,9 +119,8 @@ class PagedSequence {
                              shape.num_heads(),
                              shape.scale()};
     const SequenceView view{block_table.data(), 0, end - begin, end};
-    if (scratch == nullptr) {
-      scratch = std::make_unique<Pages<char>>(size_t{1} << 20);
-    }
+    const size_t scratch_bytes = table.attention_scratch_bytes(shape.head_dim, shape.group);
+    if (scratch == nullptr || scratch->size() != scratch_bytes) scratch = std::make_unique<Pages<char>>(scratch_bytes);
     for (int head = 0; head < shape.num_kv_heads; ++head) {
       for (int query = 0; query < end - begin; query += std::min(split, end - begin)) {
         const int query_end = split < end - begin - query ? query + split : end - begin;
@@ -156,7 +157,7 @@ class PagedSequence {
   std::vector<float> q, k, v;  // [num_tokens][width]
   std::vector<int32_t> block_table;
   Pages<std::byte> k_cache, v_cache;
-  static inline std::unique_ptr<Pages<char>> scratch;
+  std::unique_ptr<Pages<char>> scratch;
 };
 
 }  // namespace quintet::tests
