@@ -150,7 +150,8 @@ struct KernelTable {
   // On kBF16, avx512 takes its chains by VDPBF16PS, two k per step; a last token without its pair has a zero there.
   // kF32 has the same bits in every table, kBF16 in reference and avx2.
   //
-  // A NaN or infinite score makes the outputs of its query and head NaN, except that -infinity has p = 0.
+  // A NaN or +infinite score makes the output of its query and head NaN; -infinity counts as p = 0, and gives NaN only
+  // where there is nothing else.
   // Source: Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax); Kwon et al. 2023, arXiv:2309.06180,
   // section 4.1 (paged KV).
   void (*attention)(const KVCache& cache, const AttentionArgs& args, const SequenceView& seq, int kv_head,

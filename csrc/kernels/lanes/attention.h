@@ -14,6 +14,7 @@
 #include "../kv_block.h"
 #include "attention_tiles.h"
 #include "exp.h"
+#include "sixteen.h"
 
 namespace quintet::lanes {
 
@@ -193,19 +194,16 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
     Segment segment;
     segment.num_rows = num_rows - tile < kTileRows ? num_rows - tile : kTileRows;
     int tokens[kTileRows];
-    const float* q[kTileRows];
     float* out[kTileRows];
     for (int row = 0; row < segment.num_rows; ++row) {
       const int query = query_begin + (tile + row) / group;
       const int head = kv_head * group + (tile + row) % group;
       const auto step_row = static_cast<size_t>(seq.query_begin + query);
       tokens[row] = seq.seq_len - seq.num_queries + query + 1;
-      q[row] = args.q + step_row * args.q_stride + static_cast<size_t>(head) * hd;
+      const float* q = args.q + step_row * args.q_stride + static_cast<size_t>(head) * hd;
       out[row] = args.out + step_row * args.out_stride + static_cast<size_t>(head) * hd;
-      for (int d = 0; d < hd; d += 16) {
-        const auto x = hd - d >= 16 ? Lanes::load(q[row] + d) : Lanes::load_first(q[row] + d, hd - d);
-        Dot::store(scratch.q + row * kQueryStride + d, x);
-      }
+      for_each_sixteen(hd,
+                       [&](int d, int n) { Dot::store(scratch.q + row * kQueryStride + d, load<Lanes>(q + d, n)); });
     }
     for (segment.begin = 0; segment.begin < tokens[segment.num_rows - 1]; segment.begin += kSegmentTokens) {
       const bool is_first = segment.begin == 0;
@@ -221,10 +219,9 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
     }
     for (int row = 0; row < segment.num_rows; ++row) {
       const auto inverse = Lanes::set1(1.0f / scratch.total_sum[row]);
-      for (int d = 0; d < hd; d += 16) {
-        const auto y = Lanes::mul(Lanes::load(scratch.total + row * kValueStride + d), inverse);
-        Lanes::store_first(out[row] + d, y, hd - d < 16 ? hd - d : 16);
-      }
+      for_each_sixteen(hd, [&](int d, int n) {
+        store<Lanes>(out[row] + d, Lanes::mul(Lanes::load(scratch.total + row * kValueStride + d), inverse), n);
+      });
     }
   }
 }

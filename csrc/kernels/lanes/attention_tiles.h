@@ -16,6 +16,7 @@
 
 #include "../kernels.h"
 #include "exp.h"
+#include "sixteen.h"
 
 namespace quintet::lanes {
 
@@ -29,8 +30,8 @@ inline constexpr int kQueryStride = kMaxHeadDim + 32;     // Elements
 inline constexpr int kScoreStride = kSegmentTokens + 16;  // floats; p takes its scores' place, as Elements
 inline constexpr int kValueStride = kMaxHeadDim + 16;     // floats
 
-// acc[r][c] += sum over steps of a[r] * b[c].  Step s of b[c] is at b[c] + s * b_stride, of its successor likewise.
-// kTail: only the first `tail` lanes exist.
+// acc[r][c] += sum over steps of a[r] * b[c].  Step s of b[c] is at b[c] + s * b_stride; prefetched is the same of what
+// will be read later, next[c].  kTail: only the first `tail` lanes exist.
 template <class Dot, int R, int C, bool kTail = false>
 [[gnu::always_inline]] inline void accumulate(typename Dot::Lanes::F (&acc)[R][C], const typename Dot::Element* a,
                                               int a_stride, const std::byte* const (&b)[C],
@@ -150,10 +151,10 @@ template <class Dot>
 void value_last_token(const typename Dot::Element* p, const std::byte* v, int head_dim, float* values) {
   using Lanes = typename Dot::Lanes;
   const auto scalar = Dot::broadcast(p);
-  for (int d = 0; d < head_dim; d += 16) {
-    const auto operand = head_dim - d >= 16 ? Dot::load(v + d * 4) : Dot::load_first(v + d * 4, head_dim - d);
+  for_each_sixteen(head_dim, [&](int d, int n) {
+    const auto operand = n == 16 ? Dot::load(v + d * 4) : Dot::load_first(v + d * 4, n);
     Lanes::store(values + d, Dot::multiply_add_first(scalar, operand, Lanes::load(values + d)));
-  }
+  });
 }
 
 }  // namespace quintet::lanes
