@@ -264,12 +264,32 @@ float* Plan::run(const Step& step) {
     fill_rotations(step, worker);
     pool_.barrier();
     const StepContext context{*this, step, worker};
+    if (worker == 0 && profiler_.on()) {
+      run_profiled(context);
+      return;
+    }
     for (const auto& phase : phases_) {
       phase->run(context);
       pool_.barrier();
     }
   });
   return buffer(logits_).row(0);
+}
+
+void Plan::run_profiled(const StepContext& context) {
+  for (size_t i = 0; i < phases_.size(); i++) {
+    const double begin_s = Profiler::now_s();
+    phases_[i]->run(context);
+    const double end_s = Profiler::now_s();
+    pool_.barrier();
+    profiler_.add(i, begin_s, end_s, Profiler::now_s());
+  }
+}
+
+std::vector<PhaseInfo> Plan::phase_info() const {
+  std::vector<PhaseInfo> infos;
+  for (const auto& phase : phases_) infos.push_back(phase->info(*this));
+  return infos;
 }
 
 }  // namespace quintet

@@ -36,6 +36,9 @@ def measure_read_bandwidth(
 ) -> float:
     """Best bytes per second of reading `size_bytes` once on all threads."""
 
+def measure_int8_peak(*, num_threads: int, seconds: float = 0.5) -> float:
+    """Best int8 multiply-accumulates per second, with the active kernels' instructions."""
+
 class Plan:
     """A compiled program with its weights and KV cache; see csrc/plan/plan.h."""
 
@@ -94,6 +97,20 @@ class Plan:
         logits_rows: npt.NDArray[np.int32],
     ) -> npt.NDArray[np.float32]:
         """One step with the GIL released; logits [len(logits_rows), vocab_size]."""
+
+    def start_profile(self) -> None:
+        """Time every phase from now on; forget earlier times."""
+
+    def stop_profile(self) -> None: ...
+    def profile(self) -> list[tuple[str, int, float, float, int, int]]:
+        """Per phase: label, calls, work_s, wait_s, weight_bytes, num_weights.
+
+        Times are those of the calling thread: in the phase, and at the barrier behind it.
+        """
+
+    @property
+    def first_phase_s(self) -> float:
+        """When the latest profiled step's first phase began, on the clock of time.monotonic()."""
 
     @property
     def kernels(self) -> str: ...
