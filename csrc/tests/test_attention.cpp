@@ -1,8 +1,10 @@
 // Attention and KV writes of every table: against double, against the reference, and the same bits however the work
 // is cut.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -15,7 +17,6 @@ namespace {
 using namespace quintet;
 using tests::nrmse;
 using tests::PagedSequence;
-using tests::Random;
 using tests::same_bits;
 using tests::Shape;
 

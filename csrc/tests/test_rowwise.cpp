@@ -1,7 +1,9 @@
 // The row operations of every table: same bits as the reference, and the reference against double.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
