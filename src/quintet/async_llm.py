@@ -7,8 +7,9 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Literal
 
-from quintet.config import EngineConfig
+from quintet.config import EngineConfig, Speculation, choose_speculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
@@ -46,6 +47,8 @@ class AsyncLLM:
         max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
         max_queue: int = EngineConfig.max_queue,
         enable_prefix_cache: bool = True,
+        speculation: Literal["ngram"] | Speculation | None = None,
+        draft_model: str | os.PathLike[str] | None = None,
         seed: int | None = None,
     ) -> None:
         self._model = model
@@ -59,6 +62,7 @@ class AsyncLLM:
             max_num_batched_tokens=max_num_batched_tokens,
             max_queue=max_queue,
             enable_prefix_cache=enable_prefix_cache,
+            speculation=choose_speculation(speculation, draft_model),
             seed=seed,
         )
         self._lock = threading.Lock()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
-from quintet.config import EngineConfig
+from quintet.config import EngineConfig, Speculation, choose_speculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
@@ -37,6 +38,10 @@ class LLM:
         max_num_batched_tokens: new tokens of one step.
         max_queue: requests that may wait.
         enable_prefix_cache: share the KV blocks of common prefixes.
+        speculation: "ngram" looks up what followed the latest tokens before, guesses that it
+            follows again, and checks several guesses in one step; the answers stay the same
+            to the last bit.  `NgramSpeculation` and `DraftSpeculation` have the details.
+        draft_model: name or path of a smaller model with the same vocabulary that guesses.
         seed: makes requests without a seed of their own repeatable.
 
     Raises:
@@ -60,6 +65,8 @@ class LLM:
         max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
         max_queue: int = EngineConfig.max_queue,
         enable_prefix_cache: bool = True,
+        speculation: Literal["ngram"] | Speculation | None = None,
+        draft_model: str | os.PathLike[str] | None = None,
         seed: int | None = None,
     ) -> None:
         options = ModelOptions(
@@ -72,6 +79,7 @@ class LLM:
             max_num_batched_tokens=max_num_batched_tokens,
             max_queue=max_queue,
             enable_prefix_cache=enable_prefix_cache,
+            speculation=choose_speculation(speculation, draft_model),
             seed=seed,
         )
         self._runtime = Runtime.load(model, options, config)

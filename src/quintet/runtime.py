@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import operator
 import os
@@ -9,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
-from quintet.config import EngineConfig
+from quintet.config import DraftSpeculation, EngineConfig
 from quintet.engine.client import EngineClient
 from quintet.engine.loading import ModelOptions, load
 from quintet.engine.request import Priority, Request
@@ -45,6 +46,10 @@ class Runtime:
         cls, model: str | os.PathLike[str], options: ModelOptions, config: EngineConfig
     ) -> Runtime:
         """Find and load a model, and start its engine in a thread; see `engine.loading.load`."""
+        if isinstance(config.speculation, DraftSpeculation):
+            draft_path = resolve(config.speculation.model)
+            speculation = dataclasses.replace(config.speculation, model=draft_path)
+            config = dataclasses.replace(config, speculation=speculation)
         loaded = load(resolve(model), options, config)
         return cls(EngineThread(loaded.engine), loaded.tokenizer)
 

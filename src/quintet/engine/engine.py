@@ -13,17 +13,19 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Collection
 
-from quintet.backends.base import BLOCK_SIZE, Executor
+from quintet.backends.base import BLOCK_SIZE, Executor, Float32Array
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
 from quintet.engine.block_pool import BlockPool
 from quintet.engine.output import FinishReason, OutputChunk, TokenLogprob
 from quintet.engine.request import Request
 from quintet.engine.scheduler import Scheduled, Scheduler
-from quintet.engine.sequence import Sequence
+from quintet.engine.sequence import Sequence, Status
+from quintet.engine.speculation.speculator import Drafter, Speculator
 from quintet.engine.stats import EngineStats
 from quintet.engine.step_builder import build_step
 from quintet.engine.text import Detokenizer, TextStream
+from quintet.engine.verification import Row, first_rows, logits_of
 from quintet.errors import RequestError
 from quintet.sampling.sampler import RowSampler, SampledToken, sample
 from quintet.sampling.stop import StopChecker
@@ -44,6 +46,8 @@ class Engine:
             all of them are tokens.
         config: batching options; its `max_model_len` and `kv_cache_bytes` have been
             decided by whoever made the executor.
+        drafter: guesses tokens ahead; the engine closes it.  None: n-gram lookup where
+            the config asks for it.
 
     Raises:
         ValueError: the KV cache cannot hold one sequence of `max_model_len` tokens, or
@@ -59,6 +63,7 @@ class Engine:
         max_model_len: int,
         vocab_size: int | None = None,
         config: EngineConfig | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         config = EngineConfig() if config is None else config
         if max_model_len > executor.num_blocks * BLOCK_SIZE:
@@ -82,6 +87,7 @@ class Engine:
         self._seeds = random.Random(config.seed)  # noqa: S311 - repeatable on purpose
         pool = BlockPool(executor.num_blocks, enable_prefix_cache=config.enable_prefix_cache)
         self._scheduler = Scheduler(config, pool)
+        self._speculator = Speculator(config, self._scheduler, drafter)
         self._sequences: dict[str, Sequence] = {}
         self._stats = EngineStats(num_blocks=executor.num_blocks)
 
@@ -115,14 +121,19 @@ class Engine:
         started_s = time.monotonic()
         batch = self._scheduler.schedule()
         self._note_first_runs(batch, started_s)
+        batch = self._speculator.extend(batch)
+        run_s = time.monotonic()
         try:
-            tokens = self._run(batch)
+            logits = self._run(batch)
         except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
             return self._fail_step(batch, error)
         finally:
             self._stats.last_step_s = time.monotonic() - started_s
+        rows = first_rows(batch)
         self._scheduler.commit(batch)
-        return [self._advance(sequence, token) for sequence, token in tokens]
+        chunks = self._sample(rows, logits)
+        self._settle(batch, time.monotonic() - run_s)
+        return chunks
 
     def abort(self, request_id: str) -> OutputChunk | None:
         """End a request now; None if it is unknown or has ended."""
@@ -161,6 +172,7 @@ class Engine:
             for request_id in tuple(self._sequences):
                 self.abort(request_id)
         finally:
+            self._speculator.close()
             self._executor.close()
 
     def _new_sequence(self, request: Request) -> Sequence:
@@ -189,16 +201,40 @@ class Engine:
             max_total_tokens=max_total_tokens,
         )
 
-    def _run(self, batch: list[Scheduled]) -> list[tuple[Sequence, SampledToken]]:
-        """Compute the batch's tokens and sample for those sequences that have caught up."""
+    def _run(self, batch: list[Scheduled]) -> Float32Array:
+        """Compute the batch's tokens; a row of logits for each that may be sampled from."""
         if not batch:
             raise RuntimeError("no sequence could be scheduled")  # a leak of blocks would do it
-        logits = self._executor.run(build_step(batch))
-        sequences = [scheduled.sequence for scheduled in batch if scheduled.samples]
-        if not sequences:  # all in the middle of a prompt
-            return []
-        tokens = sample(logits, [sequence.sampler for sequence in sequences])
-        return list(zip(sequences, tokens, strict=True))
+        return self._executor.run(build_step(batch))
+
+    def _sample(self, rows: list[Row], logits: Float32Array) -> list[OutputChunk]:
+        """Sample from each row and from those that right guesses have made count."""
+        chunks: list[OutputChunk] = []
+        while rows:
+            try:
+                tokens = sample(logits_of(rows, logits), [row.sequence.sampler for row in rows])
+            except Exception as error:  # noqa: BLE001 - as in step
+                return chunks + self._fail_rows([row.sequence for row in rows], error)
+            following = []
+            for row, token in zip(rows, tokens, strict=True):
+                chunk = self._advance(row.sequence, token)
+                chunks.append(chunk)
+                next_row = row.after(token.token_id)
+                if chunk.finish_reason is None and next_row is not None:
+                    self._scheduler.advance(row.sequence, 1)
+                    self._stats.num_accepted_tokens += 1
+                    following.append(next_row)
+            rows = following
+        return chunks
+
+    def _settle(self, batch: list[Scheduled], seconds: float) -> None:
+        """Clear up after guesses, right or wrong."""
+        for scheduled in batch:
+            sequence = scheduled.sequence
+            if sequence.status is Status.RUNNING:
+                self._scheduler.trim(sequence)
+            self._stats.num_draft_tokens += len(scheduled.draft_ids)
+        self._speculator.record(batch, seconds)
 
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Take in a sequence's sampled token; its failure is nobody else's."""
@@ -227,9 +263,12 @@ class Engine:
         return self._end(sequence, finish_reason, chunk, stop_reason=stop_reason)
 
     def _fail_step(self, batch: list[Scheduled], error: Exception) -> list[OutputChunk]:
+        sequences = [scheduled.sequence for scheduled in batch] or list(self._sequences.values())
+        return self._fail_rows(sequences, error)
+
+    def _fail_rows(self, sequences: list[Sequence], error: Exception) -> list[OutputChunk]:
         logger.error("a step failed", exc_info=error)
         self._stats.num_failed_steps += 1
-        sequences = [scheduled.sequence for scheduled in batch] or tuple(self._sequences.values())
         message = f"the model could not compute a step ({type(error).__name__}); see the log"
         return [self._fail(sequence, message) for sequence in sequences]
 
@@ -248,6 +287,7 @@ class Engine:
     ) -> OutputChunk:
         """Let go of a sequence; returns its chunk completed as the last one."""
         self._scheduler.finish(sequence)
+        self._speculator.forget(sequence)
         self._sequences.pop(sequence.request_id, None)
         self._stats.count_end(finish_reason)
         return dataclasses.replace(

@@ -17,15 +17,23 @@ from quintet.backends.base import BLOCK_SIZE
 from quintet.config import EngineConfig
 from quintet.engine.block_pool import BlockPool
 from quintet.engine.request import Request
-from quintet.engine.sequence import Sequence, Status
+from quintet.engine.sequence import Sequence, Status, num_blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A sequence's part in a step: its next `num_tokens` uncomputed tokens."""
+    """
+    A sequence's part in a step.
+
+    Args:
+        sequence: whose it is.
+        num_tokens: its next uncomputed tokens that are computed now.
+        draft_ids: guesses of the tokens after those, computed with them to be checked.
+    """
 
     sequence: Sequence
     num_tokens: int
+    draft_ids: tuple[int, ...] = ()
 
     @property
     def samples(self) -> bool:
@@ -111,20 +119,45 @@ class Scheduler:
             budget -= num_tokens
         return batch
 
+    def reserve_drafts(self, sequence: Sequence, num_drafts: int) -> int:
+        """Make room behind a sequence's tokens for guesses.
+
+        Takes nothing that a running sequence may need to grow: nobody is preempted for a guess.
+
+        Returns:
+            How many of the guesses there is room for.
+        """
+        num_spare = self.pool.num_available - len(self._running)
+        num_wanted = num_blocks(len(sequence.token_ids) + num_drafts) - len(sequence.block_table)
+        if (num_new := min(num_wanted, num_spare)) > 0:
+            sequence.block_table.extend(self.pool.allocate(num_new))
+        num_slots = len(sequence.block_table) * BLOCK_SIZE
+        return min(num_drafts, num_slots - len(sequence.token_ids))
+
     def commit(self, batch: Iterable[Scheduled]) -> None:
-        """Count a step's tokens as computed and publish the blocks they filled."""
+        """Count a step's tokens as computed, guesses apart; publish the blocks they filled."""
         for scheduled in batch:
-            sequence = scheduled.sequence
-            first_full = sequence.num_computed_tokens // BLOCK_SIZE
-            sequence.num_computed_tokens += scheduled.num_tokens
-            num_full = sequence.num_computed_tokens // BLOCK_SIZE
-            self._name_blocks(sequence, num_full)
-            for index in range(first_full, num_full):
-                self.pool.publish(
-                    sequence.block_table[index],
-                    sequence.block_names[index],
-                    sequence.full_block(index),
-                )
+            self.advance(scheduled.sequence, scheduled.num_tokens)
+
+    def advance(self, sequence: Sequence, num_tokens: int) -> None:
+        """Count a sequence's next tokens as computed and publish the blocks they filled."""
+        first_full = sequence.num_computed_tokens // BLOCK_SIZE
+        sequence.num_computed_tokens += num_tokens
+        num_full = sequence.num_computed_tokens // BLOCK_SIZE
+        self._name_blocks(sequence, num_full)
+        for index in range(first_full, num_full):
+            self.pool.publish(
+                sequence.block_table[index],
+                sequence.block_names[index],
+                sequence.full_block(index),
+            )
+
+    def trim(self, sequence: Sequence) -> None:
+        """Take back the blocks that only wrong guesses were in."""
+        num_needed = num_blocks(len(sequence.token_ids))
+        if num_needed < len(sequence.block_table):
+            self.pool.release(sequence.block_table[num_needed:])
+            del sequence.block_table[num_needed:]
 
     def finish(self, sequence: Sequence) -> None:
         """Let go of a sequence, wherever it is; a no-op the second time."""
@@ -153,6 +186,10 @@ class Scheduler:
             num_slots = len(sequence.block_table) * BLOCK_SIZE
             if sequence.status is not Status.RUNNING or sequence.num_computed_tokens > num_slots:
                 raise AssertionError(f"{sequence.request_id}: runs with too few blocks")
+            if sequence.num_computed_tokens >= len(sequence.token_ids):
+                raise AssertionError(f"{sequence.request_id}: guesses count as computed")
+            if len(sequence.block_table) > num_blocks(len(sequence.token_ids)):
+                raise AssertionError(f"{sequence.request_id}: keeps blocks of wrong guesses")
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence blocks for all its tokens, if that leaves some headroom."""
@@ -194,19 +231,19 @@ class Scheduler:
 
         The last token is never among them: it has to be computed for its logits.
         """
-        num_blocks = (len(sequence.token_ids) - 1) // BLOCK_SIZE
-        self._name_blocks(sequence, num_blocks)
+        num_full = (len(sequence.token_ids) - 1) // BLOCK_SIZE
+        self._name_blocks(sequence, num_full)
         blocks: list[int] = []
-        for index in range(num_blocks):
+        for index in range(num_full):
             block = self.pool.find(sequence.block_names[index], sequence.full_block(index))
             if block is None:
                 break
             blocks.append(block)
         return blocks
 
-    def _name_blocks(self, sequence: Sequence, num_blocks: int) -> None:
+    def _name_blocks(self, sequence: Sequence, num_full: int) -> None:
         names = sequence.block_names
-        for index in range(len(names), num_blocks):
+        for index in range(len(names), num_full):
             before = names[-1] if names else self.pool.root(sequence.request.cache_salt)
             names.append(self.pool.name(before, sequence.full_block(index)))
 

@@ -91,7 +91,7 @@ class Sequence:
     @property
     def num_missing_blocks(self) -> int:
         """Blocks to add for all its tokens to fit."""
-        return -(-len(self.token_ids) // BLOCK_SIZE) - len(self.block_table)
+        return num_blocks(len(self.token_ids)) - len(self.block_table)
 
     def full_block(self, index: int) -> list[int]:
         """The tokens of full block `index`: BLOCK_SIZE ids."""
@@ -131,3 +131,8 @@ class Sequence:
             prefill_s=answered - started,
             decode_s=now - answered,
         )
+
+
+def num_blocks(num_tokens: int) -> int:
+    """Blocks that hold this many tokens."""
+    return -(-num_tokens // BLOCK_SIZE)

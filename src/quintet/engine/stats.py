@@ -21,6 +21,8 @@ class EngineStats:
         num_prompt_tokens: prompt tokens of the sequences that started to run.
         num_cached_tokens: of those, the ones the prefix cache spared.
         num_generated_tokens: tokens sampled.
+        num_draft_tokens: tokens guessed and checked.
+        num_accepted_tokens: of those, the ones that came true.
         num_preemptions: sequences sent back to the queue for want of blocks.
         num_steps: steps run, failed ones included.
         num_failed_steps: steps that raised.
@@ -39,6 +41,8 @@ class EngineStats:
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
     num_preemptions: int = 0
     num_steps: int = 0
     num_failed_steps: int = 0
