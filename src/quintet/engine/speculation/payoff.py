@@ -34,14 +34,11 @@ class StepCost:
         if self._n >= _MIN_STEPS:
             # A step that was interrupted says nothing about rows.
             seconds = min(seconds, 4 * self._y / self._n)
-        for name, value in (
-            ("_n", 1.0),
-            ("_x", num_rows),
-            ("_y", seconds),
-            ("_xx", num_rows * num_rows),
-            ("_xy", num_rows * seconds),
-        ):
-            setattr(self, name, getattr(self, name) * _STEP_DECAY + value)
+        self._n = self._n * _STEP_DECAY + 1.0
+        self._x = self._x * _STEP_DECAY + num_rows
+        self._y = self._y * _STEP_DECAY + seconds
+        self._xx = self._xx * _STEP_DECAY + num_rows * num_rows
+        self._xy = self._xy * _STEP_DECAY + num_rows * seconds
 
     def record_drafting(self, num_drafts: int, seconds: float) -> None:
         """Making these guesses took so long."""
