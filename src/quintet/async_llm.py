@@ -7,18 +7,21 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from quintet.config import EngineConfig, Speculation, choose_speculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
-from quintet.engine.request import Priority, Request
+from quintet.engine.request import Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
 from quintet.runtime import Batch, Messages, Params, Prompt, Runtime, Tools
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class AsyncLLM:
@@ -91,25 +94,23 @@ class AsyncLLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: Params | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """Continue prompts; see `LLM.generate`.  Cancelling it aborts them."""
         runtime = await self._runtime()
-        return await _answers(runtime, runtime.requests(prompts, params, priority))
+        return await _answers(runtime, runtime.requests(prompts, params, **options))
 
     def stream(
         self,
         prompt: Prompt,
         params: SamplingParams | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> AsyncIterator[OutputChunk]:
         """Continue one prompt, token by token; see `LLM.stream`.
 
         `aclose` aborts the request; so does the event loop for an iterator left behind.
         """
-        return self._chunks(lambda runtime: runtime.request(prompt, params, priority))
+        return self._chunks(lambda runtime: runtime.request(prompt, params, **options))
 
     async def chat(
         self,
@@ -118,11 +119,11 @@ class AsyncLLM:
         *,
         tools: Tools | None = None,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> RequestOutput:
         """The assistant's next message; see `LLM.chat`.  Cancelling it aborts the request."""
         runtime = await self._runtime()
-        request = runtime.chat_request(messages, params, tools, enable_thinking, priority)
+        request = runtime.chat_request(messages, params, tools, enable_thinking, **options)
         return (await _answers(runtime, [request]))[0]
 
     def stream_chat(
@@ -132,11 +133,13 @@ class AsyncLLM:
         *,
         tools: Tools | None = None,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> AsyncIterator[OutputChunk]:
         """The assistant's next message, token by token; see `LLM.chat` and `stream`."""
         return self._chunks(
-            lambda runtime: runtime.chat_request(messages, params, tools, enable_thinking, priority)
+            lambda runtime: runtime.chat_request(
+                messages, params, tools, enable_thinking, **options
+            )
         )
 
     def stats(self) -> EngineStats:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from quintet.config import EngineConfig, Speculation, choose_speculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
-from quintet.engine.request import Priority, Request
+from quintet.engine.request import Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.runtime import Batch, Messages, Params, Prompt, Runtime, Tools
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class LLM:
@@ -105,8 +108,7 @@ class LLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: Params | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """
         Continue prompts.
@@ -117,7 +119,7 @@ class LLM:
                 a control token is that token; for text of unknown origin use `chat`, or
                 encode it yourself with `parse_special=False`.
             params: for all prompts, or one for each.
-            priority: against other requests of this model.
+            options: `priority`, `timeout_s`, `overflow` and `num_keep_tokens`; see `Request`.
 
         Returns:
             An output per prompt, in order.
@@ -128,14 +130,13 @@ class LLM:
             CapacityError: requests of other threads fill the queue.
             EngineError: a request failed, or the model is closed; the others are aborted.
         """
-        return self._answers(self._runtime.requests(prompts, params, priority))
+        return self._answers(self._runtime.requests(prompts, params, **options))
 
     def stream(
         self,
         prompt: Prompt,
         params: SamplingParams | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> Iterator[OutputChunk]:
         """
         Continue one prompt, token by token.
@@ -144,7 +145,7 @@ class LLM:
 
         Args, Raises: as for `generate`; what the engine raises comes while iterating.
         """
-        return self._chunks(self._runtime.request(prompt, params, priority))
+        return self._chunks(self._runtime.request(prompt, params, **options))
 
     def chat(
         self,
@@ -153,7 +154,7 @@ class LLM:
         *,
         tools: Tools | None = None,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> RequestOutput:
         """
         The assistant's next message.
@@ -164,11 +165,11 @@ class LLM:
             params: as for `generate`.
             tools: JSON schemas of functions, for the template.
             enable_thinking: for templates that ask; None leaves it to them.
-            priority: against other requests of this model.
+            options: `priority`, `timeout_s`, `overflow` and `num_keep_tokens`; see `Request`.
 
         Raises: as for `generate`; RequestError also where the template refuses the messages.
         """
-        request = self._runtime.chat_request(messages, params, tools, enable_thinking, priority)
+        request = self._runtime.chat_request(messages, params, tools, enable_thinking, **options)
         return self._answers([request])[0]
 
     def stream_chat(
@@ -178,11 +179,11 @@ class LLM:
         *,
         tools: Tools | None = None,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> Iterator[OutputChunk]:
         """The assistant's next message, token by token; see `chat` and `stream`."""
         return self._chunks(
-            self._runtime.chat_request(messages, params, tools, enable_thinking, priority)
+            self._runtime.chat_request(messages, params, tools, enable_thinking, **options)
         )
 
     def stats(self) -> EngineStats:

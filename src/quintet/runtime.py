@@ -8,18 +8,21 @@ import operator
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from quintet.config import DraftSpeculation, EngineConfig
 from quintet.engine.client import EngineClient
 from quintet.engine.loading import ModelOptions, load
-from quintet.engine.request import Priority, Request
+from quintet.engine.request import Request, RequestOptions
 from quintet.engine.stream import RequestStream
 from quintet.engine.thread import EngineThread
 from quintet.errors import CapacityError, RequestError
 from quintet.hub.resolve import resolve
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Prompt: TypeAlias = str | Sequence[int]
 Params: TypeAlias = SamplingParams | Sequence[SamplingParams]
@@ -57,7 +60,7 @@ class Runtime:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: Params | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> list[Request]:
         """A request per prompt, each one checked.
 
@@ -74,12 +77,18 @@ class Runtime:
                 parameter="params",
             )
         return [
-            self.request(prompt, one, priority) for prompt, one in zip(several, params, strict=True)
+            self.request(prompt, one, **options)
+            for prompt, one in zip(several, params, strict=True)
         ]
 
-    def request(self, prompt: Prompt, params: SamplingParams | None, priority: Priority) -> Request:
+    def request(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None,
+        **options: Unpack[RequestOptions],
+    ) -> Request:
         """A checked request for one prompt."""
-        return self._request(self._prompt_ids(prompt), params or SamplingParams(), priority)
+        return self._request(self._prompt_ids(prompt), params or SamplingParams(), options)
 
     def chat_request(
         self,
@@ -87,22 +96,22 @@ class Runtime:
         params: SamplingParams | None,
         tools: Tools | None,
         enable_thinking: bool | None,
-        priority: Priority,
+        **options: Unpack[RequestOptions],
     ) -> Request:
         """A checked request for the assistant's next message."""
         token_ids = self.tokenizer.encode_chat(
             messages, tools=tools, enable_thinking=enable_thinking
         )
-        return self._request(token_ids, params or SamplingParams(), priority)
+        return self._request(token_ids, params or SamplingParams(), options)
 
     def _request(
-        self, token_ids: Sequence[int], params: SamplingParams, priority: Priority
+        self, token_ids: Sequence[int], params: SamplingParams, options: RequestOptions
     ) -> Request:
         request = Request(
             request_id=f"request-{next(self._ids)}",
             prompt_token_ids=tuple(token_ids),
             params=params,
-            priority=Priority(priority),
+            **options,
         )
         self.client.limits.check(request)
         return request

@@ -19,7 +19,7 @@ from quintet.backends.base import BLOCK_SIZE, Float32Array, StepInput
 from quintet.config import EngineConfig
 from quintet.engine.engine import Engine
 from quintet.engine.output import OutputChunk
-from quintet.engine.request import Priority, Request
+from quintet.engine.request import Overflow, Priority, Request
 from quintet.engine.sequence import Sequence
 from quintet.engine.speculation.payoff import StepCost
 from quintet.engine.speculation.speculator import Drafter
@@ -218,6 +218,9 @@ def make_request(
     request_id: str | None = None,
     priority: Priority = Priority.NORMAL,
     cache_salt: str = "",
+    timeout_s: float | None = None,
+    overflow: Overflow = "error",
+    num_keep_tokens: int = 0,
     **params: object,
 ) -> Request:
     """A greedy request that ignores EOS unless told; an int makes a prompt of that length."""
@@ -230,6 +233,9 @@ def make_request(
         params=SamplingParams(max_tokens=max_tokens, **options),
         priority=priority,
         cache_salt=cache_salt,
+        timeout_s=timeout_s,
+        overflow=overflow,
+        num_keep_tokens=num_keep_tokens,
     )
 
 

@@ -7,6 +7,7 @@ else sends that loop messages.
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import logging
 import random
 import time
@@ -89,6 +90,8 @@ class Engine:
         self._scheduler = Scheduler(config, pool)
         self._speculator = Speculator(config, self._scheduler, drafter)
         self._sequences: dict[str, Sequence] = {}
+        # Soonest first; ids may be used again, ranks are not.
+        self._deadlines: list[tuple[float, tuple[int, int], str]] = []
         self._stats = EngineStats(num_blocks=executor.num_blocks)
 
     @property
@@ -108,17 +111,26 @@ class Engine:
         sequence = self._new_sequence(request)
         self._sequences[request.request_id] = sequence
         self._scheduler.add(sequence)
+        if request.timeout_s is not None:
+            deadline_s = request.arrival_s + request.timeout_s
+            heapq.heappush(self._deadlines, (deadline_s, sequence.rank, request.request_id))
         self._stats.num_requests += 1
 
     def step(self) -> list[OutputChunk]:
-        """Schedule, run, sample, hand out.
+        """End what is late, schedule, run, sample, hand out.
 
         Whatever the model raises ends the sequences of this step only.
 
         Returns:
-            A chunk for each sequence that got a token or ended.
+            A chunk for each token, in the order of each sequence's, and for each early end.
         """
         started_s = time.monotonic()
+        late = self._end_late(started_s)
+        if not self.has_work:
+            return late
+        return late + self._step(started_s)
+
+    def _step(self, started_s: float) -> list[OutputChunk]:
         batch = self._scheduler.schedule()
         self._note_first_runs(batch, started_s)
         batch = self._speculator.extend(batch)
@@ -140,8 +152,7 @@ class Engine:
         sequence = self._sequences.get(request_id)
         if sequence is None:
             return None
-        chunk = OutputChunk(request_id, text=sequence.text.finish())
-        return self._end(sequence, "abort", chunk)
+        return self._end_early(sequence, "abort")
 
     def stats(self) -> EngineStats:
         """The counters as they are now; the caller's to keep."""
@@ -181,7 +192,8 @@ class Engine:
         max_total_tokens = self.limits.max_model_len
         if params.max_tokens is not None:
             num_wanted = len(request.prompt_token_ids) + params.max_tokens
-            max_total_tokens = min(max_total_tokens, num_wanted)
+            slides = request.overflow == "slide"
+            max_total_tokens = num_wanted if slides else min(max_total_tokens, num_wanted)
         return Sequence(
             request,
             rank=self._scheduler.rank(request),
@@ -199,6 +211,7 @@ class Engine:
             ),
             eos_ids=frozenset() if params.ignore_eos else self._eos_ids,
             max_total_tokens=max_total_tokens,
+            max_model_len=self.limits.max_model_len,
         )
 
     def _run(self, batch: list[Scheduled]) -> Float32Array:
@@ -258,9 +271,26 @@ class Engine:
             token_ids=(token.token_id,),
             logprobs=_logprobs(token),
         )
-        if finish_reason is None:
-            return chunk
-        return self._end(sequence, finish_reason, chunk, stop_reason=stop_reason)
+        if finish_reason is not None:
+            return self._end(sequence, finish_reason, chunk, stop_reason=stop_reason)
+        if sequence.slide():
+            self._speculator.forget(sequence)
+            self._scheduler.requeue(sequence)
+        return chunk
+
+    def _end_late(self, now_s: float) -> list[OutputChunk]:
+        """End the sequences whose time is up."""
+        chunks = []
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            _, rank, request_id = heapq.heappop(self._deadlines)
+            sequence = self._sequences.get(request_id)
+            if sequence is not None and sequence.rank == rank:
+                chunks.append(self._end_early(sequence, "timeout"))
+        return chunks
+
+    def _end_early(self, sequence: Sequence, finish_reason: FinishReason) -> OutputChunk:
+        chunk = OutputChunk(sequence.request_id, text=sequence.text.finish())
+        return self._end(sequence, finish_reason, chunk)
 
     def _fail_step(self, batch: list[Scheduled], error: Exception) -> list[OutputChunk]:
         sequences = [scheduled.sequence for scheduled in batch] or list(self._sequences.values())

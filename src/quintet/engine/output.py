@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from quintet.engine.request import Request
 
-FinishReason: TypeAlias = Literal["stop", "length", "abort", "error"]
+FinishReason: TypeAlias = Literal["stop", "length", "timeout", "abort", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,14 @@ class Usage:
         num_prompt_tokens: of the prompt.
         num_cached_tokens: those of the prompt that the prefix cache spared.
         num_generated_tokens: of the answer, a final stop token included.
+        num_dropped_tokens: of prompt and answer, those that a sliding context gave up on the
+            way; see `Request.overflow`.
     """
 
     num_prompt_tokens: int
     num_cached_tokens: int
     num_generated_tokens: int
+    num_dropped_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class OutputChunk:
         token_ids: the tokens generated in this step, a final stop token included.
         logprobs: one per token when `SamplingParams.logprobs` asks for them.
         finish_reason: "stop" (end-of-text token, stop token or stop string), "length",
-            "abort" or "error"; None while the request goes on.
+            "timeout", "abort" or "error"; None while the request goes on.
         stop_reason: the stop string or the id from `stop_token_ids` that matched.
         error: what went wrong, with "error".
         usage, timings: on the last chunk.
@@ -99,7 +102,7 @@ class RequestOutput:
 
     Args:
         request_id: as submitted.
-        prompt_token_ids: the prompt as the model saw it.
+        prompt_token_ids: the prompt as the model saw it, unless a sliding context dropped some.
         text: the answer, without the stop string or token that ended it.
         token_ids: the answer's tokens, a final stop token included.
         logprobs: one per token, or None when not asked for.

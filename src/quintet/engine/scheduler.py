@@ -159,6 +159,13 @@ class Scheduler:
             self.pool.release(sequence.block_table[num_needed:])
             del sequence.block_table[num_needed:]
 
+    def requeue(self, sequence: Sequence) -> None:
+        """Send a running sequence back to wait in its rank, to be computed anew."""
+        self._running.remove(sequence)
+        self._free(sequence)
+        sequence.status = Status.WAITING
+        self.add(sequence)
+
     def finish(self, sequence: Sequence) -> None:
         """Let go of a sequence, wherever it is; a no-op the second time."""
         if sequence.status is Status.RUNNING:
@@ -215,10 +222,8 @@ class Scheduler:
             False if the sequence itself was the last and had to go.
         """
         while sequence.num_missing_blocks > self.pool.num_available:
-            last = self._running.pop()
-            self._free(last)
-            last.status = Status.WAITING
-            self.add(last)
+            last = self._running[-1]
+            self.requeue(last)
             self.num_preemptions += 1
             if last is sequence:
                 return False

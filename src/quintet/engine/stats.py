@@ -17,6 +17,7 @@ class EngineStats:
         num_finished: of those, ended for whichever reason.
         num_failed: of those, ended with "error".
         num_aborted: of those, ended with "abort".
+        num_timed_out: of those, ended with "timeout".
         num_waiting, num_running: sequences now.
         num_prompt_tokens: prompt tokens of the sequences that started to run.
         num_cached_tokens: of those, the ones the prefix cache spared.
@@ -36,6 +37,7 @@ class EngineStats:
     num_finished: int = 0
     num_failed: int = 0
     num_aborted: int = 0
+    num_timed_out: int = 0
     num_waiting: int = 0
     num_running: int = 0
     num_prompt_tokens: int = 0
@@ -56,6 +58,7 @@ class EngineStats:
         self.num_finished += 1
         self.num_failed += finish_reason == "error"
         self.num_aborted += finish_reason == "abort"
+        self.num_timed_out += finish_reason == "timeout"
 
     @property
     def kv_usage(self) -> float:

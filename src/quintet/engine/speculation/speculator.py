@@ -141,8 +141,8 @@ class Speculator:
         max_draft_tokens = drafter.max_draft_tokens
         wanted = []
         for sequence in sampling:
-            # The last token of an answer needs no row after it.
-            useful = sequence.max_total_tokens - len(sequence.token_ids) - 1
+            # The last token of an answer, or of a context before it slides, has no row after it.
+            useful = sequence.num_tokens_left - 1
             if useful < 1:
                 continue
             trial = self._trials.setdefault(sequence, _Trial())
