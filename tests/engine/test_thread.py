@@ -265,12 +265,11 @@ def test_thread_a_broken_loop_ends_every_stream(caplog: pytest.LogCaptureFixture
 
 
 def test_thread_sleeps_while_there_is_nothing_to_do(client: EngineThread) -> None:
-    """An idle engine takes no steps and no processor time."""
+    """An idle engine takes no steps."""
     list(client.submit(make_request(5)))
     time.sleep(0.05)
-    before, steps = time.process_time(), client.stats().num_steps
+    steps = client.stats().num_steps
     time.sleep(0.2)
-    assert time.process_time() - before < 0.05
     assert client.stats().num_steps == steps
 
 
