@@ -12,10 +12,12 @@
 
 namespace nb = nanobind;
 using nb::literals::operator""_a;
+using quintet::DryParams;
 using quintet::RowParams;
 using quintet::RowSampler;
 using quintet::Sampled;
 using quintet::SamplingScratch;
+using quintet::Stage;
 
 namespace {
 
@@ -82,22 +84,55 @@ std::vector<std::pair<int32_t, double>> distribution(const RowSampler& sampler, 
 }  // namespace
 
 void quintet::bind_sampling(nb::module_& m) {
+  nb::enum_<Stage>(m, "Stage", "A stage of the sampler; see quintet.sampling.SamplingParams.sampler_order.")
+      .value("PENALTIES", Stage::kPenalties)
+      .value("DRY", Stage::kDry)
+      .value("TOP_N_SIGMA", Stage::kTopNSigma)
+      .value("TEMPERATURE", Stage::kTemperature)
+      .value("TOP_K", Stage::kTopK)
+      .value("TYPICAL_P", Stage::kTypicalP)
+      .value("TOP_P", Stage::kTopP)
+      .value("MIN_P", Stage::kMinP)
+      .value("XTC", Stage::kXtc);
+
+  nb::class_<RowParams>(m, "RowParams", "What a sampler acts on; as made, it only draws.")
+      .def(nb::init<>())
+      .def_rw("temperature", &RowParams::temperature)
+      .def_rw("dynatemp_range", &RowParams::dynatemp_range)
+      .def_rw("dynatemp_exponent", &RowParams::dynatemp_exponent)
+      .def_rw("top_n_sigma", &RowParams::top_n_sigma)
+      .def_rw("top_k", &RowParams::top_k)
+      .def_rw("typical_p", &RowParams::typical_p)
+      .def_rw("top_p", &RowParams::top_p)
+      .def_rw("min_p", &RowParams::min_p)
+      .def_rw("xtc_probability", &RowParams::xtc_probability)
+      .def_rw("xtc_threshold", &RowParams::xtc_threshold)
+      .def_rw("mirostat", &RowParams::mirostat)
+      .def_rw("mirostat_tau", &RowParams::mirostat_tau)
+      .def_rw("mirostat_eta", &RowParams::mirostat_eta)
+      .def_rw("repetition_penalty", &RowParams::repetition_penalty)
+      .def_rw("presence_penalty", &RowParams::presence_penalty)
+      .def_rw("frequency_penalty", &RowParams::frequency_penalty)
+      .def_rw("penalty_last_n", &RowParams::penalty_last_n)
+      .def_rw("logit_bias", &RowParams::logit_bias)
+      .def_rw("min_tokens", &RowParams::min_tokens)
+      .def_rw("ending_ids", &RowParams::ending_ids)
+      .def_rw("num_logprobs", &RowParams::num_logprobs)
+      .def_rw("order", &RowParams::order)
+      .def_rw("dry", &RowParams::dry);
+
+  nb::class_<DryParams>(m, "DryParams", "What the DRY penalty acts on; as made, it is off.")
+      .def(nb::init<>())
+      .def_rw("multiplier", &DryParams::multiplier)
+      .def_rw("base", &DryParams::base)
+      .def_rw("allowed_length", &DryParams::allowed_length)
+      .def_rw("last_n", &DryParams::last_n)
+      .def_rw("breaker_ids", &DryParams::breaker_ids)
+      .def_rw("breaker_sequences", &DryParams::breaker_sequences);
+
   nb::class_<RowSampler>(m, "RowSampler", "One sequence's sampler; quintet.sampling.RowSampler is its public form.")
-      .def(
-          "__init__",
-          [](RowSampler* self, int vocab_size, uint64_t seed, const std::vector<int32_t>& prompt_ids,
-             double temperature, int top_k, double top_p, double min_p, double repetition_penalty,
-             double presence_penalty, double frequency_penalty,
-             const std::vector<std::pair<int32_t, double>>& logit_bias, int64_t min_tokens,
-             const std::vector<int32_t>& ending_ids, int num_logprobs) {
-            const RowParams params = {
-                temperature,       top_k,      top_p,      min_p,      repetition_penalty, presence_penalty,
-                frequency_penalty, logit_bias, min_tokens, ending_ids, num_logprobs};
-            new (self) RowSampler(params, vocab_size, prompt_ids, seed);
-          },
-          nb::kw_only(), "vocab_size"_a, "seed"_a, "prompt_ids"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a,
-          "repetition_penalty"_a, "presence_penalty"_a, "frequency_penalty"_a, "logit_bias"_a, "min_tokens"_a,
-          "ending_ids"_a, "num_logprobs"_a)
+      .def(nb::init<RowParams, int, const std::vector<int32_t>&, uint64_t>(), "params"_a, nb::kw_only(), "vocab_size"_a,
+           "prompt_ids"_a, "seed"_a)
       .def(
           "accept",
           [](RowSampler& self, int32_t token_id) {

@@ -163,14 +163,34 @@ void keep_top_k(CandidateRow& row, int k) {
   row.logits = scratch.logits.data();
 }
 
+float inverse_temperature(double temperature) {
+  constexpr double kLargest = std::numeric_limits<float>::max();  // infinity times 0 would be NaN
+  return static_cast<float>(std::min(1.0 / temperature, kLargest));
+}
+
 void weigh(CandidateRow& row, double temperature) {
   SamplingScratch& scratch = *row.scratch;
   scratch.weights.resize(static_cast<size_t>(row.size));
   scratch.block_sums.resize(static_cast<size_t>(num_vocab_blocks(row.size)));
   row.weights = scratch.weights.data();
-  constexpr double kLargest = std::numeric_limits<float>::max();  // infinity times 0 would be NaN
-  const float scale = static_cast<float>(std::min(1.0 / temperature, kLargest));
-  row.total = exp_row(row.logits, row.size, row.max, scale, row.weights, scratch.block_sums.data());
+  row.total =
+      exp_row(row.logits, row.size, row.max, inverse_temperature(temperature), row.weights, scratch.block_sums.data());
+}
+
+void compact(CandidateRow& row) {
+  SamplingScratch& scratch = *row.scratch;
+  scratch.ids.resize(static_cast<size_t>(row.size));  // in place where the row is a list already
+  scratch.logits.resize(static_cast<size_t>(row.size));
+  int size = 0;
+  float max = -std::numeric_limits<float>::infinity();
+  for (int i = 0; i < row.size; ++i) {
+    if (row.weights[i] == 0) continue;
+    const float logit = row.logits[i];
+    scratch.ids[size] = row.id(i);
+    scratch.logits[size++] = logit;
+    max = std::max(max, logit);
+  }
+  row = {&scratch, size, scratch.logits.data(), scratch.ids.data(), max, nullptr, 0.0};
 }
 
 void keep_top_p(CandidateRow& row, double p) {

@@ -70,8 +70,11 @@ def test_sample_seed_is_modulo_64_bits() -> None:
         (SamplingParams(top_k=5), 300),
         (SamplingParams(top_p=0.6), 300),
         (SamplingParams(min_p=0.2), 300),
+        (SamplingParams(typical_p=0.7), 300),
+        (SamplingParams(top_n_sigma=1.2), 300),
+        (SamplingParams(dynatemp_range=0.7), 300),
     ],
-    ids=["plain", "temperature", "top_k", "top_p", "min_p"],
+    ids=["plain", "temperature", "top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "dynatemp"],
 )
 def test_sample_frequencies_fit_the_distribution(params: SamplingParams, vocab_size: int) -> None:
     """Over 20,000 draws from fixed seeds the chi-square statistic is within 5 sigma."""
@@ -117,6 +120,8 @@ def test_sample_is_the_same_in_any_batch() -> None:
         NUCLEUS,
         SamplingParams(top_p=0.8, repetition_penalty=1.2, logprobs=3),
         SamplingParams(min_p=0.05, presence_penalty=1.0, frequency_penalty=0.5),
+        SamplingParams(typical_p=0.9, top_n_sigma=2.5, dynatemp_range=0.5, penalty_last_n=3),
+        SamplingParams(xtc_probability=0.5, xtc_threshold=0.001, dry_multiplier=0.8, logprobs=1),
     ]
     logits = np.stack([normal_rows(num_steps, vocab_size, seed=i) for i in range(len(choices))])
 
@@ -127,7 +132,7 @@ def test_sample_is_the_same_in_any_batch() -> None:
         [sample(logits[i, step][None].copy(), [row])[0] for step in range(num_steps)]
         for i, row in enumerate(rows())
     ]
-    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1]):
+    for order in ([0, 1, 2, 3, 4, 5, 6], [4, 2, 0, 6, 3, 1, 5]):
         samplers = rows()
         for step in range(num_steps):
             together = sample(logits[order, step], [samplers[i] for i in order])

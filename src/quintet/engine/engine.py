@@ -42,6 +42,7 @@ class Engine:
         max_model_len: tokens of prompt and answer together.
         vocab_size: tokens there are; further columns of the logits are padding.  None:
             all of them are tokens.
+        resolve_breakers: the token sequences that spell DRY's sequence breakers, given those.
         config: batching options; its `max_model_len` and `kv_cache_bytes` have been
             decided by whoever made the executor.
 
@@ -58,6 +59,7 @@ class Engine:
         eos_ids: frozenset[int],
         max_model_len: int,
         vocab_size: int | None = None,
+        resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
         config: EngineConfig | None = None,
     ) -> None:
         config = EngineConfig() if config is None else config
@@ -79,6 +81,7 @@ class Engine:
         self._executor = executor
         self._new_detokenizer = new_detokenizer
         self._eos_ids = eos_ids
+        self._resolve_breakers = resolve_breakers
         self._seeds = random.Random(config.seed)  # noqa: S311 - repeatable on purpose
         pool = BlockPool(executor.num_blocks, enable_prefix_cache=config.enable_prefix_cache)
         self._scheduler = Scheduler(config, pool)
@@ -166,6 +169,9 @@ class Engine:
     def _new_sequence(self, request: Request) -> Sequence:
         params = request.params
         seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
+        breakers: Collection[Collection[int]] = ()
+        if params.dry_multiplier > 0:
+            breakers = self._resolve_breakers(params.dry_sequence_breakers)
         max_total_tokens = self.limits.max_model_len
         if params.max_tokens is not None:
             num_wanted = len(request.prompt_token_ids) + params.max_tokens
@@ -179,6 +185,7 @@ class Engine:
                 eos_ids=self._eos_ids,
                 prompt_ids=request.prompt_token_ids,
                 seed=seed,
+                dry_breakers=breakers,
             ),
             text=TextStream(
                 self._new_detokenizer(request.prompt_token_ids),
