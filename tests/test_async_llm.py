@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from engine.tiny_model import CONTEXT_LENGTH, write_tiny_model
 from quintet import LLM, AsyncLLM, ContextLengthError, EngineError, ModelNotFoundError
 from quintet import SamplingParams as Params
+from quintet.backends.base import Float32Array, StepInput
+from quintet.backends.cpu import CPUExecutor
 
 GREEDY = Params(max_tokens=12, temperature=0, ignore_eos=True)
 ENDLESS = Params(max_tokens=None, temperature=0, ignore_eos=True)
@@ -23,6 +26,18 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
     write_tiny_model(path)
     return path
+
+
+@pytest.fixture
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a step take so long that ENDLESS requests do not end by themselves in a test."""
+    run = CPUExecutor.run
+
+    def slow_run(executor: CPUExecutor, step: StepInput) -> Float32Array:
+        time.sleep(0.02)
+        return run(executor, step)
+
+    monkeypatch.setattr(CPUExecutor, "run", slow_run)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -96,7 +111,9 @@ def test_async_llm_closed_before_use_stays_closed(path: Path) -> None:
 
     async def main() -> None:
         llm = AsyncLLM(path)
+        assert not llm.is_closed
         await llm.close()
+        assert llm.is_closed
         with pytest.raises(EngineError, match="closed"):
             await llm.generate("a")
 
@@ -132,6 +149,7 @@ def test_async_llm_batches_tasks_together(path: Path) -> None:
     run(main())
 
 
+@pytest.mark.usefixtures("slow_steps")
 @pytest.mark.parametrize("leave", ["aclose", "break", "cancel", "cancel generate"])
 def test_async_llm_aborts_what_is_left_behind(path: Path, leave: str) -> None:
     """Closing, leaving or cancelling ends the request in the engine."""
@@ -166,6 +184,7 @@ def test_async_llm_aborts_what_is_left_behind(path: Path, leave: str) -> None:
     run(main())
 
 
+@pytest.mark.usefixtures("slow_steps")
 def test_async_llm_close_ends_streams(path: Path) -> None:
     """A task that reads while the model is closed gets EngineError."""
 

@@ -22,6 +22,8 @@ from quintet import (
     SamplingParams,
     Tokenizer,
 )
+from quintet.backends.base import Float32Array, StepInput
+from quintet.backends.cpu import CPUExecutor
 
 GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
 ENDLESS = SamplingParams(max_tokens=None, temperature=0, ignore_eos=True)
@@ -41,6 +43,18 @@ def llm(path: Path) -> Iterator[LLM]:
     """The tiny model, loaded."""
     with LLM(path, num_threads=1) as llm:
         yield llm
+
+
+@pytest.fixture
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a step take so long that ENDLESS requests do not end by themselves in a test."""
+    run = CPUExecutor.run
+
+    def slow_run(executor: CPUExecutor, step: StepInput) -> Float32Array:
+        time.sleep(0.02)
+        return run(executor, step)
+
+    monkeypatch.setattr(CPUExecutor, "run", slow_run)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -163,6 +177,7 @@ def test_llm_is_repeatable_with_a_seed(path: Path) -> None:
     assert answers[0] == answers[1] != answers[2]
 
 
+@pytest.mark.usefixtures("slow_steps")
 @pytest.mark.parametrize("leave", ["break", "close", "drop"])
 def test_llm_aborts_a_stream_left_behind(path: Path, leave: str) -> None:
     """Leaving the loop, closing or dropping the iterator stops the work."""
@@ -206,13 +221,16 @@ def test_llm_serves_threads_at_once(llm: LLM) -> None:
     assert [found[prompt] for prompt in prompts] == expected
 
 
+@pytest.mark.usefixtures("slow_steps")
 def test_llm_close_ends_streams_and_refuses_more(path: Path) -> None:
     """After close, readers and callers get EngineError; closing again is fine."""
     llm = LLM(path, num_threads=1)
-    stream = llm.stream("a", SamplingParams(max_tokens=200, ignore_eos=True))
+    stream = llm.stream("a", ENDLESS)
     next(stream)
+    assert not llm.is_closed
     llm.close()
     llm.close()
+    assert llm.is_closed
     with pytest.raises(EngineError, match="closed"):
         list(stream)
     with pytest.raises(EngineError, match="closed"):
@@ -259,3 +277,16 @@ def test_llm_limits_and_priorities(llm: LLM) -> None:
 def test_tokenizer_reads_the_same_file(path: Path, llm: LLM) -> None:
     """The public Tokenizer can be had without a model."""
     assert Tokenizer.from_file(path).encode("cab", add_special=False) == [ord("c"), 256]
+
+
+def test_llm_demo_answers_sixteen_together_as_alone() -> None:
+    """The packaged model, by its name: answers do not depend on who else is asking."""
+    prompts = [f"Count to {i}: one, two" + ", three" * i for i in range(16)]
+    params = SamplingParams(max_tokens=16, temperature=0.7, seed=3, logprobs=0, ignore_eos=True)
+    with LLM("demo", enable_prefix_cache=False) as llm:
+        alone = [llm.generate(prompt, params)[0] for prompt in prompts]
+    with LLM("demo") as llm:
+        together = llm.generate(prompts, params)
+    assert [(o.token_ids, o.logprobs) for o in together] == [
+        (o.token_ids, o.logprobs) for o in alone
+    ]

@@ -38,7 +38,7 @@ def test_batch_submits_as_room_allows_and_keeps_the_order() -> None:
 
 def test_batch_aborts_what_is_unfinished_when_it_is_left() -> None:
     """Leaving early ends every request that was submitted."""
-    client = EngineThread(make_engine())
+    client = EngineThread(make_engine(FakeExecutor(step_s=0.02)))
     with Batch(client, [make_request(5, None) for _ in range(4)]) as batch:
         following = batch.next()
         assert following is not None

@@ -15,6 +15,14 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace quintet {
+namespace {
+
+void check_measurement(int num_threads, double seconds) {
+  if (num_threads < 1 || num_threads > 1024) throw std::invalid_argument("num_threads must be 1 to 1024");
+  if (!(seconds > 0 && seconds <= 60)) throw std::invalid_argument("seconds must be above 0, at most 60");
+}
+
+}  // namespace
 
 void bind_machine(nb::module_& m) {
   m.def(
@@ -37,13 +45,21 @@ void bind_machine(nb::module_& m) {
   m.def(
       "measure_read_bandwidth",
       [](int num_threads, size_t size_bytes, double seconds) {
-        if (num_threads < 1 || num_threads > 1024) throw std::invalid_argument("num_threads must be 1 to 1024");
-        if (!(seconds > 0 && seconds <= 60)) throw std::invalid_argument("seconds must be above 0, at most 60");
+        check_measurement(num_threads, seconds);
         const nb::gil_scoped_release release;
         return measure_read_bandwidth(num_threads, size_bytes, seconds);
       },
       nb::kw_only(), "num_threads"_a, "size_bytes"_a = size_t{256} << 20, "seconds"_a = 0.5,
       "Best bytes per second of reading `size_bytes` once on all threads, over `seconds` of trying.");
+  m.def(
+      "measure_int8_peak",
+      [](int num_threads, double seconds) {
+        check_measurement(num_threads, seconds);
+        const nb::gil_scoped_release release;
+        return measure_int8_peak(num_threads, seconds);
+      },
+      nb::kw_only(), "num_threads"_a, "seconds"_a = 0.5,
+      "Best int8 multiply-accumulates per second on all threads, with the active kernels' instructions.");
 }
 
 }  // namespace quintet

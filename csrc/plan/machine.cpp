@@ -4,8 +4,12 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
+#include <vector>
 
 #include "memory.h"
+#include "peak.h"
+#include "require.h"
 #include "thread_pool.h"
 
 namespace quintet {
@@ -36,6 +40,26 @@ double measure_read_bandwidth(int num_threads, size_t size_bytes, double seconds
     });
     const std::chrono::duration<double> elapsed = clock::now() - begin;
     best = std::max(best, static_cast<double>(share * threads) / elapsed.count());
+  } while (clock::now() < deadline);
+  return best;
+}
+
+double measure_int8_peak(int num_threads, double seconds) {
+  using clock = std::chrono::steady_clock;
+  const KernelTable* kernels = active_kernels();
+  require(kernels != nullptr, "QUINTET_KERNELS names kernels that this CPU cannot run");
+  const DotPeak dots = dot_peak(*kernels);
+  ThreadPool pool(num_threads);
+  constexpr int64_t kRounds = 100'000;  // a fraction of a millisecond: some pass meets no interruption
+  double best = 0;
+  const auto deadline = clock::now() + std::chrono::duration<double>(seconds);
+  do {
+    std::vector<int64_t> done(static_cast<size_t>(pool.num_threads()));
+    const auto begin = clock::now();
+    pool.run([&](int worker) { done[static_cast<size_t>(worker)] = dots(kRounds); });
+    const std::chrono::duration<double> elapsed = clock::now() - begin;
+    const int64_t total = std::accumulate(done.begin(), done.end(), int64_t{0});
+    best = std::max(best, static_cast<double>(total) / elapsed.count());
   } while (clock::now() < deadline);
   return best;
 }

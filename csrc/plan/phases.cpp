@@ -1,6 +1,8 @@
 #include "phases.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <utility>
 
 namespace quintet {
 namespace {
@@ -13,6 +15,14 @@ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace
 
+void RowPhase::add(const char* name, RowOp op) {
+  ops_.push_back(std::move(op));
+  names_ += ' ';
+  names_ += name;
+}
+
+PhaseInfo RowPhase::info(const Plan&) const { return {.label = "rows:" + names_}; }
+
 void RowPhase::run(const StepContext& context) {
   const int rows = logits_rows_ ? context.step.num_logits_rows : context.step.num_tokens;
   const int threads = context.plan.num_threads();
@@ -20,6 +30,22 @@ void RowPhase::run(const StepContext& context) {
   for (int row = static_cast<int>(static_cast<int64_t>(rows) * context.worker / threads); row < end; row++) {
     for (const auto& op : ops_) op(context, row);
   }
+}
+
+PhaseInfo LinearPhase::info(const Plan& plan) const {
+  PhaseInfo info{.label = "linear, n x k (bits):"};
+  for (const LinearTask& task : tasks_) {
+    const PackedMatrix& w = plan.matrix(task.matrix);
+    const auto weights = static_cast<size_t>(w.n) * static_cast<size_t>(w.k);
+    const size_t bytes = static_cast<size_t>(num_panels(w.n)) * panel_bytes(w.layout, w.k);
+    char text[64];
+    std::snprintf(text, sizeof text, " %dx%d(%.3g)", w.n, w.k,
+                  8 * static_cast<double>(bytes) / static_cast<double>(weights));
+    info.label += text;
+    info.weight_bytes += bytes;
+    info.num_weights += weights;
+  }
+  return info;
 }
 
 void LinearPhase::run(const StepContext& context) {
@@ -64,6 +90,8 @@ void LinearPhase::run(const StepContext& context) {
     for (int row = row_begin; row < row_end; row++) plan.kernels().add(bias + first, last - first, y.row(row) + first);
   });
 }
+
+PhaseInfo AttentionPhase::info(const Plan&) const { return {.label = "attention"}; }
 
 void AttentionPhase::run(const StepContext& context) {
   const Plan& plan = context.plan;

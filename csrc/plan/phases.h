@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "plan.h"
@@ -34,19 +35,22 @@ class WorkShare {
 class RowPhase final : public Phase {
  public:
   explicit RowPhase(bool logits_rows) : logits_rows_(logits_rows) {}
-  void add(RowOp op) { ops_.push_back(std::move(op)); }
+  void add(const char* name, RowOp op);
   bool logits_rows() const { return logits_rows_; }
+  PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;
 
  private:
   bool logits_rows_;
   std::vector<RowOp> ops_;
+  std::string names_;  // of the ops, joined
 };
 
 class LinearPhase final : public Phase {
  public:
   LinearPhase(std::vector<LinearTask> tasks, bool logits_rows) : tasks_(std::move(tasks)), logits_rows_(logits_rows) {}
   void reset() override { share_.reset(); }
+  PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;
 
  private:
@@ -59,6 +63,7 @@ class AttentionPhase final : public Phase {
  public:
   AttentionPhase(int q, int out, int layer, float scale) : q_(q), out_(out), layer_(layer), scale_(scale) {}
   void reset() override { share_.reset(); }
+  PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;
 
  private:

@@ -13,6 +13,7 @@
 
 #include "kernels.h"
 #include "memory.h"
+#include "profiler.h"
 #include "thread_pool.h"
 
 namespace quintet {
@@ -83,8 +84,16 @@ struct StepContext {
 // Something done to one row; `row` counts tokens, or logits rows after a selection.
 using RowOp = std::function<void(const StepContext& context, int row)>;
 
+// What a phase does, for profiles.
+struct PhaseInfo {
+  std::string label;
+  size_t weight_bytes = 0;  // of the matrices it reads, once
+  size_t num_weights = 0;   // in them: multiply-accumulates per row
+};
+
 struct Phase {
   virtual ~Phase() = default;
+  virtual PhaseInfo info(const Plan& plan) const = 0;
   virtual void run(const StepContext& context) = 0;
   // Called by one thread before a step's first phase.
   virtual void reset() {}
@@ -149,9 +158,16 @@ class Plan {
   size_t cache_bytes() const { return cache_pages_.size(); }
   size_t buffer_bytes() const { return buffer_bytes_; }
 
+  // --- profiling; not during a run ---
+  void start_profile() { profiler_.start(phases_.size()); }
+  void stop_profile() { profiler_.stop(); }
+  const Profiler& profiler() const { return profiler_; }  // its times are those of phase_info(), in order
+  std::vector<PhaseInfo> phase_info() const;
+
  private:
-  void add_row_op(RowOp op);
+  void add_row_op(const char* name, RowOp op);
   void fill_rotations(const Step& step, int worker);
+  void run_profiled(const StepContext& context);
   Pages allocate(size_t rows, size_t row_bytes);
 
   const KernelTable& kernels_;
@@ -168,6 +184,7 @@ class Plan {
   std::vector<Pages> scratch_;
   std::vector<std::unique_ptr<Phase>> phases_;
   class RowPhase* open_rows_ = nullptr;
+  Profiler profiler_;
   int logits_ = -1;
   int max_token_id_ = kNoLimit;  // the smallest embedding bounds the ids
   size_t weight_bytes_ = 0;

@@ -16,9 +16,9 @@ void Plan::begin_rows(bool logits_rows) {
   phases_.push_back(std::move(phase));
 }
 
-void Plan::add_row_op(RowOp op) {
+void Plan::add_row_op(const char* name, RowOp op) {
   require(open_rows_ != nullptr, "a row op outside a row phase");
-  open_rows_->add(std::move(op));
+  open_rows_->add(name, std::move(op));
 }
 
 void Plan::row_embed(int matrix_id, int dst) {
@@ -26,22 +26,23 @@ void Plan::row_embed(int matrix_id, int dst) {
   const Buffer& y = buffer(dst);
   require(w.k == y.width, "embed: widths differ");
   max_token_id_ = std::min(max_token_id_, w.n - 1);
-  add_row_op(
-      [w, &y, this](const StepContext& c, int row) { kernels_.unpack_row(w, c.step.token_ids[row], y.row(row)); });
+  add_row_op("embed", [w, &y, this](const StepContext& c, int row) {
+    kernels_.unpack_row(w, c.step.token_ids[row], y.row(row));
+  });
 }
 
 void Plan::row_add(int src, int dst) {
   const Buffer& x = buffer(src);
   const Buffer& y = buffer(dst);
   require(x.width == y.width, "add: widths differ");
-  add_row_op([&x, &y, this](const StepContext&, int row) { kernels_.add(x.row(row), y.width, y.row(row)); });
+  add_row_op("add", [&x, &y, this](const StepContext&, int row) { kernels_.add(x.row(row), y.width, y.row(row)); });
 }
 
 void Plan::row_copy(int src, int dst) {
   const Buffer& x = buffer(src);
   const Buffer& y = buffer(dst);
   require(x.width == y.width, "copy: widths differ");
-  add_row_op([&x, &y](const StepContext&, int row) {
+  add_row_op("copy", [&x, &y](const StepContext&, int row) {
     std::memcpy(y.row(row), x.row(row), static_cast<size_t>(y.width) * sizeof(float));
   });
 }
@@ -51,7 +52,7 @@ void Plan::row_select(int src, int dst) {
   const Buffer& y = buffer(dst);
   require(x.width == y.width, "select: widths differ");
   require(open_rows_ != nullptr && open_rows_->logits_rows(), "select: outside a phase of logits rows");
-  add_row_op([&x, &y](const StepContext& c, int row) {
+  add_row_op("select", [&x, &y](const StepContext& c, int row) {
     std::memcpy(y.row(row), x.row(c.step.logits_rows[row]), static_cast<size_t>(y.width) * sizeof(float));
   });
 }
@@ -63,7 +64,7 @@ void Plan::row_rms_norm(int src, int vector_id, float eps, int dst) {
   const auto group = static_cast<int>(vector(vector_id).size());
   require(x.width == y.width, "rms_norm: widths differ");
   require(x.width % group == 0, "rms_norm: groups do not divide the row");
-  add_row_op([&x, &y, weight, group, eps, this](const StepContext&, int row) {
+  add_row_op("rms_norm", [&x, &y, weight, group, eps, this](const StepContext&, int row) {
     for (int i = 0; i < x.width; i += group) kernels_.rms_norm(x.row(row) + i, weight, group, eps, y.row(row) + i);
   });
 }
@@ -72,7 +73,7 @@ void Plan::row_rope(int buffer_id, int rotation_id) {
   const Buffer& x = buffer(buffer_id);
   const Rotation& r = rotation(rotation_id);
   require(x.width % r.head_dim == 0, "rope: the row is not whole heads");
-  add_row_op([&x, &r, this](const StepContext&, int row) {
+  add_row_op("rope", [&x, &r, this](const StepContext&, int row) {
     const size_t half = r.inv_freq.size();
     const RopeArgs args{.head_dim = r.head_dim,
                         .rotary_dim = static_cast<int>(2 * half),
@@ -88,7 +89,7 @@ void Plan::row_silu_mul(int gate, int up, int dst) {
   const Buffer& u = buffer(up);
   const Buffer& y = buffer(dst);
   require(g.width == u.width && g.width == y.width, "silu_mul: widths differ");
-  add_row_op([&g, &u, &y, this](const StepContext&, int row) {
+  add_row_op("silu_mul", [&g, &u, &y, this](const StepContext&, int row) {
     kernels_.silu_mul(g.row(row), u.row(row), g.width, y.row(row));
   });
 }
@@ -97,7 +98,7 @@ void Plan::row_forms(int src, int forms_id) {
   const Buffer& x = buffer(src);
   const Forms& y = forms(forms_id);
   require(x.width == y.width, "forms: widths differ");
-  add_row_op([&x, &y, this](const StepContext&, int row) {
+  add_row_op("forms", [&x, &y, this](const StepContext&, int row) {
     kernels_.make_rows(x.row(row), x.stride, 1, x.width, y.row_out(row));
   });
 }
@@ -108,7 +109,7 @@ void Plan::row_write_kv(int k, int v, int layer) {
   const Buffer& v_rows = buffer(v);
   const int width = kv.num_kv_heads * kv.head_dim;
   require(k_rows.width == width && v_rows.width == width, "write_kv: widths differ from the cache's");
-  add_row_op([&k_rows, &v_rows, kv, this](const StepContext& c, int row) {
+  add_row_op("write_kv", [&k_rows, &v_rows, kv, this](const StepContext& c, int row) {
     kernels_.write_kv(kv, c.step.slot_mapping[row], k_rows.row(row), v_rows.row(row));
   });
 }

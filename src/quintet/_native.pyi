@@ -15,6 +15,12 @@ class Layout(enum.Enum):
     BF16 = 2
     W8 = 3
     W4 = 4
+    W5 = 5
+    W4M = 6
+    W5M = 7
+    W4K = 8
+    W5K = 9
+    W6K = 10
 
 class SourceType(enum.Enum):
     """What a matrix is packed from."""
@@ -24,6 +30,12 @@ class SourceType(enum.Enum):
     BF16 = 2
     Q8_0 = 3
     Q4_0 = 4
+    Q5_0 = 5
+    Q4_1 = 6
+    Q5_1 = 7
+    Q4_K = 8
+    Q5_K = 9
+    Q6_K = 10
 
 def kernels_info() -> dict[str, Any]:
     """`active`: the kernel table in use, or None; `available`: all, slowest first."""
@@ -35,6 +47,9 @@ def measure_read_bandwidth(
     *, num_threads: int, size_bytes: int = ..., seconds: float = 0.5
 ) -> float:
     """Best bytes per second of reading `size_bytes` once on all threads."""
+
+def measure_int8_peak(*, num_threads: int, seconds: float = 0.5) -> float:
+    """Best int8 multiply-accumulates per second, with the active kernels' instructions."""
 
 class Plan:
     """A compiled program with its weights and KV cache; see csrc/plan/plan.h."""
@@ -94,6 +109,20 @@ class Plan:
         logits_rows: npt.NDArray[np.int32],
     ) -> npt.NDArray[np.float32]:
         """One step with the GIL released; logits [len(logits_rows), vocab_size]."""
+
+    def start_profile(self) -> None:
+        """Time every phase from now on; forget earlier times."""
+
+    def stop_profile(self) -> None: ...
+    def profile(self) -> list[tuple[str, int, float, float, int, int]]:
+        """Per phase: label, calls, work_s, wait_s, weight_bytes, num_weights.
+
+        Times are those of the calling thread: in the phase, and at the barrier behind it.
+        """
+
+    @property
+    def first_phase_s(self) -> float:
+        """When the latest profiled step's first phase began, on the clock of time.monotonic()."""
 
     @property
     def kernels(self) -> str: ...

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
-from models.tiny import PARITY, Row, hf_logits, make_hf, write_gguf
 
 from backends.steps import Seq, prefill, run
+from models.tiny import PARITY, Row, hf_logits, make_hf, write_gguf
 from quintet._native import kernels_info
 from quintet.backends.cpu import CPUExecutor
 from quintet.backends.reference import ReferenceExecutor

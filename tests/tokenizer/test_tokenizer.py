@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +155,20 @@ def test_sentencepiece_space_can_be_switched_off() -> None:
     assert tokenizer.decode(tokenizer.encode(" hello")) == " hello"
 
 
+@settings(max_examples=200, deadline=None)
+@given(text=st.text("abcdefgho l", max_size=30))
+def test_cutting_sentencepiece_text_into_words_changes_nothing(text: str) -> None:
+    """Word by word or in one go, the merges are the same; a piece across words forbids the cut."""
+    whole = sentencepiece()
+    whole["tokenizer.ggml.tokens"].append("h\u2581o")
+    whole["tokenizer.ggml.token_type"].append(1)
+    whole["tokenizer.ggml.scores"].append(-1000.0)
+    uncut = Tokenizer.from_gguf(whole)
+    assert uncut._codec.base.pre_tokenizer is None
+    assert TINY_SPM._codec.base.pre_tokenizer is not None
+    assert TINY_SPM.encode(text) == uncut.encode(text)
+
+
 def test_sentencepiece_falls_back_to_bytes() -> None:
     """Characters outside the vocabulary become their UTF-8 bytes."""
     ids = TINY_SPM.encode("\u20ac", add_special=False)[1:]
@@ -244,18 +257,7 @@ def test_missing_file_is_not_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bert-bge", "llama-bpe", "llama-spm", "qwen2"])
 @pytest.mark.parametrize("unit", ["Hello world, 12345. \n", "a", " ", "1", " \n", "<|", "一"])
-def test_encoding_time_is_linear(vocabulary: Vocabulary, name: str, unit: str) -> None:
-    """R9: twice the text takes about twice the time, for prose and for monotonous text."""
-    tokenizer = vocabulary(name)
-
-    def seconds(size: int) -> float:
-        text = (unit * size)[:size]
-        best = float("inf")
-        for _ in range(3):
-            start = time.process_time()
-            tokenizer.encode(text)
-            best = min(best, time.process_time() - start)
-        return best
-
-    # Quadratic growth would be 16; noise and memory effects stay far below.
-    assert seconds(200_000) < 9 * seconds(50_000) + 0.02
+def test_long_text_is_encoded(vocabulary: Vocabulary, name: str, unit: str) -> None:
+    """R9: prose and monotonous text of 400 kB; quadratic time would meet pytest's timeout."""
+    text = (unit * 400_000)[:400_000]
+    assert vocabulary(name).encode(text)

@@ -82,7 +82,6 @@ class Scheduler:
         """
         self.num_steps += 1
         batch: list[Scheduled] = []
-        num_preemptions = self.num_preemptions
         num_decodes = sum(sequence.num_uncomputed_tokens == 1 for sequence in self._running)
         budget = self._config.max_num_batched_tokens - num_decodes
         if num_decodes:
@@ -104,7 +103,6 @@ class Scheduler:
             self._waiting
             and budget > 0
             and len(self._running) < self._config.max_num_seqs
-            and self.num_preemptions == num_preemptions
             and self._admit(self._waiting[0])
         ):
             sequence = self._waiting.pop(0)
@@ -145,8 +143,12 @@ class Scheduler:
         """
         self.pool.audit(sequence.block_table for sequence in self)
         for sequence in self._waiting:
-            if sequence.status is not Status.WAITING or sequence.block_table:
-                raise AssertionError(f"{sequence.request_id}: waits with blocks or as running")
+            if (
+                sequence.status is not Status.WAITING
+                or sequence.block_table
+                or sequence.num_computed_tokens
+            ):
+                raise AssertionError(f"{sequence.request_id}: waits with something computed")
         for sequence in self._running:
             num_slots = len(sequence.block_table) * BLOCK_SIZE
             if sequence.status is not Status.RUNNING or sequence.num_computed_tokens > num_slots:

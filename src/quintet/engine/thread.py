@@ -73,6 +73,11 @@ class EngineThread:
             self._changed.notify()
         return stream
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more requests: it was closed, or its loop has failed."""
+        return self._closed is not None
+
     def stats(self) -> EngineStats:
         """The counters after the latest step."""
         return self._stats

@@ -67,7 +67,7 @@ class Codec:
 
     @cached_property
     def _plain_model(self) -> Model:
-        control = [token.content for token in self.added if token.special]
+        control = {token.content for token in self.added if token.special}
         known = self.base.model
         matcher = self._assemble(known, parse_special=False)
         ids = [
@@ -87,14 +87,14 @@ class Codec:
         if self.base.pre_tokenizer is not None:
             matcher.pre_tokenizer = self.base.pre_tokenizer
         # Where the model was kept from spelling a control token, its id is taken without a name.
-        is_hidden = {
+        hidden = {
             token.content
             for token in self.added
             if token.special
             and self.base.model.token_to_id(token.content) is not None
             and model.token_to_id(token.content) is None
         }
-        added = [token for token in self.added if token.content not in is_hidden]
+        added = [token for token in self.added if token.content not in hidden]
         matcher.add_tokens([*added, *extra])
         for token in added:
             token_id = matcher.token_to_id(token.content)

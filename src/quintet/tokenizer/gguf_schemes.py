@@ -22,13 +22,14 @@ from quintet.tokenizer.pieces import (
     word_start_bytes,
 )
 from quintet.tokenizer.pretokenizers import pre_tokenization
-from quintet.tokenizer.sentencepiece import merges_by_score
+from quintet.tokenizer.sentencepiece import merges_by_score, pieces_stay_within_words
 from quintet.tokenizer.vocabulary import PREFIX, TokenKind, Vocabulary
 
 _log = logging.getLogger(__name__)
 
 # Longer words are unknown: WordPiece tries every prefix of a word.  As in BERT.
 _MAX_WORD_LENGTH = 100
+_WORDS = f"{SPACE_MARK}*[^{SPACE_MARK}]+|{SPACE_MARK}+"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ def _sentencepiece(vocabulary: Vocabulary) -> Scheme:
     base.normalizer = (
         normalizers.Sequence([normalizers.Prepend(SPACE_MARK), escape]) if adds_space else escape
     )
+    if pieces_stay_within_words(vocabulary):
+        # The same merges, but word by word: the model's work grows faster than a word's length.
+        base.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(_WORDS), "isolated")
     return Scheme(
         base,
         sentencepiece_bytes,

@@ -1,0 +1,1 @@
+"""The benchmark against llama.cpp: `python benchmarks/bench_peers.py --help`."""
