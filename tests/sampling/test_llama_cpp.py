@@ -138,7 +138,6 @@ def test_dry_agrees_with_llama_cpp(name: str, shared_data: Path) -> None:
         for last_n in (12, 1000):
             sampler = llama.llama_sampler_init_dry(
                 llama.llama_model_get_vocab(model),
-                1000,
                 0.8,
                 1.75,
                 2,
