@@ -4,10 +4,12 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 
 #include "bindings.h"
+#include "logprobs.h"
 #include "row_sampler.h"
 
 namespace nb = nanobind;
@@ -18,6 +20,7 @@ using quintet::RowSampler;
 using quintet::Sampled;
 using quintet::SamplingScratch;
 using quintet::Stage;
+using quintet::TokenScore;
 
 namespace {
 
@@ -33,13 +36,19 @@ std::string width_error(int64_t width, int vocab_size) {
   return "logits have " + std::to_string(width) + " columns, the sampler's vocabulary " + std::to_string(vocab_size);
 }
 
+std::string outside_vocabulary(int32_t id) { return "token id " + std::to_string(id) + " is outside the vocabulary"; }
+
+nb::tuple to_tuple(const std::vector<std::pair<int32_t, double>>& logprobs) {
+  nb::list pairs;
+  for (const auto& [id, value] : logprobs) pairs.append(nb::make_tuple(id, value));
+  return nb::tuple(pairs);
+}
+
 nb::tuple to_tuple(const Sampled& sampled) {
   nb::object logprob = nb::none(), top_logprobs = nb::none();
   if (sampled.logprob) {
     logprob = nb::float_(*sampled.logprob);
-    nb::list pairs;
-    for (const auto& [id, value] : sampled.top_logprobs) pairs.append(nb::make_tuple(id, value));
-    top_logprobs = nb::tuple(pairs);
+    top_logprobs = to_tuple(sampled.top_logprobs);
   }
   return nb::make_tuple(sampled.token_id, logprob, top_logprobs);
 }
@@ -79,6 +88,33 @@ std::vector<std::pair<int32_t, double>> distribution(const RowSampler& sampler, 
   if (width < sampler.vocab_size()) throw std::invalid_argument(width_error(width, sampler.vocab_size()));
   nb::gil_scoped_release release;
   return sampler.distribution(logits.data(), thread_scratch());
+}
+
+nb::list score_rows(const nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>& logits, int vocab_size,
+                    const std::vector<int32_t>& token_ids, int num_top) {
+  const int64_t num_rows = static_cast<int64_t>(logits.shape(0)), width = static_cast<int64_t>(logits.shape(1));
+  if (vocab_size < 1 || width < vocab_size) throw std::invalid_argument(width_error(width, vocab_size));
+  if (num_rows != static_cast<int64_t>(token_ids.size())) {
+    throw std::invalid_argument("logits have " + std::to_string(num_rows) + " rows for " +
+                                std::to_string(token_ids.size()) + " tokens");
+  }
+  if (num_top < 0) throw std::invalid_argument("num_top must be at least 0");
+  for (const int32_t id : token_ids) {
+    if (id < 0 || id >= vocab_size) throw std::invalid_argument(outside_vocabulary(id));
+  }
+  std::vector<std::optional<TokenScore>> scores(token_ids.size());
+  {
+    nb::gil_scoped_release release;
+    for (size_t r = 0; r < scores.size(); ++r) {
+      const float* row = logits.data() + static_cast<int64_t>(r) * width;
+      scores[r] = quintet::score(row, vocab_size, token_ids[r], num_top, thread_scratch());
+    }
+  }
+  nb::list results;
+  for (const std::optional<TokenScore>& found : scores) {
+    results.append(found ? nb::object(nb::make_tuple(found->logprob, to_tuple(found->top))) : nb::none());
+  }
+  return results;
 }
 
 }  // namespace
@@ -137,7 +173,7 @@ void quintet::bind_sampling(nb::module_& m) {
           "accept",
           [](RowSampler& self, int32_t token_id) {
             if (token_id < 0 || token_id >= self.vocab_size()) {
-              throw std::invalid_argument("token id " + std::to_string(token_id) + " is outside the vocabulary");
+              throw std::invalid_argument(outside_vocabulary(token_id));
             }
             self.accept(token_id);
           },
@@ -152,4 +188,11 @@ void quintet::bind_sampling(nb::module_& m) {
         "Sample and accept one token per row of logits [rows, >= vocab_size] float32, in place and without the GIL.\n\n"
         "Returns (token_id, logprob, top_logprobs) per row; token_id is -1 where the row holds NaN or +inf, or nothing "
         "above -inf.");
+
+  m.def("score", &score_rows, "logits"_a.noconvert(), nb::kw_only(), "vocab_size"_a, "token_ids"_a, "num_top"_a,
+        nb::sig("def score(logits: numpy.typing.NDArray[numpy.float32], *, vocab_size: int, token_ids: "
+                "collections.abc.Sequence[int], num_top: int) -> list[tuple[float, tuple[tuple[int, float], ...]] | "
+                "None]"),
+        "Log-probability of a token per row of logits [rows, >= vocab_size] float32, and of the most probable ones, "
+        "without the GIL.\n\nNone where the row holds NaN or +inf, or nothing above -inf.");
 }

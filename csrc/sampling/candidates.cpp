@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <functional>
 #include <limits>
 
@@ -116,6 +117,13 @@ float top_k_bound(const CandidateRow& row, int k) {
 
 CandidateRow whole_row(SamplingScratch& scratch, const float* logits, int vocab_size, float max) {
   return {&scratch, vocab_size, logits, nullptr, max, nullptr, 0.0};
+}
+
+bool scan_whole_row(SamplingScratch& scratch, const float* logits, int vocab_size, CandidateRow& row) {
+  scratch.block_max.resize(static_cast<size_t>(num_vocab_blocks(vocab_size)));
+  const RowScan scan = scan_row(logits, vocab_size, scratch.block_max.data());
+  row = whole_row(scratch, logits, vocab_size, scan.max);
+  return !scan.has_nan && std::isfinite(scan.max);
 }
 
 int32_t argmax(const CandidateRow& row) {

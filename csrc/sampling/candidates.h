@@ -44,6 +44,9 @@ struct CandidateRow {
 // The whole row: logits [vocab_size], scratch.block_max as scan_row left it, max finite.
 CandidateRow whole_row(SamplingScratch& scratch, const float* logits, int vocab_size, float max);
 
+// The same of a row nobody has looked at yet; false where it holds NaN or +inf, or nothing above -inf.
+bool scan_whole_row(SamplingScratch& scratch, const float* logits, int vocab_size, CandidateRow& row);
+
 // Lowest id among the largest logits.
 int32_t argmax(const CandidateRow& row);
 

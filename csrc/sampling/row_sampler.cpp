@@ -1,6 +1,5 @@
 #include "row_sampler.h"
 
-#include <cmath>
 #include <limits>
 #include <stdexcept>
 
@@ -10,18 +9,6 @@
 #include "vector_math.h"
 
 namespace quintet {
-namespace {
-
-// The row as the model gave it; false where there is nothing to choose from.
-bool scan(SamplingScratch& scratch, const float* logits, int vocab_size, CandidateRow& row) {
-  scratch.block_max.resize(static_cast<size_t>(num_vocab_blocks(vocab_size)));
-  const RowScan found = scan_row(logits, vocab_size, scratch.block_max.data());
-  row = whole_row(scratch, logits, vocab_size, found.max);
-  return !found.has_nan && std::isfinite(found.max);
-}
-
-}  // namespace
-
 RowSampler::RowSampler(RowParams params, int vocab_size, const std::vector<int32_t>& prompt_ids, uint64_t seed)
     : params_((check(params, vocab_size), std::move(params))),
       vocab_size_(vocab_size),
@@ -147,7 +134,7 @@ void RowSampler::narrow(CandidateRow& row) const {
 Sampled RowSampler::sample(float* logits, SamplingScratch& scratch) {
   Sampled result;
   CandidateRow row;
-  if (!scan(scratch, logits, vocab_size_, row)) return result;
+  if (!scan_whole_row(scratch, logits, vocab_size_, row)) return result;
 
   double log_total = 0;
   if (params_.num_logprobs >= 0) {
@@ -175,7 +162,7 @@ Sampled RowSampler::sample(float* logits, SamplingScratch& scratch) {
 
 std::vector<std::pair<int32_t, double>> RowSampler::distribution(float* logits, SamplingScratch& scratch) const {
   CandidateRow row;
-  if (!scan(scratch, logits, vocab_size_, row)) return {};
+  if (!scan_whole_row(scratch, logits, vocab_size_, row)) return {};
   LogitEdits edits(logits, scratch.undo);
   prepare(edits, row);
   if (params_.temperature == 0) return {{argmax(row), 1.0}};

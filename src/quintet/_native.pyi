@@ -201,3 +201,10 @@ class RowSampler:
 def sample(
     logits: npt.NDArray[np.float32], samplers: tuple[RowSampler, ...]
 ) -> list[tuple[int, float | None, tuple[tuple[int, float], ...] | None]]: ...
+def score(
+    logits: npt.NDArray[np.float32],
+    *,
+    vocab_size: int,
+    token_ids: Sequence[int],
+    num_top: int,
+) -> list[tuple[float, tuple[tuple[int, float], ...]] | None]: ...

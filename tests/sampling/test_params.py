@@ -47,8 +47,10 @@ INT_RANGES = {
     "dry_allowed_length": (1, 2**31 - 1),
     "dry_penalty_last_n": (-1, 2**31 - 1),
     "mirostat": (0, 2),
+    "n": (1, 16),
+    "prompt_logprobs": (0, 20),
 }
-REQUIRED_INTS = ("top_k", "min_tokens", "penalty_last_n", "dry_allowed_length", "mirostat")
+REQUIRED_INTS = ("top_k", "min_tokens", "penalty_last_n", "dry_allowed_length", "mirostat", "n")
 
 
 def refused() -> list[tuple[str, Any]]:
@@ -63,7 +65,7 @@ def refused() -> list[tuple[str, Any]]:
     cases += [(name, None) for name in (*REQUIRED_INTS, "dry_penalty_last_n")]
     cases += [
         (name, value)
-        for name in ("ignore_eos", "include_stop_str_in_output")
+        for name in ("ignore_eos", "include_stop_str_in_output", "echo")
         for value in (0, 1, None, "true", "", np.bool_(True), NAN)
     ]
     cases += [

@@ -2,7 +2,7 @@
 
 from quintet.sampling.breakers import DryBreakers
 from quintet.sampling.params import SamplingParams
-from quintet.sampling.sampler import RowSampler, SampledToken, sample
+from quintet.sampling.sampler import RowSampler, SampledToken, TokenScore, sample, score
 from quintet.sampling.stages import STAGES
 from quintet.sampling.stop import StopChecker
 
@@ -13,5 +13,7 @@ __all__ = [
     "SampledToken",
     "SamplingParams",
     "StopChecker",
+    "TokenScore",
     "sample",
+    "score",
 ]

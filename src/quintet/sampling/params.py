@@ -40,6 +40,7 @@ from quintet.sampling.stages import STAGES, check_combinations, checked_order
 
 MAX_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1
+MAX_N = 16
 
 _FLOAT_RANGES = {
     "temperature": (0.0, 100.0),
@@ -66,13 +67,15 @@ _INT_RANGES = {
     "dry_allowed_length": (1, MAX_TOKENS),
     "dry_penalty_last_n": (-1, MAX_TOKENS),
     "mirostat": (0, 2),
+    "n": (1, MAX_N),
 }
 _OPTIONAL_INT_RANGES = {
     "max_tokens": (1, MAX_TOKENS),
     "seed": (-(2**63), 2**64 - 1),
     "logprobs": (0, MAX_LOGPROBS),
+    "prompt_logprobs": (0, MAX_LOGPROBS),
 }
-_FLAGS = ("ignore_eos", "include_stop_str_in_output")
+_FLAGS = ("ignore_eos", "include_stop_str_in_output", "echo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,11 @@ class SamplingParams:
         mirostat_eta: 0 to 1; the share of an error that the next token makes up for.
         sampler_order: the stages that take part, in their order; `STAGES` names all of them, and
             "penalties" and "dry" come before the rest.
+        n: answers to generate, 1 to 16.  They share the prompt's blocks in the prefix cache;
+            answer i draws with the seed plus i.
+        prompt_logprobs: like `logprobs`, for each token of the prompt but the first, which nothing
+            precedes.  The prompt is computed anew, whatever the prefix cache holds.
+        echo: the prompt's text, without control tokens, stands before the answer's.
 
     Raises:
         RequestError: a value of the wrong type, not finite or out of range, naming the parameter;
@@ -167,6 +175,9 @@ class SamplingParams:
     mirostat_tau: float = 5.0
     mirostat_eta: float = 0.1
     sampler_order: Sequence[str] = STAGES
+    n: int = 1
+    prompt_logprobs: int | None = None
+    echo: bool = False
 
     def __post_init__(self) -> None:
         checked: dict[str, object] = {

@@ -121,6 +121,40 @@ def sample(logits: NDArray[np.float32], rows: Sequence[RowSampler]) -> list[Samp
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """What a row of logits says of one token.
+
+    Args:
+        logprob: log-softmax of the logits at the token, in nats.
+        top: (token id, logprob) of the most probable tokens, most probable first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+def score(
+    logits: NDArray[np.float32], token_ids: Sequence[int], *, vocab_size: int, num_top: int
+) -> list[TokenScore | None]:
+    """The log-probability of one given token per row, without the GIL.
+
+    Args:
+        logits: [len(token_ids), >= vocab_size] float32, contiguous; further columns are padding.
+        token_ids: a token per row.
+        num_top: of the most probable tokens, this many are listed.
+
+    Returns:
+        A score per row; None where the row holds NaN or positive infinity, or nothing above
+        negative infinity.
+
+    Raises:
+        TypeError, ValueError: the array or the ids are not as described.
+    """
+    scores = _native.score(logits, vocab_size=vocab_size, token_ids=token_ids, num_top=num_top)
+    return [None if found is None else TokenScore(*found) for found in scores]
+
+
 def _reads_prompt(params: SamplingParams) -> bool:
     return params.repetition_penalty != 1.0 or params.dry_multiplier > 0.0
 
