@@ -14,7 +14,7 @@ class RequestStream:
     """
     The chunks of one request, to be read with `for` or with `async for`, by one reader.
 
-    Reading ends after the chunk with `finish_reason`.  Chunks wait here without
+    Reading ends after the chunk with `is_last`.  Chunks wait here without
     bound (a request has at most one per token), so a slow reader holds up nobody.
 
     Args:
@@ -76,7 +76,7 @@ class RequestStream:
                 return self._read(chunk)
 
     def _read(self, chunk: OutputChunk) -> OutputChunk:
-        self._is_read = chunk.finish_reason is not None
+        self._is_read = chunk.is_last
         if chunk.finish_reason == "error":
             raise EngineError(chunk.error)
         return chunk

@@ -134,7 +134,7 @@ class EngineThread:
         self._stats = self._engine.stats()
         for chunk in chunks:
             stream = self._streams[chunk.request_id]
-            if chunk.finish_reason is not None:
+            if chunk.is_last:
                 # Before the reader hears of it: its room in the queue is free by then.
                 with self._changed:
                     del self._streams[chunk.request_id]
