@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -36,12 +37,15 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 DOCUMENT = ROOT / "docs" / "performance.md"
 
+MODELS = ["qwen3-0.6b", "qwen3-1.7b", "llama-3.2-1b"]
 QUICK_MODELS = ["qwen3-0.6b"]
 QUICK_FORMATS = ["Q4_0", "Q8_0"]
 QUICK_CELLS = ["load", "memory", "prefill-512", "decode-0", "decode-1024", "streams-8", "api"]
 
 
 def main() -> None:
+    # An orderly end, so that the workers end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = _options()
     build = options.build_dir
     (build / "models").mkdir(parents=True, exist_ok=True)
@@ -111,7 +115,7 @@ def _options() -> argparse.Namespace:
         "--peer-python", type=Path, help="an environment that has llama-cpp-python already"
     )
     options = parser.parse_args()
-    options.models = options.models or (QUICK_MODELS if options.quick else list(SHAPES))
+    options.models = options.models or (QUICK_MODELS if options.quick else MODELS)
     options.formats = options.formats or (QUICK_FORMATS if options.quick else list(FORMATS))
     chosen = options.cells or (QUICK_CELLS if options.quick else list(names))
     options.cells = [cell for cell in CELLS if cell.name in chosen]  # in the order that saves work

@@ -52,6 +52,8 @@ SHAPES = {
     "llama-3.2-1b": Shape(
         "llama", 16, 2048, 8192, 32, 8, 64, 5e5, 131_072, 128_256, "llama-bpe"
     ),
+    # No public model: to try the harness in seconds.
+    "smoke": Shape("qwen3", 2, 256, 512, 4, 2, 64, 1e6, 8192, 4096, "qwen2"),
 }  # fmt: skip
 
 
