@@ -55,10 +55,9 @@ def _draw_model(axis: plt.Axes, model: str, results: list[dict[str, Any]]) -> No
         colour = COLOURS.get(result["format"], OTHER)
         bars = axis.bar(places, heights, width, label=result["format"], color=colour)
         axis.bar_label(bars, fmt="%.1f", fontsize=6, padding=1)
-    labels = [f"{cell}\n(less is better)" if cell in LOWER_IS_BETTER else cell for cell in cells]
-    axis.set_xticks(range(len(cells)), labels, fontsize=8)
+    axis.set_xticks(range(len(cells)), cells, fontsize=8)
     axis.axhline(1, color="black", linewidth=0.8)
-    axis.set_ylabel("times as good")
+    axis.set_ylabel("times as good as llama.cpp")
     axis.set_title(model, loc="left")
     axis.legend(ncols=5, fontsize=8, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)

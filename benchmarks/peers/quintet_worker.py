@@ -9,8 +9,9 @@ import numpy as np
 
 from peers.protocol import UBATCH, Measured, Stopwatch, serve
 from quintet import LLM, SamplingParams, __version__, _native
-from quintet.backends import Executor, StepInput, load_executor
+from quintet.backends import StepInput, load_executor
 from quintet.backends.base import BLOCK_SIZE
+from quintet.backends.cpu import CPUExecutor
 from quintet.formats.gguf import GGUFFile
 from quintet.models import load_model
 from quintet.tokenizer import Tokenizer
@@ -26,13 +27,15 @@ class QuintetEngine:
         with Stopwatch() as total:
             with Stopwatch() as loading, GGUFFile.open(path) as source:
                 Tokenizer.from_gguf(source.metadata)
-                self._executor: Executor = load_executor(
+                executor = load_executor(
                     load_model(source),
                     num_blocks=sum(map(len, self._tables)),
                     max_num_batched_tokens=max(UBATCH, num_streams),
                     max_num_seqs=max(1, num_streams),
                     num_threads=num_threads,
                 )
+            assert isinstance(executor, CPUExecutor)
+            self._executor = executor
             self._lengths = [0] * len(self._tables)
             self._random = np.random.default_rng(0)
             self._extend([0], [self._draw(1)])
@@ -89,8 +92,15 @@ class QuintetEngine:
             "int8_macs_per_s": _native.measure_int8_peak(num_threads=num_threads, seconds=0.1),
         }
 
-    def close(self) -> None:
-        self._executor.close()
+    @property
+    def plan(self) -> _native.Plan:
+        """The executor's, for profiles."""
+        return self._executor.plan
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
+        return self._executor.vocab_size
 
     def _decode(self, sequences: Sequence[int], num_tokens: int) -> Measured:
         tokens = self._draw(len(sequences)).reshape(-1, 1)
