@@ -21,7 +21,7 @@ inline constexpr float kC4 = 0x1.5558f2p-5f;
 inline constexpr float kC5 = 0x1.123a2p-7f;
 inline constexpr float kC6 = 0x1.6a23dp-10f;
 
-inline constexpr float kLowest = -87.3f;              // below: 0, so that no result is subnormal
-inline constexpr float kHighest = 0x1.62e42ep+6f;     // above: infinity; the last float under 128 * ln(2)
+inline constexpr float kLowest = -87.3f;           // below: 0, so that no result is subnormal
+inline constexpr float kHighest = 0x1.62e42ep+6f;  // above: infinity; the last float under 128 * ln(2)
 
 }  // namespace quintet::exp_constants

@@ -36,7 +36,7 @@ struct Rows {
   const int32_t* q8_sum;  // [num_rows][width / 32]; sum of q8 over the group
 };
 
-// Where quantize_rows writes; any pointer may be null, then that form is not made.  Shapes as in Rows.
+// Where make_rows writes; any pointer may be null, then that form is not made.  Shapes as in Rows.
 struct RowsOut {
   float* f32;
   uint16_t* bf16;
@@ -57,7 +57,8 @@ enum class KVType : uint8_t { kF32 = 0, kBF16 = 1 };
 // (v alike).  head_dim is even and at most 256.
 //   kBF16  K block bf16 [head_dim / 2][16 tokens][2];   V block bf16 [8 token pairs][head_dim][2]
 //   kF32   K block float [head_dim][16 tokens];         V block float [16 tokens][head_dim]
-// Unwritten slots hold finite values (the cache starts zeroed): a masked token contributes exactly 0.
+// A slot that a query does not see changes no bit of its result: it may hold anything, NaN included, so blocks are
+// reused as they are.
 struct KVCache {
   KVType type;
   int num_blocks;
@@ -97,15 +98,29 @@ struct KernelTable {
 
   // y[r][j] = sum_k x[r][k] * w[j][k] for r in [row_begin, row_end), panels in [panel_begin, panel_end).
   // Writes whole panels: columns 16 * panel_begin .. 16 * panel_end - 1, so y's rows have ldy >= 16 * num_panels(n)
-  // floats.  Indexed by Layout.  Reads the activation form of that layout.
+  // floats.  Indexed by Layout.  Reads the activation form of that layout; x.width is w.k.
+  //
+  // One chain of fused steps per output, from 0, in ascending order:
+  //   kF32, kF16   sum = fma(x[k], w[k], sum)
+  //   kBF16        the same, with products that are exact in float; avx512 takes VDPBF16PS, two k per step
+  //   codes        per group, with dot = the exact integer sum of (code - zero point) * q8:
+  //     kW8, kW4, kW5              sum = fma(float(dot), s * q8_scale, sum)
+  //     kW4m, kW5m, kW4k, kW5k     sum = fma(fma(-m, float(q8_sum), s * float(dot)), q8_scale, sum)
+  //     kW6k, dots of both halves  sum = fma(fma(s1, float(dot1), s0 * float(dot0)), q8_scale, sum)
+  //   where s and m are with the scales of scales multiplied in, which is exact.
+  //
+  // A call walks its panels, and all its rows within each: it reads a panel from memory once and x once per panel.  So
+  // x should fit the second-level cache: at most 256 rows of 1024, fewer of wider rows, per call.
   void (*linear[kNumLayouts])(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin,
                               int panel_end, float* y, size_t ldy);
 
   // out[i] = w[row][i] as float, i in [0, k): one output column of a packed matrix, for embeddings.
   void (*unpack_row)(const PackedMatrix& w, int row, float* out);
 
-  // x [rows][width] into the forms asked for.  q8: per group of 32, scale = max|x| / 127, q = round-to-nearest-even
-  // of x / scale (as x * (127 / max|x|)); a zero group has scale 0.
+  // x [rows][width] into the forms asked for; bf16 rounds to nearest even and keeps NaN.  q8: per group of 32, scale =
+  // max|x| / 127, q = round-to-nearest-even of x / scale (as x * (127 / max|x|)); a group below kSmallestGroup is zero
+  // with scale 0, one with a NaN or an infinity is zero with scale NaN.  The row functions from here to write_kv have
+  // the same bits in every table and no alignment beyond that of float.
   void (*make_rows)(const float* x, size_t ldx, int num_rows, int width, const RowsOut& out);
 
   // y[i] = x[i] * rsqrt(mean(x^2) + eps) * weight[i], one row; the sum of squares has a fixed order (16 lane sums,
@@ -115,7 +130,7 @@ struct KernelTable {
   // y[i] += x[i].
   void (*add)(const float* x, int width, float* y);
 
-  // y[i] = silu(gate[i]) * up[i], one row.  y may be gate or up.
+  // y[i] = gate[i] / (1 + exp(-gate[i])) * up[i], one row; exp is that of exp.h.  y may be gate or up.
   void (*silu_mul)(const float* gate, const float* up, int width, float* y);
 
   // Rotates num_heads heads of one row in place.  Source: Su et al. 2021, arXiv:2104.09864.
@@ -125,10 +140,24 @@ struct KernelTable {
   void (*write_kv)(const KVCache& cache, int64_t slot, const float* k, const float* v);
 
   // Causal attention of the queries [query_begin, query_end) (relative to the sequence's first new token) of one
-  // sequence for the heads of one KV head.  scratch: attention_scratch_bytes(...) bytes, 64-byte aligned, private to
-  // the caller.  Softmax state is float32.  Partial results are cut at absolute multiples of 512 tokens and merged in
-  // ascending order, whatever the query range.  Source: Milakov and Gimelshein 2018, arXiv:1805.02867 (online
-  // softmax); Kwon et al. 2023, arXiv:2309.06180, section 4.1 (paged KV).
+  // sequence for the heads of one KV head, which share each read of it.  K and V of all tokens the queries see are
+  // written before.  scratch: attention_scratch_bytes(...) bytes, 64-byte aligned, private to the caller, not
+  // initialised; its size does not depend on the queries.  Of the shape, only multiples of 16 are fast head_dims.
+  //
+  // Per query and head, for the n tokens it sees, in float unless said (kBF16 rounds q and p to bf16):
+  //   1. Segments are cut at absolute multiples of kSegmentTokens.  In each, ascending:
+  //      score[t] = scale * (chain of fma over head_dim, from 0);  m = max score;  p[t] = exp(score[t] - m)
+  //      sum = tree of 16 lane sums of p, lane = t % 16;  o[d] = chain of fma(p[t], v[t][d]) over its tokens, from 0
+  //   2. The first segment is the state (m, sum, o); each other is merged into it in ascending order, even where one
+  //      thread does all: m' = max, x' = fma(x_segment, exp(m_segment - m'), x * exp(m - m')) for sum and o.
+  //   3. out = o * (1 / sum).
+  // On kBF16, avx512 takes its chains by VDPBF16PS, two k per step; a last token without its pair has a zero there.
+  // kF32 has the same bits in every table, kBF16 in reference and avx2.
+  //
+  // A NaN or +infinite score makes the output of its query and head NaN; -infinity counts as p = 0, and gives NaN only
+  // where there is nothing else.
+  // Source: Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax); Kwon et al. 2023, arXiv:2309.06180,
+  // section 4.1 (paged KV).
   void (*attention)(const KVCache& cache, const AttentionArgs& args, const SequenceView& seq, int kv_head,
                     int query_begin, int query_end, void* scratch);
   size_t (*attention_scratch_bytes)(int head_dim, int heads_per_kv_head);
@@ -144,11 +173,30 @@ const KernelTable* active_kernels();
 // Tables this CPU can run, slowest first; returns how many (at most max_tables).
 int available_kernels(const KernelTable** tables, int max_tables);
 
-// Packs rows of a float32 matrix [n, k] or of GGUF Q4_0 / Q8_0 blocks into a layout.  `panel_begin` .. `panel_end`
-// bounds what is written, so that threads can share one matrix.  The source holds all n rows.
-enum class SourceType : uint8_t { kF32 = 0, kF16 = 1, kBF16 = 2, kQ8_0 = 3, kQ4_0 = 4 };
-// Combinations: kF32 -> any layout (kW8 and kW4 quantise: scale = max|w| / 127, or GGUF's Q4_0 rule); kF16 -> kF16;
-// kBF16 -> kBF16; kQ8_0 -> kW8; kQ4_0 -> kW4.  Returns false for any other.
+// What weights are packed from: plain floats, or GGUF's blocks of these types.
+enum class SourceType : uint8_t {
+  kF32 = 0,
+  kF16 = 1,
+  kBF16 = 2,
+  kQ8_0 = 3,
+  kQ4_0 = 4,
+  kQ5_0 = 5,
+  kQ4_1 = 6,
+  kQ5_1 = 7,
+  kQ4_K = 8,
+  kQ5_K = 9,
+  kQ6_K = 10,
+};
+
+// Bytes of a row of k elements; 0 when k is not a positive multiple of the type's block.
+size_t source_row_bytes(SourceType type, int k);
+
+// Packs a matrix [n, k] of a source type into a layout.  `panel_begin` .. `panel_end` bounds what is written, so that
+// threads can share one matrix.  The source holds all n rows, at any alignment; `packed` is the start of the whole
+// matrix.  Each type packs into the layout that is exact for it (see layouts.h); kF32 also into kF16 and kBF16 (to
+// nearest even) and into kW8 and kW4 (quantised by GGUF's rules for Q8_0 and Q4_0).  Returns false, having written
+// nothing, for any other combination, for k that is not a multiple of k_multiple(layout) or of the type's block, and
+// for kW6k with k above kMaxHalvesK.
 bool pack_panels(SourceType source_type, const uint8_t* source, int n, int k, Layout layout, int panel_begin,
                  int panel_end, uint8_t* packed);
 

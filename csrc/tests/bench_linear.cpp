@@ -115,19 +115,22 @@ double int8_peak(int num_threads) {
 double int8_peak(int) { return 0; }
 #endif
 
+using Vector [[gnu::vector_size(16)]] = uint64_t;
+
 // Bytes per second when each thread sums its share of the buffer.
 double read_bandwidth(Buffer& buffer, int num_threads) {
   const size_t share = buffer.bytes() / static_cast<size_t>(num_threads) / 64 * 64;
   const double seconds = best_time_s(num_threads, kRepeats, [&](int t) {
     const uint8_t* p = buffer.data() + share * static_cast<size_t>(t);
-    uint64_t sum[8] = {};
+    Vector sum[4] = {};
     for (size_t i = 0; i < share; i += 64) {
-      uint64_t line[8];
+      Vector line[4];
       std::memcpy(line, p + i, 64);
       __builtin_prefetch(p + i + 2304);
-      for (int j = 0; j < 8; ++j) sum[j] += line[j];
+      for (int j = 0; j < 4; ++j) sum[j] += line[j];
     }
-    sink = sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
+    const Vector total = sum[0] + sum[1] + sum[2] + sum[3];
+    sink = total[0] + total[1];
   });
   return static_cast<double>(share) * num_threads / seconds;
 }

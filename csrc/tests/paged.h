@@ -1,8 +1,11 @@
 // A sequence with a paged KV cache, for the tests and the benchmark of attention.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -26,25 +29,38 @@ struct Shape {
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
 };
 
-// Memory that starts at a cache line, as kernels.h asks.
+// Zeroed memory at the start of a cache line; on huge pages if it is large, as a KV cache should be.
 template <class T>
-class Aligned {
+class Pages {
  public:
-  explicit Aligned(size_t count) : memory_(count + 64 / sizeof(T)) {}
-  T* data() {
-    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
-    return memory_.data() + (64 - address % 64) % 64 / sizeof(T);
+  explicit Pages(size_t count) : size_(count) {
+    const size_t alignment = count * sizeof(T) >= kHugePageBytes ? kHugePageBytes : kLineBytes;
+    const size_t size_bytes = (count * sizeof(T) + alignment - 1) / alignment * alignment;
+    memory_.reset(static_cast<T*>(std::aligned_alloc(alignment, size_bytes)));
+    if (alignment == kHugePageBytes) madvise(memory_.get(), size_bytes, MADV_HUGEPAGE);
+    std::memset(memory_.get(), 0, size_bytes);
   }
+  T* data() { return memory_.get(); }
+  size_t size() const { return size_; }
 
  private:
-  std::vector<T> memory_;
+  static constexpr size_t kLineBytes = 64;
+  static constexpr size_t kHugePageBytes = size_t{2} << 20;
+  struct Free {
+    void operator()(T* memory) const { std::free(memory); }
+  };
+  size_t size_;
+  std::unique_ptr<T, Free> memory_;
 };
 
 class PagedSequence {
  public:
   // q, k and v are normal; the blocks are in an order of their own among `spare` more.
   PagedSequence(const Shape& sequence_shape, uint32_t seed, int spare = 3)
-      : shape(sequence_shape), num_cache_blocks(shape.num_blocks() + spare), k_cache(cache_bytes()), v_cache(cache_bytes()) {
+      : shape(sequence_shape),
+        num_cache_blocks(shape.num_blocks() + spare),
+        k_cache(cache_bytes()),
+        v_cache(cache_bytes()) {
     Random random(seed);
     const auto tokens = static_cast<size_t>(shape.num_tokens);
     q = random.normal(tokens * row_width());
@@ -97,11 +113,14 @@ class PagedSequence {
     const auto num_queries = static_cast<size_t>(end - begin);
     std::vector<float> out(num_queries * row_width(), -7.0f);
     const AttentionArgs args{q.data() + static_cast<size_t>(begin) * row_width(),
-                             row_width(), out.data(), row_width(), shape.num_heads(), shape.scale()};
+                             row_width(),
+                             out.data(),
+                             row_width(),
+                             shape.num_heads(),
+                             shape.scale()};
     const SequenceView view{block_table.data(), 0, end - begin, end};
-    if (scratch == nullptr) {
-      scratch = std::make_unique<Aligned<char>>(size_t{1} << 20);
-    }
+    const size_t scratch_bytes = table.attention_scratch_bytes(shape.head_dim, shape.group);
+    if (scratch == nullptr || scratch->size() != scratch_bytes) scratch = std::make_unique<Pages<char>>(scratch_bytes);
     for (int head = 0; head < shape.num_kv_heads; ++head) {
       for (int query = 0; query < end - begin; query += std::min(split, end - begin)) {
         const int query_end = split < end - begin - query ? query + split : end - begin;
@@ -137,8 +156,8 @@ class PagedSequence {
   int num_cache_blocks;
   std::vector<float> q, k, v;  // [num_tokens][width]
   std::vector<int32_t> block_table;
-  Aligned<std::byte> k_cache, v_cache;
-  static inline std::unique_ptr<Aligned<char>> scratch;
+  Pages<std::byte> k_cache, v_cache;
+  std::unique_ptr<Pages<char>> scratch;
 };
 
 }  // namespace quintet::tests

@@ -1,8 +1,10 @@
 // Attention and KV writes of every table: against double, against the reference, and the same bits however the work
 // is cut.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -15,7 +17,6 @@ namespace {
 using namespace quintet;
 using tests::nrmse;
 using tests::PagedSequence;
-using tests::Random;
 using tests::same_bits;
 using tests::Shape;
 
@@ -62,7 +63,7 @@ void check_accuracy(const KernelTable& table, PagedSequence& sequence, int token
   const double error = nrmse(out, sequence.attend_exactly(token));
   const double bound = sequence.shape.type == KVType::kBF16 ? 5e-3 : 3e-6;
   CHECK_WITH(error <= bound, "%s %s head_dim %d group %d token %d: NRMSE %g", table.name, name(sequence.shape.type),
-        sequence.shape.head_dim, sequence.shape.group, token, error);
+             sequence.shape.head_dim, sequence.shape.group, token, error);
 }
 
 // Attention is softmax(q k) v to the accuracy of its types, at every edge of blocks, tiles and segments.
@@ -109,11 +110,11 @@ void test_attention_agrees_with_reference() {
             const auto out = sequence.attend(*table, begin, end);
             if (type == KVType::kF32 || std::string(table->name) != "avx512") {
               CHECK_WITH(same_bits(out, expected), "%s %s head_dim %d group %d tokens %d-%d", table->name, name(type),
-                    head_dim, group, begin, end);
+                         head_dim, group, begin, end);
             } else {
               const double error = nrmse(out, {expected.begin(), expected.end()});
-              CHECK_WITH(error <= 5e-4, "%s %s head_dim %d group %d: NRMSE %g to the reference", table->name, name(type),
-                    head_dim, group, error);
+              CHECK_WITH(error <= 5e-4, "%s %s head_dim %d group %d: NRMSE %g to the reference", table->name,
+                         name(type), head_dim, group, error);
             }
           }
         }
@@ -137,7 +138,7 @@ void test_attention_does_not_depend_on_the_batch() {
         for (const int split : {1, 3, 32, 500}) {
           if (split == 1 && group != 2) continue;
           CHECK_WITH(same_bits(sequence.attend(*table, 0, num_tokens, split), whole), "%s %s group %d split by %d",
-                table->name, name(type), group, split);
+                     table->name, name(type), group, split);
         }
         // Now as the engine sees it: blocks elsewhere, and what lies behind a chunk is not yet written.
         for (const int chunk : {1, 7, 64, 513}) {
@@ -148,7 +149,7 @@ void test_attention_does_not_depend_on_the_batch() {
             const int end = std::min(begin + chunk, num_tokens);
             other.write(*table, begin, end);
             CHECK_WITH(same_bits(other.attend(*table, begin, end), rows_of(whole, width, begin, end)),
-                  "%s %s group %d chunk %d-%d", table->name, name(type), group, begin, end);
+                       "%s %s group %d chunk %d-%d", table->name, name(type), group, begin, end);
           }
         }
       }
@@ -169,7 +170,7 @@ void test_attention_ignores_stale_slots() {
           const auto out = sequence.attend(*table, 0, num_tokens);
           if (expected.empty()) expected = out;
           CHECK_WITH(all_finite(out) && same_bits(out, expected), "%s %s %d tokens before %g", table->name, name(type),
-                num_tokens, static_cast<double>(stale));
+                     num_tokens, static_cast<double>(stale));
         }
       }
     }
@@ -212,7 +213,7 @@ void test_attention_of_extreme_scores() {
         const auto out = sequence.attend(*table, 1029, 1030);
         for (const float value : out) {
           CHECK_WITH(value == static_cast<float>(winner % 256), "%s %s: %g, not token %d", table->name, name(type),
-                static_cast<double>(value), winner);
+                     static_cast<double>(value), winner);
         }
       }
     }

@@ -1,7 +1,9 @@
 // The row operations of every table: same bits as the reference, and the reference against double.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -67,7 +69,7 @@ void test_make_rows_agree() {
 // Rounding to bf16 is to nearest even; NaN stays NaN; an odd row is padded with a zero.
 void test_make_rows_rounds_to_bf16() {
   const std::vector<std::pair<uint32_t, uint16_t>> cases = {
-      {0x00000000, 0x0000}, {0x80000000, 0x8000}, {0x3f800000, 0x3f80}, {0x3f808000, 0x3f80},  // tie to even, down
+      {0x00000000, 0x0000}, {0x80000000, 0x8000}, {0x3f800000, 0x3f80}, {0x3f808000, 0x3f80},   // tie to even, down
       {0x3f818000, 0x3f82},                                                                     // tie to even, up
       {0x3f807fff, 0x3f80}, {0x3f808001, 0x3f81}, {0x7f7fffff, 0x7f80},                         // overflows
       {0x7f800000, 0x7f80}, {0xff800000, 0xff80}, {0x7f800001, 0x7fc0}, {0xffffffff, 0xffff},   // NaN
@@ -79,7 +81,7 @@ void test_make_rows_rounds_to_bf16() {
     const Forms forms = make_forms(*table, x, x.size(), 1, static_cast<int>(x.size()));
     for (size_t i = 0; i < cases.size(); ++i) {
       CHECK_WITH(forms.bf16[i] == cases[i].second, "%s bf16 of %08x is %04x, not %04x", table->name, cases[i].first,
-            forms.bf16[i], cases[i].second);
+                 forms.bf16[i], cases[i].second);
     }
     CHECK_WITH(forms.bf16.back() == 0, "%s pads an odd row with zero", table->name);
   }
@@ -104,7 +106,7 @@ void test_make_rows_quantises() {
             CHECK_WITH(scale == 0.0f && forms.q8[i] == 0, "%s: tiny groups are zero", table->name);
           } else {
             CHECK_WITH(std::fabs(static_cast<double>(forms.q8[i]) * scale - x[i]) <= 0.500001 * scale,
-                  "%s: %g is %d times %g", table->name, x[i], forms.q8[i], scale);
+                       "%s: %g is %d times %g", table->name, x[i], forms.q8[i], scale);
           }
         }
         CHECK_WITH(sum == forms.q8_sum[g], "%s: group sum %d, not %d", table->name, forms.q8_sum[g], sum);
@@ -122,7 +124,8 @@ void test_make_rows_contains_nan() {
       x[kGroup + 20] = bad;
       const Forms forms = make_forms(*table, x, x.size(), 1, static_cast<int>(x.size()));
       CHECK_WITH(std::isnan(forms.q8_scale[1]), "%s: scale of a broken group is %g", table->name, forms.q8_scale[1]);
-      for (size_t i = kGroup; i < 2 * kGroup; ++i) CHECK_WITH(forms.q8[i] == 0, "%s: code in a broken group", table->name);
+      for (size_t i = kGroup; i < 2 * kGroup; ++i)
+        CHECK_WITH(forms.q8[i] == 0, "%s: code in a broken group", table->name);
       CHECK_WITH(forms.q8_sum[0] == 127 * kGroup && forms.q8_sum[2] == 127 * kGroup, "%s: neighbours", table->name);
     }
   }
@@ -210,7 +213,7 @@ void test_silu_mul() {
     std::vector<float> z(edges.size());
     table->silu_mul(edges.data(), twos.data(), static_cast<int>(edges.size()), z.data());
     CHECK_WITH(z[0] == 0.0f && z[1] == 2e9f && std::isnan(z[2]) && z[3] == 0.0f && std::fabs(z[4]) < 1e-36f,
-          "%s silu of the edges: %g %g %g %g %g", table->name, z[0], z[1], z[2], z[3], z[4]);
+               "%s silu of the edges: %g %g %g %g %g", table->name, z[0], z[1], z[2], z[3], z[4]);
   }
 }
 
@@ -238,19 +241,22 @@ void test_rope() {
             if (i < rotary_dim) {
               const int pair = interleaved ? i / 2 : i % half;
               const bool first = interleaved ? i % 2 == 0 : i < half;
-              const auto partner = static_cast<size_t>(h * head_dim + (interleaved ? i ^ 1 : first ? i + half : i - half));
+              const auto partner = static_cast<size_t>(h * head_dim + (interleaved ? i ^ 1
+                                                                       : first     ? i + half
+                                                                                   : i - half));
               const auto index = static_cast<size_t>(pair);
-              exact = static_cast<double>(x[at]) * cos[index] + (first ? -1.0 : 1.0) * static_cast<double>(x[partner]) * sin[index];
+              exact = static_cast<double>(x[at]) * cos[index] +
+                      (first ? -1.0 : 1.0) * static_cast<double>(x[partner]) * sin[index];
             }
             CHECK_WITH(std::fabs(expected[at] - exact) <= 1e-6, "rope %d of %d: %g, not %g", rotary_dim, head_dim,
-                  expected[at], exact);
+                       expected[at], exact);
           }
         }
         for (const KernelTable* table : tests::tables()) {
           auto y = x;
           table->rope(y.data(), 3, args);
           CHECK_WITH(same_bits(y, expected), "%s rope, %d of %d, interleaved %d", table->name, rotary_dim, head_dim,
-                interleaved);
+                     interleaved);
         }
       }
     }

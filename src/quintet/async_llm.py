@@ -143,6 +143,11 @@ class AsyncLLM:
         """
         return self._loaded_runtime().client.stats()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more requests: it was closed, or its engine has failed."""
+        return self._is_closed or (self._loaded is not None and self._loaded.client.is_closed)
+
     async def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""
         await asyncio.to_thread(self._close)

@@ -88,6 +88,11 @@ class LLM:
         """Context length, vocabulary size and the most requests at a time."""
         return self._runtime.client.limits
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more requests: it was closed, or its engine has failed."""
+        return self._runtime.client.is_closed
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
@@ -33,6 +34,7 @@ class FakeExecutor:
         raise_at: numbers of the steps (from 1) that raise.
         nan_at: numbers of the steps whose first row of logits is NaN.
         gate: when given, each step waits until the event is set.
+        step_s: seconds that a step takes at least; for tests that act while one goes on.
     """
 
     vocab_size = VOCAB_SIZE
@@ -45,12 +47,14 @@ class FakeExecutor:
         raise_at: Collection[int] = NO_STEPS,
         nan_at: Collection[int] = NO_STEPS,
         gate: threading.Event | None = None,
+        step_s: float = 0.0,
     ) -> None:
         self.num_blocks = num_blocks
         self.max_num_batched_tokens = max_num_batched_tokens
         self.raise_at = raise_at
         self.nan_at = nan_at
         self.gate = gate
+        self.step_s = step_s
         self.steps: list[StepInput] = []
         self.num_closes = 0
         # What is never written differs from slot to slot, so reading it shows.
@@ -59,6 +63,8 @@ class FakeExecutor:
     def run(self, step: StepInput) -> Float32Array:
         if self.gate is not None:
             self.gate.wait()
+        if self.step_s:
+            time.sleep(self.step_s)
         self.steps.append(step)
         self._check(step)
         if len(self.steps) in self.raise_at:

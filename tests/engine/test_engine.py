@@ -4,13 +4,7 @@ import logging
 
 import pytest
 
-from quintet.backends.base import BLOCK_SIZE
-from quintet.engine.engine import Engine
-from quintet.engine.request import Request
-from quintet.errors import ContextLengthError, RequestError
-from quintet.sampling.params import SamplingParams
-
-from .fake import (
+from engine.fake import (
     EOS,
     VOCAB_SIZE,
     FakeExecutor,
@@ -20,6 +14,11 @@ from .fake import (
     run_alone,
     spell,
 )
+from quintet.backends.base import BLOCK_SIZE
+from quintet.engine.engine import Engine
+from quintet.engine.request import Request
+from quintet.errors import ContextLengthError, RequestError
+from quintet.sampling.params import SamplingParams
 
 
 def sixteen(**params: object) -> list[Request]:

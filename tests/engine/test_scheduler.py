@@ -5,9 +5,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from engine.fake import Collected, FakeExecutor, make_engine, make_request, run_alone
 from quintet.engine.request import Priority, Request
-
-from .fake import Collected, FakeExecutor, make_engine, make_request, run_alone
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 
@@ -88,6 +87,21 @@ def test_scheduler_does_not_let_small_requests_pass_a_large_one() -> None:
     while engine.has_work:
         ends += [chunk.request_id for chunk in engine.step() if chunk.finish_reason]
     assert ends.index(large.request_id) <= ends.index(small.request_id)
+
+
+def test_scheduler_admits_nobody_who_would_soon_be_preempted() -> None:
+    """A newcomer leaves each running sequence a block to grow into."""
+    engine = make_engine(FakeExecutor(num_blocks=8))
+    engine.add(make_request(15, 20))
+    engine.add(make_request(15, 20))
+    engine.step()
+    engine.add(make_request(70, 2))  # 5 of the 6 blocks left, and the other two grow soon
+    for _ in range(15):
+        engine.step()
+    assert engine.stats().num_waiting == 1
+    while engine.has_work:
+        engine.step()
+    assert engine.stats().num_preemptions == 0
 
 
 def test_scheduler_finish_is_idempotent() -> None:

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.fake import FakeDetokenizer, FakeExecutor, make_engine, make_request, run_alone
 from quintet.engine.client import EngineClient
 from quintet.engine.thread import EngineThread
 from quintet.errors import CapacityError, ContextLengthError, EngineError, RequestError
-
-from .fake import FakeDetokenizer, FakeExecutor, make_engine, make_request, run_alone
 
 
 @pytest.fixture
@@ -23,6 +22,14 @@ def client() -> Iterator[EngineThread]:
     thread.close()
     thread._engine.audit()
     assert thread.stats().num_used_blocks == 0
+
+
+@pytest.fixture
+def slow_client() -> Iterator[EngineThread]:
+    """One whose longest request takes 20 seconds, so that it cannot end by itself in a test."""
+    thread = EngineThread(make_engine(FakeExecutor(step_s=0.02)))
+    yield thread
+    thread.close()
 
 
 @pytest.fixture
@@ -132,9 +139,9 @@ def test_thread_refuses_an_id_in_use(gate: threading.Event) -> None:
 
 
 @pytest.mark.parametrize("num_read", [0, 1, 5])
-def test_thread_abort_ends_a_stream(client: EngineThread, num_read: int) -> None:
+def test_thread_abort_ends_a_stream(slow_client: EngineThread, num_read: int) -> None:
     """An aborted stream ends with "abort", whatever had been read of it."""
-    stream = client.submit(make_request(10, None))
+    stream = slow_client.submit(make_request(10, None))
     chunks = [next(stream) for _ in range(num_read)]
     stream.abort()
     stream.abort()
@@ -143,7 +150,7 @@ def test_thread_abort_ends_a_stream(client: EngineThread, num_read: int) -> None
     assert len(chunks) < 1000
     stream.abort()
     assert list(stream) == []
-    assert client.stats().num_aborted == 1
+    assert slow_client.stats().num_aborted == 1
 
 
 def test_thread_abort_before_the_first_step(gate: threading.Event) -> None:
@@ -197,18 +204,18 @@ def test_thread_close_wakes_an_async_reader(gate: threading.Event) -> None:
     asyncio.run(main())
 
 
-def test_thread_survives_a_reader_whose_event_loop_is_gone(client: EngineThread) -> None:
+def test_thread_survives_a_reader_whose_event_loop_is_gone(slow_client: EngineThread) -> None:
     """A stream nobody can read any more is aborted; the others go on."""
 
     async def main() -> object:
-        stream = client.submit(make_request(10, None))
+        stream = slow_client.submit(make_request(10, None))
         await stream.__anext__()
         return stream
 
     asyncio.run(main())
-    while client.stats().num_aborted == 0:
+    while slow_client.stats().num_aborted == 0:
         time.sleep(0.001)
-    assert len(list(client.submit(make_request(10)))) == 8
+    assert len(list(slow_client.submit(make_request(10)))) == 8
 
 
 def test_thread_a_failed_step_reaches_its_readers_only(caplog: pytest.LogCaptureFixture) -> None:
@@ -251,18 +258,18 @@ def test_thread_a_broken_loop_ends_every_stream(caplog: pytest.LogCaptureFixture
     stream = client.submit(make_request(5))
     with pytest.raises(EngineError, match="failed"):
         list(stream)
+    assert client.is_closed
     client.close()
     with pytest.raises(EngineError, match="failed"):
         client.submit(make_request(5))
 
 
 def test_thread_sleeps_while_there_is_nothing_to_do(client: EngineThread) -> None:
-    """An idle engine takes no steps and no processor time."""
+    """An idle engine takes no steps."""
     list(client.submit(make_request(5)))
     time.sleep(0.05)
-    before, steps = time.process_time(), client.stats().num_steps
+    steps = client.stats().num_steps
     time.sleep(0.2)
-    assert time.process_time() - before < 0.05
     assert client.stats().num_steps == steps
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 import struct
-import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -431,18 +430,14 @@ def open_and_use(path: Path) -> bool:
 
 
 def count_valid(folder: Path, mutants: Iterator[bytes]) -> tuple[int, int]:
-    """How many mutants were valid, of how many; none may be slow."""
+    """How many mutants were valid, of how many."""
     path = folder / "mutant.gguf"
     num_valid = num_all = 0
-    slowest_s = 0.0
     for mutant in mutants:
         path.unlink(missing_ok=True)  # rewriting a file in place makes ext4 flush it
         path.write_bytes(mutant)
-        start = time.perf_counter()
         num_valid += open_and_use(path)
-        slowest_s = max(slowest_s, time.perf_counter() - start)
         num_all += 1
-    assert slowest_s < 1.0  # 0.25 on a quiet machine
     return num_valid, num_all
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -216,13 +215,10 @@ def count_valid(folder: Path, mutants: Iterator[bytes]) -> int:
     for mutant in mutants:
         path.unlink(missing_ok=True)
         path.write_bytes(mutant)
-        start = time.perf_counter()
         try:
             model = SafetensorsDir.open(path)
         except (ModelFormatError, UnsupportedModelError):
             continue
-        finally:
-            assert time.perf_counter() - start < 1.0  # 0.25 on a quiet machine
         num_valid += 1
         theirs = dict(safetensors.deserialize(mutant))
         assert set(theirs) == set(model.tensors)

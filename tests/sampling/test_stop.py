@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import pytest
 from hypothesis import given
@@ -132,16 +131,8 @@ def test_stop_holds_back_less_than_a_stop_string(stop: list[str], pieces: list[s
         )
 
 
-def test_stop_is_linear() -> None:
-    """Text that always looks like the beginning of sixteen long stop strings costs no more."""
-    stop = ["a" * (255 - i) + "b" for i in range(16)]
-
-    def seconds(num_characters: int) -> float:
-        checker = StopChecker(stop)
-        began = time.perf_counter()
-        for _ in range(num_characters // 4):
-            checker.push("aaaa")
-        return time.perf_counter() - began
-
-    seconds(10_000)
-    assert min(seconds(200_000) for _ in range(3)) < 3 * min(seconds(100_000) for _ in range(3))
+def test_stop_reads_text_that_always_looks_like_a_beginning() -> None:
+    """Sixteen long stop strings, always half matched, hold back their length and no more."""
+    checker = StopChecker(["a" * (255 - i) + "b" for i in range(16)])
+    pieces = [checker.push("aaaa")[0] for _ in range(50_000)]
+    assert 200_000 - sum(map(len, pieces)) == 255

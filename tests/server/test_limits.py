@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import pytest
@@ -84,10 +83,8 @@ def test_an_unfinished_string_is_scanned_once():
     """An 8 MiB body of escaped quotes costs what its size says."""
 
     body = b'["' + b'\\"' * (4 << 20)
-    start = time.perf_counter()
     with pytest.raises(RequestError):
-        parse_json(body, 64)
-    assert time.perf_counter() - start < 5  # a scan per escaped quote would take hours
+        parse_json(body, 64)  # a scan per escaped quote would take hours: pytest's timeout ends it
 
 
 def receiver(*messages: dict[str, Any]) -> Any:

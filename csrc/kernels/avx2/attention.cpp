@@ -70,9 +70,7 @@ struct DotBF16 {
   QUINTET_INLINE Operand widen(Lanes::F pairs) {
     return {{first(pairs.lo), first(pairs.hi)}, {second(pairs.lo), second(pairs.hi)}};
   }
-  QUINTET_INLINE __m256 first(__m256 x) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16));
-  }
+  QUINTET_INLINE __m256 first(__m256 x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16)); }
   QUINTET_INLINE __m256 second(__m256 x) {
     return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000u))));
   }

@@ -135,7 +135,8 @@ struct Lanes {
     const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
     const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x00400000));
     const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-    return _mm256_and_si256(_mm256_blendv_epi8(rounded, quiet, is_nan), _mm256_set1_epi32(static_cast<int>(0xffff0000u)));
+    return _mm256_and_si256(_mm256_blendv_epi8(rounded, quiet, is_nan),
+                            _mm256_set1_epi32(static_cast<int>(0xffff0000u)));
   }
   QUINTET_INLINE void rotate_four(float* p, const float* cos, const float* sin) {
     const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);

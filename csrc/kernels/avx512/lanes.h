@@ -2,12 +2,7 @@
 // same names.
 #pragma once
 
-// GCC 12 takes the intrinsics' undefined pass-through operands for uninitialised variables (GCC bug 105593).
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
-#pragma GCC diagnostic pop
 
 #include <cstdint>
 
@@ -39,7 +34,9 @@ struct Lanes {
   QUINTET_INLINE F select(Mask mask, F a, F b) { return _mm512_mask_blend_ps(mask, b, a); }
 
   // y * 2^n, where shifted = n + kRound (exp.h).
-  QUINTET_INLINE F scale_by_power(F y, F shifted, F round) { return _mm512_scalef_ps(y, _mm512_sub_ps(shifted, round)); }
+  QUINTET_INLINE F scale_by_power(F y, F shifted, F round) {
+    return _mm512_scalef_ps(y, _mm512_sub_ps(shifted, round));
+  }
 
   // Lane i + lane i + 8, then + 4, + 2, + 1.
   QUINTET_INLINE float sum(F x) {

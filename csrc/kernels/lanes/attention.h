@@ -4,48 +4,30 @@
 // KV head.  A tile of up to kTileRows rows walks the sequence segment by segment: scores (lanes are tokens), softmax,
 // values (lanes are head dimensions), merge.  Every row goes through exactly the operations of
 // reference/attention.cpp whatever else is in the tile: it stops at its own last token.
-//
-// An instruction set and KV type is a class Dot:
-//   Lanes                        16 float lanes
-//   Element                      type of a rounded q or p in scratch
-//   kStep                        consecutive k (head dimensions or tokens) one multiply_add takes: 1, or 2 for bf16
-//   Operand                      kStep values of k for each of 16 lanes, 64 bytes in a cache block for either type
-//   Scalar                       kStep values of q or p for all lanes
-//   kMaxRows, max_vectors(rows)  largest register tile: rows x vectors of 16 lanes
-//   load, load_first, broadcast, multiply_add, multiply_add_first (of the kStep values only the first), store
 #pragma once
 
 #include <cstddef>
 #include <cstring>
-#include <limits>
 #include <type_traits>
 
 #include "../kernels.h"
 #include "../kv_block.h"
+#include "attention_tiles.h"
 #include "exp.h"
+#include "sixteen.h"
 
 namespace quintet::lanes {
 
-inline constexpr int kMaxHeadDim = 256;
 inline constexpr int kTileRows = 64;
-inline constexpr int kOperandBytes = 64;
 inline constexpr int kScoreBlocks = 4;  // K blocks that stay in L1 while all rows pass: 16 KiB of bf16 at head_dim 128
-inline constexpr int kValueTokens = 64;  // V likewise
-inline constexpr int kPrefetchBlocks = 4;
 inline constexpr int kSegmentBlocks = kSegmentTokens / kBlockTokens;
-inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-// Row strides are odd numbers of cache lines, so that the rows of a tile do not meet in one cache set.
-inline constexpr int kQueryStride = kMaxHeadDim + 32;
-inline constexpr int kScoreStride = kSegmentTokens + 16;
-inline constexpr int kValueStride = kMaxHeadDim + 16;
 
 template <class Dot>
 struct alignas(64) Scratch {
   typename Dot::Element q[kTileRows * kQueryStride];
-  float scores[kTileRows * kScoreStride];    // becomes p, as Elements from each row's start
-  float partial[kTileRows * kValueStride];   // sum of p * v over one segment
-  float total[kTileRows * kValueStride];     // over all segments so far
+  float scores[kTileRows * kScoreStride];   // becomes p, as Elements from each row's start
+  float partial[kTileRows * kValueStride];  // sum of p * v over one segment
+  float total[kTileRows * kValueStride];    // over all segments so far
   float partial_largest[kTileRows];
   float partial_sum[kTileRows];
   float total_largest[kTileRows];
@@ -54,9 +36,9 @@ struct alignas(64) Scratch {
 
 // A segment as the rows of a tile see it.
 struct Segment {
-  int begin;       // first token
-  int num_rows;    // of the tile
-  int first_row;   // the rows before it end before the segment
+  int begin;              // first token
+  int num_rows;           // of the tile
+  int first_row;          // the rows before it end before the segment
   int tokens[kTileRows];  // of the segment, that a row sees; ascending
   // Past the end, what will be read next, for prefetching.
   const std::byte* k_blocks[kSegmentBlocks + kPrefetchBlocks];
@@ -80,59 +62,6 @@ template <class F>
     const int length = (end - begin + runs - 1) / runs;
     f(begin, length);
     begin += length;
-  }
-}
-
-// acc[r][c] += sum over steps of a[r] * b[c].  Step s of b[c] is at b[c] + s * b_stride, of its successor likewise.
-// kTail: only the first `tail` lanes exist.
-template <class Dot, int R, int C, bool kTail = false>
-[[gnu::always_inline]] inline void accumulate(typename Dot::Lanes::F (&acc)[R][C], const typename Dot::Element* a,
-                                              int a_stride, const std::byte* const (&b)[C],
-                                              const std::byte* const (&next)[C], int b_stride, int steps,
-                                              int tail = 0) {
-  for (int s = 0; s < steps; ++s) {
-    const ptrdiff_t offset = static_cast<ptrdiff_t>(s) * b_stride;
-    typename Dot::Operand operand[C];
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
-      if constexpr (kTail) {
-        operand[c] = Dot::load_first(b[c] + offset, tail);
-      } else {
-        operand[c] = Dot::load(b[c] + offset);
-      }
-      __builtin_prefetch(next[c] + offset);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const auto scalar = Dot::broadcast(a + r * a_stride + s * Dot::kStep);
-#pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) acc[r][c] = Dot::multiply_add(scalar, operand[c], acc[r][c]);
-    }
-  }
-}
-
-template <class Dot, int R, int C>
-void score_tile(const typename Dot::Element* q, const std::byte* const* blocks, const std::byte* const* next_blocks,
-                int head_dim, float scale, float* scores) {
-  using Lanes = typename Dot::Lanes;
-  typename Lanes::F acc[R][C];
-  const std::byte* b[C];
-  const std::byte* next[C];
-#pragma GCC unroll 8
-  for (int c = 0; c < C; ++c) {
-    b[c] = blocks[c];
-    next[c] = next_blocks[c];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) acc[r][c] = Lanes::zero();
-  }
-  accumulate<Dot, R, C>(acc, q, kQueryStride, b, next, kOperandBytes, head_dim / Dot::kStep);
-  const auto factor = Lanes::set1(scale);
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
-      Lanes::store(scores + r * kScoreStride + c * kBlockTokens, Lanes::mul(acc[r][c], factor));
-    }
   }
 }
 
@@ -161,71 +90,10 @@ void score_segment(const Segment& segment, int head_dim, float scale, Scratch<Do
   }
 }
 
-// Turns the scores of the n tokens a row sees into p = exp(score - largest), zero up to a multiple of 16.
+// p * v over steps [begin, end) for a register tile of rows, all of which see them.
 template <class Dot>
-void softmax_row(float* scores, int n, float& largest, float& sum) {
-  using Lanes = typename Dot::Lanes;
-  const int full = n / 16 * 16;
-  const int rest = n - full;
-  auto maxima = Lanes::set1(kMinusInfinity);
-  for (int i = 0; i < full; i += 16) maxima = Lanes::max(Lanes::load(scores + i), maxima);
-  if (rest > 0) {
-    const auto last = Lanes::select(Lanes::first(rest), Lanes::load(scores + full), Lanes::set1(kMinusInfinity));
-    maxima = Lanes::max(last, maxima);
-  }
-  largest = Lanes::largest(maxima);
-  const auto base = Lanes::set1(largest == kMinusInfinity ? 0.0f : largest);
-  auto* p = reinterpret_cast<typename Dot::Element*>(scores);
-  auto sums = Lanes::zero();
-  for (int i = 0; i < full; i += 16) {
-    sums = Lanes::add(sums, Dot::store(p + i, exp<Lanes>(Lanes::sub(Lanes::load(scores + i), base))));
-  }
-  if (rest > 0) {
-    const auto last = exp<Lanes>(Lanes::sub(Lanes::load(scores + full), base));
-    sums = Lanes::add(sums, Dot::store(p + full, Lanes::select(Lanes::first(rest), last, Lanes::zero())));
-  }
-  sum = Lanes::sum(sums);
-}
-
-// values[r][c] += p * v over steps [begin, end) of the segment, for C vectors of columns from `column` on.
-template <class Dot, int R, int C, bool kTail>
-void value_tile(const typename Dot::Element* p, const std::byte* const* blocks, int begin, int end, int head_dim,
-                int column, float* values) {
-  using Lanes = typename Dot::Lanes;
-  constexpr int kBlockSteps = kBlockTokens / Dot::kStep;
-  constexpr int kProbabilityStride = kScoreStride * static_cast<int>(sizeof(float) / sizeof(typename Dot::Element));
-  const int b_stride = head_dim * 4;  // bytes of one step, for either type
-  typename Lanes::F acc[R][C];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) acc[r][c] = Lanes::load(values + r * kValueStride + column + c * 16);
-  }
-  while (begin < end) {
-    const int block = begin / kBlockSteps;
-    const int stop = (block + 1) * kBlockSteps < end ? (block + 1) * kBlockSteps : end;
-    const ptrdiff_t offset = static_cast<ptrdiff_t>(begin % kBlockSteps) * b_stride + column * 4;
-    const std::byte* b[C];
-    const std::byte* next[C];
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
-      b[c] = blocks[block] + offset + c * kOperandBytes;
-      next[c] = blocks[block + kPrefetchBlocks] + offset + c * kOperandBytes;
-    }
-    accumulate<Dot, R, C, kTail>(acc, p + begin * Dot::kStep, kProbabilityStride, b, next, b_stride, stop - begin,
-                                 head_dim - column);
-    begin = stop;
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) Lanes::store(values + r * kValueStride + column + c * 16, acc[r][c]);
-  }
-}
-
-template <class Dot>
-void value_rows(const Segment& segment, int row, int num_rows, int begin, int end, int head_dim,
-                Scratch<Dot>& scratch, float* values) {
+void value_rows(const Segment& segment, int row, int num_rows, int begin, int end, int head_dim, Scratch<Dot>& scratch,
+                float* values) {
   const auto* p = reinterpret_cast<const typename Dot::Element*>(scratch.scores + row * kScoreStride);
   float* row_values = values + row * kValueStride;
   const int vectors_end = head_dim / 16;
@@ -242,49 +110,31 @@ void value_rows(const Segment& segment, int row, int num_rows, int begin, int en
   });
 }
 
-// A row's last token where it is the first of its step: the other's v must not count, not even as a zero times it.
-template <class Dot>
-void value_last_token(const Segment& segment, int row, int head_dim, Scratch<Dot>& scratch, float* values) {
-  using Lanes = typename Dot::Lanes;
-  const int token = segment.tokens[row] - 1;
-  const auto* p = reinterpret_cast<const typename Dot::Element*>(scratch.scores + row * kScoreStride) + token;
-  const ptrdiff_t offset = static_cast<ptrdiff_t>(token % kBlockTokens / Dot::kStep) * head_dim * 4;
-  const std::byte* v = segment.v_blocks[token / kBlockTokens] + offset;
-  float* row_values = values + row * kValueStride;
-  const auto scalar = Dot::broadcast(p);
-  for (int d = 0; d < head_dim; d += 16) {
-    const auto operand = head_dim - d >= 16 ? Dot::load(v + d * 4) : Dot::load_first(v + d * 4, head_dim - d);
-    Lanes::store(row_values + d, Dot::multiply_add_first(scalar, operand, Lanes::load(row_values + d)));
-  }
-}
-
 // Sums p * v over the segment.  Rows of a register tile that end early leave it one after the other.
 template <class Dot>
 void value_segment(const Segment& segment, int head_dim, Scratch<Dot>& scratch, float* values) {
   for (int row = segment.first_row; row < segment.num_rows; ++row) {
     std::memset(values + row * kValueStride, 0, kMaxHeadDim * sizeof(float));
   }
-  int first = segment.first_row;
-  for (int begin = 0; begin < segment.tokens[segment.num_rows - 1]; begin += kValueTokens) {
-    while (segment.tokens[first] <= begin) ++first;
-    for_each_run(first, segment.num_rows, Dot::kMaxRows, [&](int row, int num_rows) {
-      const int end_row = row + num_rows;
-      int step = begin / Dot::kStep;
-      while (row < end_row) {
-        const int end = segment.tokens[row] < begin + kValueTokens ? segment.tokens[row] : begin + kValueTokens;
-        const int end_step = end / Dot::kStep;
-        if (step < end_step) {
-          value_rows(segment, row, end_row - row, step, end_step, head_dim, scratch, values);
-          step = end_step;
-        }
-        if constexpr (Dot::kStep > 1) {
-          if (end % Dot::kStep > 0) value_last_token(segment, row, head_dim, scratch, values);
-        }
-        if (end == begin + kValueTokens) break;
-        ++row;
+  for_each_run(segment.first_row, segment.num_rows, Dot::kMaxRows, [&](int begin_row, int num_rows) {
+    int step = 0;
+    for (int row = begin_row; row < begin_row + num_rows; ++row) {
+      const int end_step = segment.tokens[row] / Dot::kStep;
+      if (step < end_step) {
+        value_rows(segment, row, begin_row + num_rows - row, step, end_step, head_dim, scratch, values);
+        step = end_step;
       }
-    });
-  }
+      if constexpr (Dot::kStep > 1) {
+        if (segment.tokens[row] % Dot::kStep > 0) {
+          const int token = segment.tokens[row] - 1;
+          const ptrdiff_t offset = static_cast<ptrdiff_t>(token % kBlockTokens / Dot::kStep) * head_dim * 4;
+          const auto* p = reinterpret_cast<const typename Dot::Element*>(scratch.scores + row * kScoreStride) + token;
+          value_last_token<Dot>(p, segment.v_blocks[token / kBlockTokens] + offset, head_dim,
+                                values + row * kValueStride);
+        }
+      }
+    }
+  });
 }
 
 template <class Dot>
@@ -296,8 +146,8 @@ void merge_row(int row, int head_dim, Scratch<Dot>& scratch) {
   const float base = largest == kMinusInfinity ? 0.0f : largest;
   const auto keep = exp<Lanes>(Lanes::set1(before - base));
   const auto take = exp<Lanes>(Lanes::set1(now - base));
-  const auto sum = Lanes::fma(Lanes::set1(scratch.partial_sum[row]), take,
-                              Lanes::mul(Lanes::set1(scratch.total_sum[row]), keep));
+  const auto sum =
+      Lanes::fma(Lanes::set1(scratch.partial_sum[row]), take, Lanes::mul(Lanes::set1(scratch.total_sum[row]), keep));
   Lanes::store_first(scratch.total_sum + row, sum, 1);
   scratch.total_largest[row] = largest;
   float* total = scratch.total + row * kValueStride;
@@ -344,19 +194,16 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
     Segment segment;
     segment.num_rows = num_rows - tile < kTileRows ? num_rows - tile : kTileRows;
     int tokens[kTileRows];
-    const float* q[kTileRows];
     float* out[kTileRows];
     for (int row = 0; row < segment.num_rows; ++row) {
       const int query = query_begin + (tile + row) / group;
       const int head = kv_head * group + (tile + row) % group;
       const auto step_row = static_cast<size_t>(seq.query_begin + query);
       tokens[row] = seq.seq_len - seq.num_queries + query + 1;
-      q[row] = args.q + step_row * args.q_stride + static_cast<size_t>(head) * hd;
+      const float* q = args.q + step_row * args.q_stride + static_cast<size_t>(head) * hd;
       out[row] = args.out + step_row * args.out_stride + static_cast<size_t>(head) * hd;
-      for (int d = 0; d < hd; d += 16) {
-        const auto x = hd - d >= 16 ? Lanes::load(q[row] + d) : Lanes::load_first(q[row] + d, hd - d);
-        Dot::store(scratch.q + row * kQueryStride + d, x);
-      }
+      for_each_sixteen(hd,
+                       [&](int d, int n) { Dot::store(scratch.q + row * kQueryStride + d, load<Lanes>(q + d, n)); });
     }
     for (segment.begin = 0; segment.begin < tokens[segment.num_rows - 1]; segment.begin += kSegmentTokens) {
       const bool is_first = segment.begin == 0;
@@ -372,10 +219,9 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
     }
     for (int row = 0; row < segment.num_rows; ++row) {
       const auto inverse = Lanes::set1(1.0f / scratch.total_sum[row]);
-      for (int d = 0; d < hd; d += 16) {
-        const auto y = Lanes::mul(Lanes::load(scratch.total + row * kValueStride + d), inverse);
-        Lanes::store_first(out[row] + d, y, hd - d < 16 ? hd - d : 16);
-      }
+      for_each_sixteen(hd, [&](int d, int n) {
+        store<Lanes>(out[row] + d, Lanes::mul(Lanes::load(scratch.total + row * kValueStride + d), inverse), n);
+      });
     }
   }
 }

@@ -9,30 +9,9 @@
 #include "../half.h"
 #include "../kernels.h"
 #include "exp.h"
+#include "sixteen.h"
 
 namespace quintet::lanes {
-
-// Calls step(i, n) for each run of n <= 16 elements from i on; n = 16 in all but the last.
-template <class Step>
-[[gnu::always_inline]] inline void for_each_sixteen(int width, const Step& step) {
-  int i = 0;
-  for (; i + 16 <= width; i += 16) step(i, 16);
-  if (i < width) step(i, width - i);
-}
-
-template <class Lanes>
-[[gnu::always_inline]] inline typename Lanes::F load(const float* p, int n) {
-  return n == 16 ? Lanes::load(p) : Lanes::load_first(p, n);
-}
-
-template <class Lanes>
-[[gnu::always_inline]] inline void store(float* p, typename Lanes::F x, int n) {
-  if (n == 16) {
-    Lanes::store(p, x);
-  } else {
-    Lanes::store_first(p, x, n);
-  }
-}
 
 template <class Lanes>
 [[gnu::always_inline]] inline void quantize_group(const float* x, int8_t* q8, float* scale, int32_t* sum) {
@@ -89,9 +68,8 @@ void rms_norm(const float* x, const float* weight, int width, float eps, float* 
 
 template <class Lanes>
 void add(const float* x, int width, float* y) {
-  for_each_sixteen(width, [&](int i, int n) {
-    store<Lanes>(y + i, Lanes::add(load<Lanes>(y + i, n), load<Lanes>(x + i, n)), n);
-  });
+  for_each_sixteen(
+      width, [&](int i, int n) { store<Lanes>(y + i, Lanes::add(load<Lanes>(y + i, n), load<Lanes>(x + i, n)), n); });
 }
 
 template <class Lanes>

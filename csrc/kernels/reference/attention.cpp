@@ -48,9 +48,9 @@ float tree_sum(float (&lanes)[16]) {
 
 struct Scratch {
   float q[kMaxHeadDim];
-  float p[kSegmentTokens];       // scores, then exp(score - largest)
-  float partial[kMaxHeadDim];    // sum of p * v over one segment
-  float total[kMaxHeadDim];      // over all segments so far
+  float p[kSegmentTokens];     // scores, then exp(score - largest)
+  float partial[kMaxHeadDim];  // sum of p * v over one segment
+  float total[kMaxHeadDim];    // over all segments so far
 };
 
 // Softmax state: sums of exp(score - largest), to be divided by each other at the end.
@@ -131,8 +131,7 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
       for (int begin = 0; begin < num_tokens; begin += kSegmentTokens) {
         const int end = std::min(begin + kSegmentTokens, num_tokens);
         float* values = begin == 0 ? scratch.total : scratch.partial;
-        const Softmax state =
-            attend_segment(cache, seq.block_table, kv_head, begin, end, args.scale, scratch, values);
+        const Softmax state = attend_segment(cache, seq.block_table, kv_head, begin, end, args.scale, scratch, values);
         if (begin == 0) {
           total = state;
         } else {

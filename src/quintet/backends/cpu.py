@@ -12,6 +12,10 @@ from quintet.models import Model
 
 KVDtype: TypeAlias = Literal["bfloat16", "float32"]
 
+# Below this a step's phases are so short that meeting at their barriers costs more than a second
+# thread brings, and far more when another process has its core: 10 MB are some 0.3 ms of reading.
+BYTES_PER_THREAD = 10_000_000
+
 
 class CPUExecutor:
     """Runs a program on the native kernels.  See `quintet.backends.base.Executor`.
@@ -23,7 +27,8 @@ class CPUExecutor:
         max_logits_rows: rows one step may ask logits for.
         weight_dtype: see `quintet.backends._packing.choose_layout`.
         kv_dtype: of the KV cache.
-        num_threads: None for one per physical core this process may use.
+        num_threads: None for one per physical core this process may use, and no more than
+            one per BYTES_PER_THREAD of weights.
         kernels: a kernel table by name; None for the fastest, or $QUINTET_KERNELS.
 
     Raises:
@@ -52,7 +57,7 @@ class CPUExecutor:
             num_kv_heads=cache.num_kv_heads,
             head_dim=cache.head_dim,
             kv_type=kv_dtype,
-            num_threads=num_threads or default_num_threads(),
+            num_threads=num_threads or _threads_worth_waking(model),
             kernels=kernels or "",
         )
         lower(model.program, plan, PackedWeights(model.weights, plan, weight_dtype))
@@ -83,3 +88,8 @@ class CPUExecutor:
     def close(self) -> None:
         """Free weights and cache."""
         self._plan = None
+
+
+def _threads_worth_waking(model: Model) -> int:
+    weight_bytes = sum(model.weights.tensors[name].num_bytes for name in model.program.weights)
+    return max(1, min(default_num_threads(), round(weight_bytes / BYTES_PER_THREAD)))

@@ -19,7 +19,7 @@ from quintet.errors import QuintetError
 app = typer.Typer(
     name="quintet",
     help="Run language models on this machine.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # importing rich for a help page would double its time
@@ -51,7 +51,7 @@ def exit_status(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader, e.g. `head`, has seen enough.  Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1
     except Exception as error:
         if os.environ.get("QUINTET_DEBUG"):
             raise
@@ -82,9 +82,12 @@ def _print_version(is_wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
     """Run language models on this machine."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())

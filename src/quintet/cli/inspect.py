@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,15 +16,19 @@ if TYPE_CHECKING:
 
 def inspect(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A GGUF or safetensors file, or a directory.")
+        str,
+        typer.Argument(
+            metavar="FILE", help="A GGUF or safetensors file, a directory, or a model's name."
+        ),
     ],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what is in a model file."""
+    from quintet.hub.resolve import resolve
     from quintet.tools.inspect import inspect_model
 
-    inspection = inspect_model(file)
+    inspection = inspect_model(resolve(file))
     if as_json:
         import json
 

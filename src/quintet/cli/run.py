@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -73,10 +73,8 @@ def run(
     from quintet.sampling.params import SamplingParams
 
     given = {"temperature": temperature, "top_p": top_p, "seed": seed}
-    params = SamplingParams(
-        max_tokens=max_tokens,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    params = SamplingParams(max_tokens=max_tokens, **chosen)
     with status(f"Loading {model}"):
         llm = LLM(
             model,

@@ -54,11 +54,16 @@ def serve(
 ) -> None:
     """Serve models over HTTP, in OpenAI's dialect."""
     import asyncio
+    import contextlib
+    import logging
 
     from quintet.cli.options import status
     from quintet.server.run import check_exposure, serve_async
     from quintet.server.settings import Settings, key_digest
 
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     settings = Settings(
         host=host,
         port=port,
@@ -72,16 +77,19 @@ def serve(
         from quintet.async_llm import AsyncLLM
 
         engines: dict[str, AsyncLLM] = {}
-        for name, model in sources.items():
-            with status(f"Loading {name}"):
-                engines[name] = await AsyncLLM(
-                    model,
-                    max_model_len=context,
-                    num_threads=threads,
-                    backend=backend.value,
-                    dtype=dtype.value,
-                ).__aenter__()
-        await serve_async(engines, settings, on_listening=announce)
+        async with contextlib.AsyncExitStack() as loaded:
+            for name, model in sources.items():
+                with status(f"Loading {name}"):
+                    engines[name] = await loaded.enter_async_context(
+                        AsyncLLM(
+                            model,
+                            max_model_len=context,
+                            num_threads=threads,
+                            backend=backend.value,
+                            dtype=dtype.value,
+                        )
+                    )
+            await serve_async(engines, settings, on_listening=announce)
 
     def announce(server: Server) -> None:
         typer.echo(f"Serving {', '.join(sources)} at {server.url}/v1", err=True)

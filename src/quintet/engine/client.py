@@ -32,6 +32,10 @@ class EngineClient(Protocol):
             EngineError: the engine is closed.
         """
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more requests: it was closed, or its loop has failed."""
+
     def stats(self) -> EngineStats:
         """The counters after the latest step."""
 

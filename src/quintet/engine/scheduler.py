@@ -82,7 +82,6 @@ class Scheduler:
         """
         self.num_steps += 1
         batch: list[Scheduled] = []
-        num_preemptions = self.num_preemptions
         num_decodes = sum(sequence.num_uncomputed_tokens == 1 for sequence in self._running)
         budget = self._config.max_num_batched_tokens - num_decodes
         if num_decodes:
@@ -104,7 +103,6 @@ class Scheduler:
             self._waiting
             and budget > 0
             and len(self._running) < self._config.max_num_seqs
-            and self.num_preemptions == num_preemptions
             and self._admit(self._waiting[0])
         ):
             sequence = self._waiting.pop(0)
@@ -145,8 +143,12 @@ class Scheduler:
         """
         self.pool.audit(sequence.block_table for sequence in self)
         for sequence in self._waiting:
-            if sequence.status is not Status.WAITING or sequence.block_table:
-                raise AssertionError(f"{sequence.request_id}: waits with blocks or as running")
+            if (
+                sequence.status is not Status.WAITING
+                or sequence.block_table
+                or sequence.num_computed_tokens
+            ):
+                raise AssertionError(f"{sequence.request_id}: waits with something computed")
         for sequence in self._running:
             num_slots = len(sequence.block_table) * BLOCK_SIZE
             if sequence.status is not Status.RUNNING or sequence.num_computed_tokens > num_slots:
@@ -162,7 +164,8 @@ class Scheduler:
         if num_taken + len(self._running) > self.pool.num_available:
             return False
         self.pool.share(shared)
-        sequence.block_table = shared + self.pool.allocate(num_new)
+        sequence.block_table.extend(shared)
+        sequence.block_table.extend(self.pool.allocate(num_new))
         sequence.num_computed_tokens = len(shared) * BLOCK_SIZE
         sequence.status = Status.RUNNING
         bisect.insort(self._running, sequence, key=_rank)
@@ -182,7 +185,8 @@ class Scheduler:
             self.num_preemptions += 1
             if last is sequence:
                 return False
-        sequence.block_table += self.pool.allocate(sequence.num_missing_blocks)
+        if sequence.num_missing_blocks:
+            sequence.block_table.extend(self.pool.allocate(sequence.num_missing_blocks))
         return True
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
@@ -208,7 +212,7 @@ class Scheduler:
 
     def _free(self, sequence: Sequence) -> None:
         self.pool.release(sequence.block_table)
-        sequence.block_table = []
+        del sequence.block_table[:]
         sequence.num_computed_tokens = 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
+from array import array
 
 from quintet.backends.base import BLOCK_SIZE
 from quintet.engine.block_pool import BlockHash
@@ -60,7 +61,7 @@ class Sequence:
         self.status = Status.WAITING
         self.token_ids = list(request.prompt_token_ids)
         self.num_computed_tokens = 0
-        self.block_table: list[int] = []
+        self.block_table = array("i")  # not a list: copied into every step, and fast that way
         self.block_names: list[BlockHash] = []  # of the full blocks; outlives preemption
 
         self.num_cached_tokens = 0  # of the prompt, when it first ran

@@ -15,38 +15,37 @@ def build_step(batch: Collection[Scheduled]) -> StepInput:
 
     Logits are asked for the last row of each sequence that samples.
     """
-    counts = [scheduled.num_tokens for scheduled in batch]
-    cu_seqlens = np.zeros(len(batch) + 1, np.int32)
-    np.cumsum(counts, out=cu_seqlens[1:])
-    num_tokens = int(cu_seqlens[-1])
-
+    # Lists first, one conversion each: most sequences bring a single token, and an array
+    # operation for each of those would cost more than the rest of the step's bookkeeping.
+    token_ids: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    cu_seqlens = [0]
+    seq_lens: list[int] = []
+    logits_rows: list[int] = []
     max_blocks = max(len(scheduled.sequence.block_table) for scheduled in batch)
     block_tables = np.full((len(batch), max_blocks), -1, np.int32)
-    token_ids = np.empty(num_tokens, np.int32)
-    positions = np.empty(num_tokens, np.int32)
-    slot_mapping = np.empty(num_tokens, np.int32)
-    seq_lens = np.empty(len(batch), np.int32)
 
-    for i, scheduled in enumerate(batch):
+    for row, scheduled in zip(block_tables, batch, strict=True):
         sequence = scheduled.sequence
+        table = sequence.block_table
         start = sequence.num_computed_tokens
         end = start + scheduled.num_tokens
-        rows = slice(cu_seqlens[i], cu_seqlens[i + 1])
-        table = block_tables[i]
-        table[: len(sequence.block_table)] = sequence.block_table
-        place = np.arange(start, end, dtype=np.int32)
-        token_ids[rows] = sequence.token_ids[start:end]
-        positions[rows] = place
-        slot_mapping[rows] = table[place // BLOCK_SIZE] * BLOCK_SIZE + place % BLOCK_SIZE
-        seq_lens[i] = end
+        row[: len(table)] = table
+        token_ids += sequence.token_ids[start:end]
+        positions += range(start, end)
+        slots += [table[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for p in range(start, end)]
+        cu_seqlens.append(len(token_ids))
+        seq_lens.append(end)
+        if scheduled.samples:
+            logits_rows.append(len(token_ids) - 1)
 
-    logits_rows = [cu_seqlens[i + 1] - 1 for i, scheduled in enumerate(batch) if scheduled.samples]
     return StepInput(
-        token_ids=token_ids,
-        positions=positions,
-        cu_seqlens=cu_seqlens,
-        slot_mapping=slot_mapping,
+        token_ids=np.array(token_ids, np.int32),
+        positions=np.array(positions, np.int32),
+        cu_seqlens=np.array(cu_seqlens, np.int32),
+        slot_mapping=np.array(slots, np.int32),
         block_tables=block_tables,
-        seq_lens=seq_lens,
+        seq_lens=np.array(seq_lens, np.int32),
         logits_rows=np.array(logits_rows, np.int32),
     )

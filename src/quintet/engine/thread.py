@@ -73,6 +73,11 @@ class EngineThread:
             self._changed.notify()
         return stream
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more requests: it was closed, or its loop has failed."""
+        return self._closed is not None
+
     def stats(self) -> EngineStats:
         """The counters after the latest step."""
         return self._stats
@@ -95,11 +100,9 @@ class EngineThread:
     def _loop(self) -> None:
         try:
             while self._closed is None:
-                for message in self._take_messages():
-                    self._handle(message)
+                self._publish([c for m in self._take_messages() if (c := self._handle(m))])
                 if self._engine.has_work:
-                    self._deliver(self._engine.step())
-                self._stats = self._engine.stats()
+                    self._publish(self._engine.step())
         except Exception:
             logger.exception("the engine loop failed")
             self._closed = "the engine has failed; see the log"
@@ -115,20 +118,20 @@ class EngineThread:
             self._inbox.clear()
             return messages
 
-    def _handle(self, message: Request | str) -> None:
+    def _handle(self, message: Request | str) -> OutputChunk | None:
         if isinstance(message, str):
-            chunk = self._engine.abort(message)
-            self._deliver([] if chunk is None else [chunk])
-            return
+            return self._engine.abort(message)
         try:
             self._engine.add(message)
+            return None
         except Exception as error:  # one bad request must not end the loop
             logger.error("a request could not be started", exc_info=error)
             text = f"the request could not be started: {error}"
-            chunk = OutputChunk(message.request_id, finish_reason="error", error=text)
-            self._deliver([chunk])
+            return OutputChunk(message.request_id, finish_reason="error", error=text)
 
-    def _deliver(self, chunks: list[OutputChunk]) -> None:
+    def _publish(self, chunks: list[OutputChunk]) -> None:
+        # First, so that who has read a chunk finds it counted.
+        self._stats = self._engine.stats()
         for chunk in chunks:
             stream = self._streams[chunk.request_id]
             if chunk.finish_reason is not None:

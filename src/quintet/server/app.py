@@ -59,7 +59,6 @@ def create_app(engines: Mapping[str, ServedEngine], settings: Settings) -> Starl
             HTTPRefusal: _on_error,
             HTTPException: _on_http_exception,
             ClientDisconnect: _on_disconnect,
-            Exception: _on_error,
         },
         lifespan=lifespan,
     )
@@ -69,7 +68,7 @@ def create_app(engines: Mapping[str, ServedEngine], settings: Settings) -> Starl
 
 async def _on_error(request: Request, error: Exception) -> Response:
     reply = error_reply(error)
-    if reply.status >= 500 and isinstance(error, QuintetError):  # others are logged with traceback
+    if reply.status >= 500:
         _log.error("request %s: %s", request.state.request_id, error)
     return json_reply(reply)
 

@@ -82,8 +82,26 @@ class ServedEngine(Protocol):
         """Whether the engine takes no requests any more."""
 
 
+@dataclass(slots=True)
+class ServedModel:
+    """
+    A loaded model as the server knows it.
+
+    Args:
+        name: what clients call it.
+        engine: what answers.
+        loaded_at: seconds since 1970.
+        num_waiting: answers whose next chunk is awaited from the engine now.
+    """
+
+    name: str
+    engine: ServedEngine
+    loaded_at: int
+    num_waiting: int = 0
+
+
 async def stream_all(
-    engine: ServedEngine, requests: Sequence[GenerationRequest]
+    model: ServedModel, requests: Sequence[GenerationRequest]
 ) -> AsyncGenerator[tuple[int, OutputChunk], None]:
     """Run requests together; yield (index of the request, chunk) as chunks come.
 
@@ -93,7 +111,7 @@ async def stream_all(
         EngineError: a request ended without being finished.
     """
     if len(requests) == 1:
-        async with contextlib.aclosing(_stream_one(engine, requests[0])) as chunks:
+        async with contextlib.aclosing(_stream_one(model, requests[0])) as chunks:
             async for chunk in chunks:
                 yield 0, chunk
         return
@@ -102,7 +120,7 @@ async def stream_all(
 
     async def pump(index: int) -> None:
         try:
-            async with contextlib.aclosing(_stream_one(engine, requests[index])) as chunks:
+            async with contextlib.aclosing(_stream_one(model, requests[index])) as chunks:
                 async for chunk in chunks:
                     await ready.put((index, chunk))
         except Exception as error:  # noqa: BLE001 - raised again by the consumer below
@@ -126,9 +144,9 @@ async def stream_all(
 
 
 async def _stream_one(
-    engine: ServedEngine, request: GenerationRequest
+    model: ServedModel, request: GenerationRequest
 ) -> AsyncGenerator[OutputChunk, None]:
-    prompt = request.prompt
+    engine, prompt = model.engine, request.prompt
     if isinstance(prompt, ChatPrompt):
         chunks = engine.stream_chat(
             prompt.messages,
@@ -139,9 +157,14 @@ async def _stream_one(
     else:
         chunks = engine.stream(prompt, request.params)
     try:
-        async for chunk in chunks:
-            if chunk.finish_reason == "error":
-                raise EngineError(chunk.error or "the engine could not finish the request")
+        while True:
+            model.num_waiting += 1
+            try:
+                chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            finally:
+                model.num_waiting -= 1
             if chunk.finish_reason == "abort":
                 raise EngineError("the request was aborted")
             yield chunk

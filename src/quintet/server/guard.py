@@ -6,6 +6,7 @@ from the client's `Host` header.
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 
@@ -15,6 +16,8 @@ from quintet.server.auth import check_key
 from quintet.server.errors import HTTPRefusal, error_reply
 from quintet.server.replies import json_reply
 from quintet.server.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024
@@ -38,8 +41,12 @@ class Guard:
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
 
+        is_started = False
+
         async def send_with_id(message: Message) -> None:
+            nonlocal is_started
             if message["type"] == "http.response.start":
+                is_started = True
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", request_id.encode()),
@@ -48,10 +55,15 @@ class Guard:
 
         try:
             check_request(scope, self._settings)
+            await self._app(scope, receive, send_with_id)
         except HTTPRefusal as refusal:
             await json_reply(error_reply(refusal))(scope, receive, send_with_id)
-            return
-        await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            # A bug.  Its text may name files or hold other people's data: it stays in the log.
+            _log.exception("request %s", request_id)
+            if is_started:
+                raise
+            await json_reply(error_reply(error))(scope, receive, send_with_id)
 
 
 def check_request(scope: Scope, settings: Settings) -> None:

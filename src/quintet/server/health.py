@@ -10,6 +10,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from quintet.server.engines import ServedModel
 from quintet.server.models import Models
 
 _TICK_S = 1.0
@@ -18,7 +19,7 @@ _TICK_S = 1.0
 @dataclass(slots=True)
 class _Progress:
     num_steps: int
-    since_s: float  # when num_steps was first seen, or the engine last had no work
+    since_s: float  # when num_steps was first seen, or nobody last waited
 
 
 class HealthMonitor:
@@ -36,7 +37,7 @@ class HealthMonitor:
 
     def observe(self) -> str:
         """ "ok", or what is wrong with the first model that is not well: "stuck" or "closed"."""
-        states = [self._state(name) for name in self._models.names()]
+        states = [self._state(model) for model in self._models]
         return next((state for state in states if state != "ok"), "ok")
 
     async def watch(self) -> None:
@@ -45,15 +46,15 @@ class HealthMonitor:
             self.observe()
             await asyncio.sleep(_TICK_S)
 
-    def _state(self, name: str) -> str:
-        engine = self._models.get(name)
-        if engine.is_closed:
+    def _state(self, model: ServedModel) -> str:
+        if model.engine.is_closed:
             return "closed"
-        stats = engine.stats()
-        has_work = stats.num_running + stats.num_waiting > 0
+        num_steps = model.engine.stats().num_steps
         now_s = time.monotonic()
-        seen = self._progress.get(name)
-        if seen is None or stats.num_steps != seen.num_steps or not has_work:
-            self._progress[name] = _Progress(stats.num_steps, now_s)
+        seen = self._progress.get(model.name)
+        # Our own count of who waits: the engine's counters are those of its latest step, which
+        # is no help when it hangs in the one after.
+        if seen is None or num_steps != seen.num_steps or not model.num_waiting:
+            self._progress[model.name] = _Progress(num_steps, now_s)
             return "ok"
         return "stuck" if now_s - seen.since_s >= self._stuck_after_s else "ok"

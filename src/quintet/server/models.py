@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from quintet.errors import ModelNotFoundError
-from quintet.server.engines import ServedEngine
+from quintet.server.engines import ServedEngine, ServedModel
 
 
 class Models:
@@ -17,29 +17,21 @@ class Models:
     """
 
     def __init__(self, engines: Mapping[str, ServedEngine]) -> None:
-        self._engines = dict(engines)
-        self._loaded_at = int(time.time())
+        now = int(time.time())
+        self._models = {name: ServedModel(name, engine, now) for name, engine in engines.items()}
 
-    def get(self, name: str) -> ServedEngine:
+    def __iter__(self) -> Iterator[ServedModel]:
+        """All models, in the order they were loaded."""
+        return iter(self._models.values())
+
+    def get(self, name: str) -> ServedModel:
         """The model of that name.
 
         Raises:
             ModelNotFoundError: it is not loaded; lists those that are.
         """
-        engine = self._engines.get(name)
-        if engine is None:
-            loaded = ", ".join(self._engines)
+        model = self._models.get(name)
+        if model is None:
+            loaded = ", ".join(self._models)
             raise ModelNotFoundError(f"model {name[:100]!r} is not loaded; loaded: {loaded}")
-        return engine
-
-    def names(self) -> list[str]:
-        """All names, in the order they were loaded."""
-        return list(self._engines)
-
-    def items(self) -> list[tuple[str, ServedEngine]]:
-        """All names and models."""
-        return list(self._engines.items())
-
-    def loaded_at(self, name: str) -> int:
-        """When a model was loaded, in seconds since 1970."""
-        return self._loaded_at
+        return model

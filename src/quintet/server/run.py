@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Generator, Mapping
@@ -20,7 +21,7 @@ from quintet.server.settings import Settings
 
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_CLOSE_GRACE_S = 5  # for replies to end after their engines were closed
+_CLOSE_GRACE_S = 30  # for an engine to finish its step, and for replies to end after that
 
 
 def check_exposure(settings: Settings, *, force: bool) -> None:
@@ -94,7 +95,7 @@ class Server(uvicorn.Server):
                 http=bounded_protocol(settings),
                 ws="none",
                 lifespan="on",
-                log_level="warning",
+                log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
@@ -132,8 +133,12 @@ class Server(uvicorn.Server):
 
 
 async def _close(engines: Mapping[str, ServedEngine]) -> None:
-    for engine in engines.values():
-        await engine.close()
+    closing = {asyncio.ensure_future(engine.close()) for engine in engines.values()}
+    if closing and (await asyncio.wait(closing, timeout=_CLOSE_GRACE_S))[1]:
+        # A step that hangs holds a thread that nothing can end, and Python would wait for it.
+        _log.critical("an engine does not stop; ending the process")
+        os._exit(1)
+    await asyncio.gather(*closing)
 
 
 def _listen(settings: Settings) -> socket.socket:

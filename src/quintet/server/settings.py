@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from quintet.errors import RequestError
+
 MIB = 1024 * 1024
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -58,4 +60,6 @@ class Settings:
 
 def key_digest(key: bytes) -> bytes:
     """SHA-256 of an API key: what the server keeps instead of the key."""
+    if not key:
+        raise RequestError("an API key must not be empty", parameter="api_key")
     return hashlib.sha256(key).digest()

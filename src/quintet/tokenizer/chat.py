@@ -24,6 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from quintet.errors import ModelFormatError, RequestError
 
 CHATML = (
+    "{%- if tools %}{{ raise_exception('tools need a model with a chat template') }}{%- endif %}"
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message.role + '\n' + (message.content or '') + '<|im_end|>\n' }}"
     "{%- endfor %}"

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import tokenizers
+from tokenizers.models import Model
 
 from quintet.errors import ModelFormatError, RequestError
+from quintet.tokenizer.plain_model import spells, without
 from quintet.tokenizer.vocabulary import TokenKind
 
 # Kinds that text only means when it comes from a template, never from a user.
@@ -22,10 +25,11 @@ class Codec:
     Args:
         tokens: spelling by token id.
         kinds: TokenKind by token id.
-        base: the model with its normalizer and pre-tokenizer, without added tokens.
+        base: holds the model, its normalizer and its pre-tokenizer; nothing else of it is used.
         added: tokens cut out of the text before `base` sees it, in the order of their ids;
             `special` marks control tokens.
         spelled_bytes: the bytes a normal token's spelling stands for.
+        added_bytes: the bytes an added token's spelling stands for.
         drops_leading_space: decoding drops one space at the start of a text, which encoding added.
         prefix_ids, suffix_ids: what `add_special` puts around a text.
         chat_templates: Jinja sources by name; "default" is the usual one.
@@ -42,25 +46,57 @@ class Codec:
     eog_ids: frozenset[int]
     prefix_ids: tuple[int, ...] = ()
     suffix_ids: tuple[int, ...] = ()
+    added_bytes: Callable[[str], bytes] = str.encode
     chat_templates: Mapping[str, str] = field(default_factory=dict)
 
     def matcher(
         self, *, parse_special: bool, extra: Sequence[tokenizers.AddedToken] = ()
     ) -> tokenizers.Tokenizer:
-        """A `tokenizers` object over the shared model that knows the added tokens.
+        """A `tokenizers` object that knows the added tokens.
 
-        Control tokens are cut out of the text only with `parse_special`.
+        Args:
+            parse_special: cut control tokens out of the text, too; otherwise nothing in a text
+                gives one.
+            extra: more tokens to cut out, with ids beyond the vocabulary.
 
         Raises:
             ModelFormatError: an added token would get another id than the file gives it.
         """
-        matcher = tokenizers.Tokenizer(self.base.model)  # shares the model, copies nothing
+        model = self.base.model if parse_special else self._plain_model
+        return self._assemble(model, parse_special=parse_special, extra=extra)
+
+    @cached_property
+    def _plain_model(self) -> Model:
+        control = {token.content for token in self.added if token.special}
+        known = self.base.model
+        matcher = self._assemble(known, parse_special=False)
+        ids = [
+            token_id
+            for token_id, kind in enumerate(self.kinds)
+            if kind == TokenKind.CONTROL and self.tokens[token_id] in control
+        ]
+        with library_errors("tokenizer"):
+            return without(known, control) if spells(matcher, control, ids) else known
+
+    def _assemble(
+        self, model: Model, *, parse_special: bool, extra: Sequence[tokenizers.AddedToken] = ()
+    ) -> tokenizers.Tokenizer:
+        matcher = tokenizers.Tokenizer(model)  # shares the model, copies nothing
         if self.base.normalizer is not None:
             matcher.normalizer = self.base.normalizer
         if self.base.pre_tokenizer is not None:
             matcher.pre_tokenizer = self.base.pre_tokenizer
-        matcher.add_tokens([*self.added, *extra])
-        for token in self.added:
+        # Where the model was kept from spelling a control token, its id is taken without a name.
+        hidden = {
+            token.content
+            for token in self.added
+            if token.special
+            and self.base.model.token_to_id(token.content) is not None
+            and model.token_to_id(token.content) is None
+        }
+        added = [token for token in self.added if token.content not in hidden]
+        matcher.add_tokens([*added, *extra])
+        for token in added:
             token_id = matcher.token_to_id(token.content)
             if token_id is None or self.tokens[token_id : token_id + 1] != [token.content]:
                 raise ModelFormatError(
@@ -97,7 +133,7 @@ def library_errors(part: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it has no narrower class
         raise ModelFormatError(f"the tokenizers library refuses it: {error}", part=part) from None
     except BaseException as error:
         if type(error).__name__ != "PanicException":

@@ -21,6 +21,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import tokenizers
@@ -28,7 +29,7 @@ from tokenizers import AddedToken
 
 from quintet.errors import RequestError
 from quintet.tokenizer.chat import ChatTemplate, plain_json
-from quintet.tokenizer.codec import Codec, encode_text
+from quintet.tokenizer.codec import CONTROL_KINDS, Codec, encode_text
 
 
 class ChatEncoder:
@@ -43,6 +44,11 @@ class ChatEncoder:
         self._codec = codec
         self._encode_special = encode_special
         self._spellings = _Spellings([token for token in codec.added if token.special])
+        self._control_ids = {
+            codec.tokens[token_id]: token_id
+            for token_id, kind in enumerate(codec.kinds)
+            if kind in CONTROL_KINDS
+        }
 
     def encode(
         self,
@@ -90,7 +96,7 @@ class ChatEncoder:
                 # What stands before decides whether SentencePiece puts a space first.
                 ids += encode_text(self._plain_after_anchor, self._anchor + piece)[1:]
             if match is not None:
-                ids.append(self._codec.tokens.index(match.token))
+                ids.append(self._control_ids[match.token])
                 start = match.end
         return ids
 
@@ -236,6 +242,14 @@ def _mapped(value: Any, change: Callable[[str], str], *, is_top: bool = True) ->
 
 
 def _unused_character(text: str, given: Mapping[str, Any]) -> str:
-    """A private-use character that is neither in the rendered text nor in what it came from."""
+    """A character that is neither in the rendered text nor in what it came from.
+
+    Cuneiform and rare Chinese characters have no upper case, are no white space, and stay what
+    they are in JSON and in Python's `repr`, which templates write lists with.
+    """
     used = set(text).union(*_strings(dict(given)))
-    return next(chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in used)
+    candidates = chain(range(0x12000, 0x1239A), range(0x20000, 0x2A6E0))
+    mark = next((chr(code) for code in candidates if chr(code) not in used), None)
+    if mark is None:
+        raise RequestError("too many different characters", parameter="messages")
+    return mark

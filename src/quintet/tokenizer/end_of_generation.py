@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-# Always the end of something the model says.
-SPELLINGS = (
-    *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|calls|>", "<|flush|>"),
-    *("<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]"),
-    *("<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "[e~["),
-    "<\uff5cend\u2581of\u2581sentence\uff5c>",
-)
-# A code model that writes one of these has gone on to the next file.
-FILE_BREAK_SPELLINGS = (
-    *("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
-    *("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
-    "<|file_sep|>",
+SPELLINGS = frozenset(
+    [
+        # The end of a turn, a message or a text.
+        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|calls|>"),
+        *("<|flush|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>"),
+        *("[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>"),
+        *("<|tool_response>", "[e~[", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
+        # A code model that writes one of these has gone on to the next file.
+        *("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+        *("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>"),
+    ]
 )
 
 
@@ -39,7 +38,6 @@ def end_of_generation_ids(
         skipped.add("<|end|>")  # ends a message there (gpt-oss, Solar), not the answer
     if "<|tool_response>" in ids:
         skipped.add("</s>")  # Gemma 4 and PaddleOCR carry it unused
-    spelled = (*SPELLINGS, *FILE_BREAK_SPELLINGS)
-    found = {ids[text] for text in spelled if text in ids and text not in skipped}
+    found = {ids[text] for text in SPELLINGS - skipped if text in ids}
     found.update(token_id for token_id in named if token_id is not None)
     return frozenset(found)

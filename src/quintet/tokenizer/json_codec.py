@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,12 @@ import tokenizers
 from quintet.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from quintet.tokenizer.codec import Codec, library_errors
 from quintet.tokenizer.end_of_generation import end_of_generation_ids
-from quintet.tokenizer.pieces import byte_level_bytes, hash_word_piece_bytes, sentencepiece_bytes
+from quintet.tokenizer.pieces import (
+    byte_level_bytes,
+    hash_word_piece_bytes,
+    sentencepiece_bytes,
+    word_start_bytes,
+)
 from quintet.tokenizer.vocabulary import TokenKind
 
 _MAX_FILE_SIZE = 256 << 20
@@ -54,14 +60,15 @@ def read_json_codec(path: str | os.PathLike[str], config: Mapping[str, Any] | No
     eos_id = ids.get(_token_text(config, "eos_token"))
     added_ids = {token.content: ids[token.content] for token in added}
     generation = _read_json(path.with_name("generation_config.json"))
-    spelled_bytes, drops_leading_space = _decoding(tokenizer)
+    decoding = _decoding(tokenizer)
     return Codec(
         tokens=tokens,
         kinds=bytes(kinds),
         base=tokenizer,
         added=added,
-        spelled_bytes=spelled_bytes,
-        drops_leading_space=drops_leading_space,
+        spelled_bytes=decoding.spelled_bytes,
+        added_bytes=decoding.added_bytes,
+        drops_leading_space=decoding.drops_leading_space,
         bos_id=bos_id,
         eos_id=eos_id,
         eog_ids=end_of_generation_ids(added_ids, [eos_id, *_generation_eos(generation, tokens)]),
@@ -120,22 +127,36 @@ def _affixes(
     return (), ()
 
 
-def _decoding(tokenizer: tokenizers.Tokenizer) -> tuple[Callable[[str], bytes], bool]:
-    """How a token's spelling becomes bytes, and whether a leading space is dropped."""
+@dataclass(frozen=True)
+class _Decoding:
+    """How spellings become text, as the file's decoder says."""
+
+    spelled_bytes: Callable[[str], bytes]
+    added_bytes: Callable[[str], bytes] = str.encode
+    drops_leading_space: bool = False
+
+
+def _decoding(tokenizer: tokenizers.Tokenizer) -> _Decoding:
     steps: list[dict[str, Any]] = []
     if tokenizer.decoder is not None:
         decoder = json.loads(tokenizer.decoder.__getstate__())
         steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     by_type = {step["type"]: step for step in steps}
     if "ByteLevel" in by_type:
-        return byte_level_bytes, False
+        return _Decoding(byte_level_bytes)
     if "Metaspace" in by_type:
-        return sentencepiece_bytes, by_type["Metaspace"].get("prepend_scheme") != "never"
+        drops_space = by_type["Metaspace"].get("prepend_scheme") != "never"
+        return _Decoding(sentencepiece_bytes, drops_leading_space=drops_space)
     if "ByteFallback" in by_type:
-        return sentencepiece_bytes, by_type.get("Strip", {}).get("start", 0) > 0
+        drops_space = by_type.get("Strip", {}).get("start", 0) > 0
+        return _Decoding(sentencepiece_bytes, drops_leading_space=drops_space)
     if "WordPiece" in by_type:
-        step = by_type["WordPiece"]
-        return partial(hash_word_piece_bytes, prefix=step["prefix"], cleanup=step["cleanup"]), True
+        prefix, cleanup = by_type["WordPiece"]["prefix"], by_type["WordPiece"]["cleanup"]
+        return _Decoding(
+            partial(hash_word_piece_bytes, prefix=prefix, cleanup=cleanup),
+            added_bytes=partial(word_start_bytes, cleanup=cleanup),
+            drops_leading_space=True,
+        )
     raise UnsupportedModelError(
         "tokenizer decoder", ", ".join(by_type) or "none", _SUPPORTED_DECODERS
     )

@@ -55,11 +55,11 @@ def hash_word_piece_bytes(text: str, *, prefix: str = "##", cleanup: bool = True
 def mark_word_piece_bytes(text: str) -> bytes:
     """A WordPiece token of a GGUF file: U+2581 starts a word, others continue one."""
     if text.startswith(SPACE_MARK):
-        return word_start_bytes(text[len(SPACE_MARK) :], cleanup=True)
+        return word_start_bytes(text[len(SPACE_MARK) :])
     return text.encode()
 
 
-def word_start_bytes(word: str, *, cleanup: bool) -> bytes:
+def word_start_bytes(word: str, *, cleanup: bool = True) -> bytes:
     """A word after its space; with `cleanup` punctuation and contractions close up to the left.
 
     Source: the `cleanup` of the `tokenizers` WordPiece decoder, which works token by token.

@@ -10,6 +10,7 @@ Source: sentencepiece, src/bpe_model.cc; llama.cpp, src/llama-vocab.cpp.
 from __future__ import annotations
 
 from quintet.errors import ModelFormatError
+from quintet.tokenizer.pieces import SPACE_MARK
 from quintet.tokenizer.vocabulary import PREFIX, TokenKind, Vocabulary
 
 # SentencePiece's own limit is 16 by default; every split of a token is tried.
@@ -27,11 +28,7 @@ def merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
         ModelFormatError: a normal token longer than 512 characters.
     """
     scores = vocabulary.scores()
-    pieces = {
-        token: token_id
-        for token, token_id in vocabulary.ids.items()
-        if vocabulary.kinds[token_id] in _MERGED_KINDS
-    }
+    pieces = _pieces(vocabulary)
     merges: list[tuple[str, str]] = []
     for token in sorted(pieces, key=lambda piece: (-scores[pieces[piece]], pieces[piece])):
         if len(token) > _MAX_PIECE_LENGTH:
@@ -44,3 +41,23 @@ def merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
             if left in pieces and right in pieces:
                 merges.append((left, right))
     return merges
+
+
+def pieces_stay_within_words(vocabulary: Vocabulary) -> bool:
+    """Whether no merge reaches from a word into the space after it.
+
+    Then a text may be cut before every run of spaces without changing a token.
+    """
+    pieces = _pieces(vocabulary)
+    return SPACE_MARK in pieces and not any(
+        SPACE_MARK in piece.lstrip(SPACE_MARK) for piece in pieces
+    )
+
+
+def _pieces(vocabulary: Vocabulary) -> dict[str, int]:
+    """The tokens that merges are made of, with their ids."""
+    return {
+        token: token_id
+        for token, token_id in vocabulary.ids.items()
+        if vocabulary.kinds[token_id] in _MERGED_KINDS
+    }

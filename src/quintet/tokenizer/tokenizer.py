@@ -138,7 +138,7 @@ class Tokenizer:
         if data is None:
             text, kind = self.token_text(token_id), self._codec.kinds[token_id]
             if kind in CONTROL_KINDS or kind == TokenKind.USER_DEFINED:
-                data = text.encode()
+                data = self._codec.added_bytes(text)
             else:
                 data = self._codec.spelled_bytes(text)
             self._bytes[token_id] = data

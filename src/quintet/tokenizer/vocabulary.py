@@ -99,7 +99,7 @@ class Vocabulary:
         values = self._array("scores", required=True)
         try:
             scores = [float(value) for value in values]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ModelFormatError("expected an array of numbers", part=PREFIX + "scores") from None
         self._check_length("scores", len(scores))
         if not all(map(math.isfinite, scores)):
@@ -108,13 +108,10 @@ class Vocabulary:
 
     def byte_array(self, name: str) -> bytes:
         """The array of 8-bit integers `tokenizer.ggml.<name>`; empty when absent."""
-        values = self._metadata.get(PREFIX + name, b"")
-        if isinstance(values, bytes):
-            return values
-        try:
-            return bytes(int(value) & 0xFF for value in values)  # some writers store them signed
-        except (TypeError, ValueError):
-            raise ModelFormatError("expected an array of bytes", part=PREFIX + name) from None
+        values = self._array(name, required=False)
+        if not all(isinstance(value, int) and -128 <= value < 256 for value in values):
+            raise ModelFormatError("expected an array of bytes", part=PREFIX + name)
+        return bytes(value & 0xFF for value in values)  # some writers store them signed
 
     def _array(self, name: str, *, required: bool) -> list[Any]:
         values = self._metadata.get(PREFIX + name)

@@ -35,10 +35,11 @@ def diagnose() -> Diagnosis:
     bandwidth = _native.measure_read_bandwidth(
         num_threads=machine.num_threads, size_bytes=_MEASURE_BYTES, seconds=_MEASURE_S
     )
-    return Diagnosis(machine, bandwidth, tuple(_problems(machine)))
+    return Diagnosis(machine, bandwidth, tuple(problems_of(machine)))
 
 
-def _problems(machine: Machine) -> list[str]:
+def problems_of(machine: Machine) -> list[str]:
+    """What makes Quintet fail or slow on such a machine, in words."""
     problems = []
     wanted = os.environ.get("QUINTET_KERNELS")
     if machine.kernels == "none":

@@ -27,7 +27,7 @@ from quintet.server.dialects.openai.completions import (
 )
 from quintet.server.dialects.openai.replies import Choice, ReplyHeader
 from quintet.server.disconnect import unless_disconnected
-from quintet.server.engines import GenerationRequest, ServedEngine, stream_all
+from quintet.server.engines import GenerationRequest, ServedModel, stream_all
 from quintet.server.errors import error_reply
 from quintet.server.limits import read_json
 from quintet.server.models import Models
@@ -55,36 +55,40 @@ class _Handlers:
 
     async def chat(self, request: Request) -> Response:
         body = parse_body(ChatBody, await read_json(request.receive, self._settings))
-        engine = self._models.get(body.model)
+        model = self._models.get(body.model)
         requests = chat_requests(body)
         wants_logprobs = bool(body.logprobs)
         if not body.stream:
-            answers = await self._answers(request, engine, requests)
+            answers = await self._answers(request, model, requests)
             header = ReplyHeader.new("chatcmpl", "chat.completion", body.model)
             return JSONResponse(
-                chat_reply(header, answers, wants_logprobs, engine.tokenizer.token_bytes)
+                chat_reply(header, answers, wants_logprobs, model.engine.tokenizer.token_bytes)
             )
         chunks = ChatChunks(
             ReplyHeader.new("chatcmpl", "chat.completion.chunk", body.model),
             num_choices=len(requests),
             wants_logprobs=wants_logprobs,
             wants_usage=_wants_usage(body),
-            token_bytes=engine.tokenizer.token_bytes,
+            token_bytes=model.engine.tokenizer.token_bytes,
         )
-        return self._stream(chunks, engine, requests)
+        return self._stream(chunks, model, requests)
 
     async def completions(self, request: Request) -> Response:
         body = parse_body(CompletionBody, await read_json(request.receive, self._settings))
-        engine = self._models.get(body.model)
+        model = self._models.get(body.model)
         requests = completion_requests(body)
         header = ReplyHeader.new("cmpl", "text_completion", body.model)
         wants_logprobs = body.logprobs is not None
         num_per_prompt = body.n or 1
         if not body.stream:
-            answers = await self._answers(request, engine, requests)
+            answers = await self._answers(request, model, requests)
             return JSONResponse(
                 completion_reply(
-                    header, answers, num_per_prompt, wants_logprobs, engine.tokenizer.token_bytes
+                    header,
+                    answers,
+                    num_per_prompt,
+                    wants_logprobs,
+                    model.engine.tokenizer.token_bytes,
                 )
             )
         chunks = CompletionChunks(
@@ -93,39 +97,27 @@ class _Handlers:
             num_per_prompt=num_per_prompt,
             wants_logprobs=wants_logprobs,
             wants_usage=_wants_usage(body),
-            token_bytes=engine.tokenizer.token_bytes,
+            token_bytes=model.engine.tokenizer.token_bytes,
         )
-        return self._stream(chunks, engine, requests)
+        return self._stream(chunks, model, requests)
 
     async def list_models(self, request: Request) -> Response:
-        data = [self._model(name) for name in self._models.names()]
+        data = [_model_object(model) for model in self._models]
         return JSONResponse({"object": "list", "data": data})
 
     async def get_model(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        self._models.get(name)
-        return JSONResponse(self._model(name))
-
-    def _model(self, name: str) -> dict[str, Any]:
-        return {
-            "id": name,
-            "object": "model",
-            "created": self._models.loaded_at(name),
-            "owned_by": "quintet",
-        }
+        return JSONResponse(_model_object(self._models.get(request.path_params["name"])))
 
     async def _answers(
-        self, request: Request, engine: ServedEngine, requests: Sequence[GenerationRequest]
+        self, request: Request, model: ServedModel, requests: Sequence[GenerationRequest]
     ) -> list[Choice]:
-        return await unless_disconnected(request.receive, _collect(engine, requests))
+        return await unless_disconnected(request.receive, _collect(model, requests))
 
     def _stream(
-        self, chunks: _Chunks, engine: ServedEngine, requests: Sequence[GenerationRequest]
+        self, chunks: _Chunks, model: ServedModel, requests: Sequence[GenerationRequest]
     ) -> Response:
         return _StreamResponse(
-            EventStream(
-                _frames(chunks, engine, requests), _error_frame, self._settings.keep_alive_s
-            )
+            EventStream(_frames(chunks, model, requests), _error_frame, self._settings.keep_alive_s)
         )
 
 
@@ -148,20 +140,20 @@ class _StreamResponse(Response):
         await self._stream(scope, receive, send)
 
 
-async def _collect(engine: ServedEngine, requests: Sequence[GenerationRequest]) -> list[Choice]:
+async def _collect(model: ServedModel, requests: Sequence[GenerationRequest]) -> list[Choice]:
     answers = [Choice() for _ in requests]
-    async with contextlib.aclosing(stream_all(engine, requests)) as stream:
+    async with contextlib.aclosing(stream_all(model, requests)) as stream:
         async for index, chunk in stream:
             answers[index].add(chunk)
     return answers
 
 
 async def _frames(
-    chunks: _Chunks, engine: ServedEngine, requests: Sequence[GenerationRequest]
+    chunks: _Chunks, model: ServedModel, requests: Sequence[GenerationRequest]
 ) -> AsyncGenerator[bytes, None]:
     """The opening chunks wait for the engine's first, so that a refusal can still be a status."""
     is_open = False
-    async with contextlib.aclosing(stream_all(engine, requests)) as stream:
+    async with contextlib.aclosing(stream_all(model, requests)) as stream:
         async for index, chunk in stream:
             if not is_open:
                 is_open = True
@@ -172,6 +164,15 @@ async def _frames(
     for data in chunks.end():
         yield event(data)
     yield DONE
+
+
+def _model_object(model: ServedModel) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.loaded_at,
+        "owned_by": "quintet",
+    }
 
 
 def _wants_usage(body: SamplingBody) -> bool:

@@ -1,0 +1,306 @@
+"""`quintet serve` as a process: the official client, disconnects, signals, refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+from quintet.cli.serve import served_models
+from quintet.errors import RequestError
+
+from .conftest import COMMAND, Quintet
+
+MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+class Server:
+    """A running `quintet serve`."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def end(self) -> int:
+        """Its exit status after SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, env: dict[str, str] | None = None) -> Iterator[Server]:
+    """Run the command on a free port until the block ends."""
+    process = subprocess.Popen(
+        [*COMMAND, "serve", *arguments, "--port", "0"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+    try:
+        line = process.stderr.readline()
+        match = re.search(r" at (http://\S+)/v1$", line.rstrip())
+        assert match, line
+        yield Server(process, match[1])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server(demo: str) -> Iterator[Server]:
+    """A server with the demo model, for tests that leave it as it was."""
+    with serving(demo) as running:
+        yield running
+
+
+def client(server: Server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+
+
+def is_reachable(server: Server) -> bool:
+    try:
+        return httpx.get(f"{server.url}/health").status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
+def test_chat(server: Server):
+    """The official client gets an answer with usage; asked again, the prompt is cached."""
+    with client(server) as api:
+        replies = [
+            api.chat.completions.create(
+                model="demo", messages=MESSAGES, max_tokens=12, temperature=0
+            )
+            for _ in range(2)
+        ]
+    assert replies[0].choices[0].message.content
+    assert replies[0].choices[0].message.content == replies[1].choices[0].message.content
+    assert replies[0].usage.prompt_tokens > 5
+    assert replies[1].usage.prompt_tokens_details.cached_tokens % 16 == 0
+    assert 1 <= replies[0].usage.completion_tokens <= 12
+
+
+def test_stream_is_the_whole_in_pieces(server: Server):
+    """Streamed and whole answers are the same text."""
+    request = {"model": "demo", "messages": MESSAGES, "max_tokens": 16, "temperature": 0}
+    with client(server) as api:
+        whole = api.chat.completions.create(**request)
+        with api.chat.completions.create(**request, stream=True) as stream:
+            chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+
+
+def test_async_clients_side_by_side(server: Server):
+    """Many streams at once; each answer is what it is alone."""
+
+    async def main() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as api:
+
+            async def ask(number: int) -> str:
+                stream = await api.chat.completions.create(
+                    model="demo",
+                    messages=[{"role": "user", "content": f"What is {number} + 2?"}],
+                    max_tokens=16,
+                    temperature=0,
+                    stream=True,
+                )
+                return "".join([c.choices[0].delta.content or "" async for c in stream])
+
+            together = await asyncio.gather(*(ask(number) for number in range(8)))
+            assert together == [await ask(number) for number in range(8)]
+            return together
+
+    assert all(asyncio.run(main()))
+
+
+def test_n_and_seed(server: Server):
+    """With a seed the n answers differ from each other and repeat from call to call."""
+    request = {"model": "demo", "messages": [{"role": "user", "content": "Tell me a story"}]}
+    with client(server) as api:
+        first, second = (
+            api.chat.completions.create(**request, n=3, seed=11, temperature=1.5, max_tokens=20)
+            for _ in range(2)
+        )
+    texts = [choice.message.content for choice in first.choices]
+    assert texts == [choice.message.content for choice in second.choices]
+    assert len(set(texts)) > 1
+
+
+def test_completions_with_logprobs(server: Server):
+    """The older interface: token prompts, log probabilities that fit the text."""
+    with client(server) as api:
+        reply = api.completions.create(
+            model="demo", prompt=[[5, 6, 7], [8, 9]], max_tokens=5, logprobs=3, temperature=0
+        )
+    assert len(reply.choices) == 2
+    for choice in reply.choices:
+        logprobs = choice.logprobs
+        assert "".join(logprobs.tokens) == choice.text
+        assert logprobs.text_offset[0] == 0
+        for token, value, top in zip(
+            logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, strict=True
+        ):
+            assert value <= 0
+            assert top[token] == value == max(top.values())
+
+
+def test_chat_logprobs_of_a_greedy_answer(server: Server):
+    """At temperature 0 each token is the likeliest of its alternatives."""
+    with client(server) as api:
+        reply = api.chat.completions.create(
+            model="demo", messages=MESSAGES, max_tokens=8, temperature=0,
+            logprobs=True, top_logprobs=2,
+        )  # fmt: skip
+    content = reply.choices[0].logprobs.content
+    assert b"".join(bytes(item.bytes) for item in content).decode() == (
+        reply.choices[0].message.content
+    )
+    assert all(item.token == item.top_logprobs[0].token for item in content)
+
+
+def test_stop_strings_end_the_text(server: Server):
+    """A stop string ends the answer and is not part of it."""
+    request = {"model": "demo", "messages": MESSAGES, "max_tokens": 16, "temperature": 0}
+    with client(server) as api:
+        whole = api.chat.completions.create(**request).choices[0].message.content
+        stop = whole[3:6]
+        cut = api.chat.completions.create(**request, stop=[stop]).choices[0]
+    assert cut.message.content == whole[: whole.index(stop)]
+    assert cut.finish_reason == "stop"
+
+
+def test_a_prompt_beyond_the_context_is_400(server: Server):
+    """Nothing is cut: the client is told both numbers."""
+    with client(server) as api, pytest.raises(openai.BadRequestError) as caught:
+        api.completions.create(model="demo", prompt=[5] * 5000)
+    assert caught.value.code == "context_length_exceeded"
+    assert caught.value.body["n_prompt_tokens"] >= 5000
+    assert caught.value.body["n_ctx"] == 2048
+
+
+def test_token_ids_beyond_the_vocabulary_are_400(server: Server):
+    """Ids that the model does not have are refused wherever they appear."""
+    with client(server) as api:
+        for bad in (
+            {"prompt": [10**6]},
+            {"prompt": "a", "logit_bias": {"1000000": 1}},
+            {"prompt": "a", "extra_body": {"stop_token_ids": [10**6]}},
+        ):
+            with pytest.raises(openai.BadRequestError):
+                api.completions.create(model="demo", **bad)
+
+
+def test_a_client_that_leaves_frees_the_engine(server: Server):
+    """Long answers whose readers have gone leave no work behind."""
+    with client(server) as api:
+        for _ in range(3):
+            stream = api.completions.create(
+                model="demo", prompt="a", max_tokens=2000, stream=True,
+                extra_body={"ignore_eos": True},
+            )  # fmt: skip
+            next(iter(stream))
+            stream.close()
+        started = time.perf_counter()
+        api.completions.create(model="demo", prompt="b", max_tokens=2)
+    # Three abandoned answers of 2000 tokens would take many seconds.
+    assert time.perf_counter() - started < 2
+    assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}
+
+
+def test_sigterm_lets_streams_end(demo: str):
+    """On SIGTERM a running stream goes on to its end, new clients are refused, the status is 0."""
+    with serving(demo) as server, client(server) as api:
+        stream = iter(
+            api.completions.create(
+                model="demo",
+                prompt="a",
+                max_tokens=600,
+                stream=True,
+                extra_body={"ignore_eos": True},
+            )
+        )
+        next(stream)
+        server.process.send_signal(signal.SIGTERM)
+        while is_reachable(server):  # until the listening socket is closed
+            time.sleep(0.01)
+        assert [chunk.choices[0].finish_reason for chunk in stream][-1] == "length"
+        assert server.process.wait(30) == 0
+
+
+def test_a_second_sigterm_ends_streams_with_an_error(demo: str):
+    """Who cannot wait signals twice: streams end with an error frame, the status is still 0."""
+    with serving(demo) as server, client(server) as api:
+        stream = iter(
+            api.completions.create(
+                model="demo",
+                prompt="a",
+                max_tokens=2000,
+                stream=True,
+                extra_body={"ignore_eos": True},
+            )
+        )
+        next(stream)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="closed"):
+            list(stream)
+        assert server.process.wait(30) == 0
+
+
+def test_the_key_comes_from_the_environment(demo: str):
+    """QUINTET_API_KEY asks every client for the key."""
+    with serving(demo, env={"QUINTET_API_KEY": "secret"}) as server:
+        url = f"{server.url}/v1/models"
+        assert httpx.get(url).status_code == 401
+        assert httpx.get(url, headers={"x-api-key": "secret"}).status_code == 200
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert server.end() == 0
+
+
+def test_several_models_by_name(demo: str):
+    """Each model answers to the name it was given."""
+    with serving("first=demo", "second=demo") as server, client(server) as api:
+        assert [model.id for model in api.models.list()] == ["first", "second"]
+        for name in ("first", "second"):
+            assert api.completions.create(model=name, prompt="a", max_tokens=2).model == name
+        assert server.end() == 0
+
+
+def test_a_taken_port_is_one_line(quintet: Quintet, demo: str):
+    """The address in use is named."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = quintet("serve", demo, "--port", str(port))
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"quintet: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    )
+
+
+def test_names_of_served_models():
+    """A name is given, or it is the model's own, or its file's."""
+    assert served_models(["demo", "a=demo", "/models/b.gguf", "c/d", "e=/x=y.gguf"]) == {
+        "demo": "demo",
+        "a": "demo",
+        "b": "/models/b.gguf",
+        "d": "c/d",
+        "e": "/x=y.gguf",
+    }
+    for bad in (["a=", "b"], ["=x"], ["x.gguf", "x=y"]):
+        with pytest.raises(RequestError):
+            served_models(bad)

@@ -1,0 +1,96 @@
+"""Sixteen requests together give what the same sixteen give alone, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.fake import Collected, FakeDetokenizer, run_all
+from engine.tiny_model import CONTEXT_LENGTH
+from quintet._native import kernels_info
+from quintet.backends.cpu import CPUExecutor
+from quintet.config import EngineConfig
+from quintet.engine.engine import Engine
+from quintet.engine.request import Request
+from quintet.formats.gguf import GGUFFile
+from quintet.models import load_model
+from quintet.sampling.params import SamplingParams
+
+
+class Silent(FakeDetokenizer):
+    """The text does not matter here."""
+
+    def push(self, token_id: int) -> str:
+        return ""
+
+
+def make_engine(
+    path: Path, kernels: str, dtype: str, *, num_blocks: int, num_threads: int = 2, **options: int
+) -> Engine:
+    config = EngineConfig(seed=0, **options)
+    with GGUFFile.open(path) as source:
+        executor = CPUExecutor(
+            load_model(source),
+            num_blocks=num_blocks,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            max_logits_rows=config.max_num_seqs,
+            weight_dtype=dtype,
+            kv_dtype="float32" if dtype == "float32" else "bfloat16",
+            num_threads=num_threads,
+            kernels=kernels,
+        )
+    return Engine(
+        executor,
+        lambda _: Silent(),
+        eos_ids=frozenset(),
+        max_model_len=CONTEXT_LENGTH,
+        config=config,
+    )
+
+
+def sixteen() -> list[Request]:
+    """Greedy and sampled, prompts of 3 to 108 tokens, half of them with a common start."""
+    return [
+        Request(
+            f"r{i}",
+            tuple((j * j + (i % 2) * 5) % 250 for j in range(3 + 7 * i)),
+            SamplingParams(
+                max_tokens=12 + i, temperature=0.7 * (i % 3), seed=i, logprobs=1, ignore_eos=True
+            ),
+        )
+        for i in range(16)
+    ]
+
+
+def bits(output: Collected) -> list:
+    """Tokens and log probabilities, to the last bit."""
+    return [(chunk.token_ids, chunk.logprobs) for chunk in output.chunks]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kernels", kernels_info()["available"])
+def test_sixteen_requests_together_answer_as_alone(
+    tiny_model: Path, kernels: str, dtype: str
+) -> None:
+    """Neither neighbours, chunks, cached prefixes, preemption nor threads change a bit."""
+    alone = {}
+    engine = make_engine(
+        tiny_model, kernels, dtype, num_blocks=64, num_threads=1, enable_prefix_cache=False
+    )
+    for request in sixteen():
+        alone.update(run_all(engine, [request]))
+    engine.close()
+
+    for options in (
+        {"num_blocks": 256},
+        {"num_blocks": 256, "max_num_batched_tokens": 40, "max_num_mixed_prefill_tokens": 7,
+         "max_num_seqs": 16},
+        {"num_blocks": 18},
+    ):  # fmt: skip
+        engine = make_engine(tiny_model, kernels, dtype, **options)
+        together = run_all(engine, sixteen())
+        assert {name: bits(output) for name, output in together.items()} == {
+            name: bits(output) for name, output in alone.items()
+        }
+        if options["num_blocks"] == 18:
+            assert engine.stats().num_preemptions > 0
+        engine.close()
