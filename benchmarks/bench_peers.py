@@ -157,8 +157,8 @@ def _read_or_start(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "benchmark": "peers",
         "date": time.strftime("%Y-%m-%d"),
-        "arguments": sys.argv[1:],
         "machine": asdict(describe_machine()),
+        "cpu_identity": _cpu_identity(),
         "num_threads": options.threads,
         "num_rounds": options.rounds,
         "isa": options.isa,
@@ -187,7 +187,27 @@ def _model_file(
 
 def _write(path: Path, report: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    path.write_text(json.dumps(_rounded(report), indent=1) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    """Figures to six digits: the rest is noise."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
+
+
+def _cpu_identity() -> str:
+    """The processor's generation, where its name does not tell: virtual machines often hide it."""
+    wanted = ("cpu family", "model", "stepping")
+    fields = {}
+    for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in wanted:
+            fields[key.strip()] = value.strip()
+    return ", ".join(f"{key} {value}" for key, value in fields.items())
 
 
 def _draw(peer: Path, report: Path) -> None:

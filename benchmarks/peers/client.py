@@ -66,7 +66,7 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             status = self._process.wait()
-            raise WorkerError(f"{self.module} ended ({status}) at {op}; see {self._log}")
+            raise WorkerError(f"{self.module} ended ({status}) at {op}; see {self._log.name} there")
         reply = json.loads(line)
         if "error" in reply:
             raise WorkerError(f"{self.module}: {op}: {reply['error']}")

@@ -15,7 +15,7 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from peers.protocol import UBATCH, Measured, Stopwatch, serve
+from peers.protocol import CHECK_TOKEN, NUM_CHECK_LOGITS, UBATCH, Measured, Stopwatch, serve
 
 
 class Context:
@@ -110,11 +110,12 @@ class LlamaCppEngine:
                 params = llama_cpp.llama_model_default_params()
                 self._model = llama_cpp.llama_model_load_from_file(path.encode(), params)
                 if not self._model:
-                    raise RuntimeError(f"llama.cpp could not load {path}")
+                    raise RuntimeError("llama.cpp could not load the model")
                 self._single = Context(self._model, num_threads, 1, context)
-            self._single.extend([0], [self._draw(1)])
+            logits = self._single.extend([0], [np.array([CHECK_TOKEN])])
         return total.measured | {
             "load_s": loading.measured["seconds"],
+            "logits": logits[0, :NUM_CHECK_LOGITS].tolist(),
             "version": f"llama-cpp-python {llama_cpp.__version__}",
             "kernels": llama_cpp.llama_print_system_info().decode().strip(" |"),
         }

@@ -24,14 +24,15 @@ class Engine(Protocol):
     def load(
         self, path: str, num_threads: int, context: int, num_streams: int, stream_len: int
     ) -> dict[str, Any]:
-        """Load a model and compute one token.
+        """Load a model and compute one token, CHECK_TOKEN.
 
         Args:
             context: tokens the single stream may grow to.
             num_streams: parallel streams there may be, each of up to `stream_len` tokens.
 
         Returns:
-            Measured, `load_s` of it before the token; and what the engine says of itself.
+            Measured, `load_s` of it before the token; `logits`, the first NUM_CHECK_LOGITS behind
+            it; and what the engine says of itself.
         """
 
     def prefill(self, num_tokens: int) -> Measured:
@@ -51,6 +52,8 @@ class Engine(Protocol):
 
 
 UBATCH = 512  # tokens of a prompt that are computed together, on both sides
+CHECK_TOKEN = 100
+NUM_CHECK_LOGITS = 256
 
 
 class Stopwatch:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from peers.protocol import UBATCH, Measured, Stopwatch, serve
+from peers.protocol import CHECK_TOKEN, NUM_CHECK_LOGITS, UBATCH, Measured, Stopwatch, serve
 from quintet import LLM, SamplingParams, __version__, _native
 from quintet.backends import StepInput, load_executor
 from quintet.backends.base import BLOCK_SIZE
@@ -38,10 +38,11 @@ class QuintetEngine:
             self._executor = executor
             self._lengths = [0] * len(self._tables)
             self._random = np.random.default_rng(0)
-            self._extend([0], [self._draw(1)])
+            logits = self._extend([0], [np.array([CHECK_TOKEN])])
         kernels = _native.kernels_info()["active"]
         return total.measured | {
             "load_s": loading.measured["seconds"],
+            "logits": logits[0, :NUM_CHECK_LOGITS].tolist(),
             "version": __version__,
             "kernels": kernels,
         }

@@ -8,15 +8,14 @@ from typing import Any
 
 from peers.runner import ENGINES
 
-BEGIN, END = "<!-- bench-peers: begin -->", "<!-- bench-peers: end -->"
-
 
 def markdown(report: dict[str, Any]) -> str:
     """The whole report."""
     machine = report["machine"]
     rounds = report["num_rounds"]
     lines = [
-        f"{machine['cpu']}, {report['num_threads']} threads, {machine['system']}, "
+        f"{machine['cpu']} ({report['cpu_identity']}), {report['num_threads']} threads, "
+        f"{machine['system']}, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB; {report['date']}; "
         f"medians of {rounds} alternating round{'s' * (rounds != 1)}.",
         "",
@@ -37,7 +36,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def update_document(path: Path, report: dict[str, Any], images: Path) -> None:
-    """Put the report between the document's two marks.
+    """Put the report between the document's two marks for its instruction set.
 
     Args:
         images: the plot without its suffix, relative to the document.
@@ -46,12 +45,13 @@ def update_document(path: Path, report: dict[str, Any], images: Path) -> None:
         ValueError: the document has no such marks.
     """
     text = path.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    marks = [f"<!-- bench-peers {report['isa']}: {place} -->" for place in ("begin", "end")]
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"{path}: expected the marks {BEGIN} and {END}")
+        raise ValueError(f"{path}: expected the marks {' and '.join(marks)}")
     plot = f"![Quintet against llama.cpp]({images}.svg)"
-    path.write_text(f"{before}{BEGIN}\n\n{markdown(report)}\n{plot}\n\n{END}{after}")
+    path.write_text(f"{before}{begin}\n\n{markdown(report)}\n{plot}\n\n{end}{after}")
 
 
 def _engines(report: dict[str, Any]) -> Iterable[tuple[str, str]]:
