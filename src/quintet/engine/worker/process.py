@@ -203,13 +203,18 @@ class EngineProcess:
 
     def on_lost(self, error: QuintetError, retry_in_s: float | None) -> None:
         """See Listener."""
+        text = str(error)
         with self._lock:
             self._channel = None
             if retry_in_s is not None:
+                text += "; it is being restarted"
                 self._back_at_s = time.monotonic() + retry_in_s
             elif self._closed is None:
+                if self._limits is not None:  # it has been ready, so this is no error of loading
+                    text += ", once too often in a row; it is not restarted"
+                    error = EngineError(text)
                 self._closed = error
-        self._end_streams(str(error))
+        self._end_streams(text)
         self._is_settled.set()
 
     def _ready_channel(self) -> Channel[ToWorker, FromWorker]:
