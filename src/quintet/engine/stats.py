@@ -72,10 +72,12 @@ class EngineStats:
 
     def after(self, earlier: EngineStats) -> EngineStats:
         """These counters on top of what is left of an engine that this one replaced."""
-        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(earlier)
-        return EngineStats(
-            **{name: ours[name] + (0 if name in _STATE else theirs[name]) for name in ours}
-        )
+        totals = {
+            field.name: getattr(self, field.name) + getattr(earlier, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in _STATE
+        }
+        return dataclasses.replace(self, **totals)
 
     @property
     def kv_usage(self) -> float:

@@ -58,7 +58,7 @@ LAST = OutputChunk(
 @pytest.mark.parametrize(
     "message",
     [
-        Load("/m.gguf", ModelOptions(num_threads=2), EngineConfig(max_queue=3, seed=5)),
+        Load("/models", "m.gguf", ModelOptions(num_threads=2), EngineConfig(max_queue=3, seed=5)),
         Add(
             make_request(
                 300,

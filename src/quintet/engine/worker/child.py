@@ -89,6 +89,7 @@ def _serve(channel: Channel[FromWorker, ToWorker]) -> None:
         raise TypeError(f"expected Load, found {type(order).__name__}")
     channel.send(Loading(), wait=True)
     try:
+        os.chdir(order.directory)
         engine = load(Path(order.path), order.options, order.config).engine
     except Exception as error:  # noqa: BLE001 - whatever it is, the client is to know
         channel.send(LoadFailed(Failure.of(error)), wait=True)

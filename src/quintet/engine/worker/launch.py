@@ -50,7 +50,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,  # ours may be somebody's data; stderr is the log
                 pass_fds=(child_end,),
-                cwd="/",  # `-m` would look for modules where we happen to be
+                cwd="/",  # or `-m` would look for modules where we happen to be
                 env=environment(os.environ),
                 start_new_session=True,  # Ctrl-C is for us, and we end our children in order
             )

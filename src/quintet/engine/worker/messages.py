@@ -26,8 +26,9 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Load(_Message, frozen=True):
-    """Load this model; the first message to a worker.  The path is absolute."""
+    """Load this model; the first message to a worker.  Paths are relative to `directory`."""
 
+    directory: str
     path: str
     options: ModelOptions
     config: EngineConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -32,8 +32,6 @@ from quintet.engine.worker.messages import (
 )
 from quintet.engine.worker.supervisor import CLOSE_GRACE_S, Backoff, Supervisor
 from quintet.errors import CapacityError, EngineError, QuintetError
-
-logger = logging.getLogger(__name__)
 
 MAX_UNREAD_CHUNKS = 4096  # some 1 MB per stream, 10 MB with 20 log probabilities per token
 
@@ -85,7 +83,7 @@ class EngineProcess:
         self._tickets = itertools.count(1)
         self._is_settled = threading.Event()  # the first worker is ready, or none will be
         self._started_s = time.monotonic()
-        load = Load(str(path.absolute()), options, config)
+        load = Load(os.getcwd(), str(path), options, config)
         self._supervisor = Supervisor(self._name, load, self, backoff or Backoff())
         self._supervisor.start()
 
@@ -128,11 +126,9 @@ class EngineProcess:
         with self._lock:
             channel = self._ready_channel()
             stream = self._streams.open(request.request_id, self._abort, limits.max_num_requests)
-            try:
-                channel.send_encoded(data)
-            except CapacityError:
+            if not _send(channel, data):
                 self._streams.discard(request.request_id)
-                raise
+                raise self._restarting()
         return stream
 
     def stats(self) -> EngineStats:
@@ -150,8 +146,9 @@ class EngineProcess:
         ticket, pending = next(self._tickets), _PendingAudit()
         with self._lock:
             channel = self._ready_channel()
+            if not _send(channel, encode(Audit(ticket))):
+                raise self._restarting()
             self._audits[ticket] = pending
-            channel.send(Audit(ticket))
         if not pending.is_done.wait(timeout_s):
             pending.fault = f"no answer within {timeout_s} s"
         with self._lock:
@@ -166,7 +163,7 @@ class EngineProcess:
             if self._closed is None:
                 self._closed = EngineError("the engine was closed")
             if channel is not None:
-                self._send_close(channel)
+                _send(channel, encode(Close()))
         # It can be told to close only once it has loaded.
         self._supervisor.stop(0.0 if channel is None else CLOSE_GRACE_S)
         self._end_streams("the engine was closed")
@@ -184,7 +181,7 @@ class EngineProcess:
             if self._closed is None:
                 self._channel = channel
             else:
-                self._send_close(channel)
+                _send(channel, encode(Close()))
         self._is_settled.set()
 
     def on_step(self, step: Step) -> None:
@@ -221,24 +218,20 @@ class EngineProcess:
         if self._closed is not None:
             raise EngineError(str(self._closed))
         if self._channel is None:
-            remaining_s = self._back_at_s + self._load_s - time.monotonic()
-            raise CapacityError(
-                f"the worker process of {self._name} is being restarted",
-                resource="worker process",
-                retry_after_s=max(1.0, remaining_s),
-            )
+            raise self._restarting()
         return self._channel
+
+    def _restarting(self) -> CapacityError:
+        return CapacityError(
+            f"the worker process of {self._name} is being restarted",
+            resource="worker process",
+            retry_after_s=max(1.0, self._back_at_s + self._load_s - time.monotonic()),
+        )
 
     def _abort(self, request_id: str) -> None:
         with self._lock:
             if self._channel is not None and request_id in self._streams:
-                self._channel.send(Abort(request_id))
-
-    def _send_close(self, channel: Channel[ToWorker, FromWorker]) -> None:
-        try:
-            channel.send(Close())
-        except CapacityError:
-            logger.debug("%s is gone already", self._name)
+                _send(self._channel, encode(Abort(request_id)))
 
     def _end_streams(self, error: str) -> None:
         """End what is open, streams and audits; the worker is gone."""
@@ -250,6 +243,16 @@ class EngineProcess:
         for pending in audits:
             pending.fault = error
             pending.is_done.set()
+
+
+def _send(channel: Channel[ToWorker, FromWorker], data: bytes) -> bool:
+    """Whether there was somebody to send to.  If not, the worker has just gone, and `on_lost`
+    is about to say so."""
+    try:
+        channel.send_encoded(data)
+    except CapacityError:
+        return False
+    return True
 
 
 class _PendingAudit:

@@ -127,6 +127,8 @@ class Supervisor:
             started_s = time.monotonic()
             try:
                 error = self._live()
+            except QuintetError as known:
+                error = known
             except Exception as bug:
                 logger.exception("the supervisor of %s failed", self._name)
                 error = EngineError(f"the worker of {self._name} cannot be kept: {bug}")
