@@ -82,13 +82,25 @@ void bind_plan(nb::module_& m) {
       .value("F16", Layout::kF16)
       .value("BF16", Layout::kBF16)
       .value("W8", Layout::kW8)
-      .value("W4", Layout::kW4);
+      .value("W4", Layout::kW4)
+      .value("W5", Layout::kW5)
+      .value("W4M", Layout::kW4m)
+      .value("W5M", Layout::kW5m)
+      .value("W4K", Layout::kW4k)
+      .value("W5K", Layout::kW5k)
+      .value("W6K", Layout::kW6k);
   nb::enum_<SourceType>(m, "SourceType", "What pack_panels reads.")
       .value("F32", SourceType::kF32)
       .value("F16", SourceType::kF16)
       .value("BF16", SourceType::kBF16)
       .value("Q8_0", SourceType::kQ8_0)
-      .value("Q4_0", SourceType::kQ4_0);
+      .value("Q4_0", SourceType::kQ4_0)
+      .value("Q5_0", SourceType::kQ5_0)
+      .value("Q4_1", SourceType::kQ4_1)
+      .value("Q5_1", SourceType::kQ5_1)
+      .value("Q4_K", SourceType::kQ4_K)
+      .value("Q5_K", SourceType::kQ5_K)
+      .value("Q6_K", SourceType::kQ6_K);
   nb::class_<Plan>(m, "Plan", "A compiled program with its weights and KV cache; see csrc/plan/plan.h.")
       .def(
           "__init__",

@@ -15,6 +15,12 @@ class Layout(enum.Enum):
     BF16 = 2
     W8 = 3
     W4 = 4
+    W5 = 5
+    W4M = 6
+    W5M = 7
+    W4K = 8
+    W5K = 9
+    W6K = 10
 
 class SourceType(enum.Enum):
     """What a matrix is packed from."""
@@ -24,6 +30,12 @@ class SourceType(enum.Enum):
     BF16 = 2
     Q8_0 = 3
     Q4_0 = 4
+    Q5_0 = 5
+    Q4_1 = 6
+    Q5_1 = 7
+    Q4_K = 8
+    Q5_K = 9
+    Q6_K = 10
 
 def kernels_info() -> dict[str, Any]:
     """`active`: the kernel table in use, or None; `available`: all, slowest first."""
