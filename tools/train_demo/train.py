@@ -79,7 +79,7 @@ class Trainer:
     """
     Float32 weights, bfloat16 arithmetic; Muon for the matrices, AdamW for embedding and norms.
 
-    The learning rate warms up, stays, and falls to zero over the second half of the wall-clock time.
+    The learning rate warms up, stays, and falls to zero over the second half of the time.
     Muon: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
     """
 
