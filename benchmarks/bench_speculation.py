@@ -51,6 +51,7 @@ class Scripted:
         self.num_blocks = executor.num_blocks
         self.vocab_size = executor.vocab_size
         self.max_num_batched_tokens = executor.max_num_batched_tokens
+        self.max_logits_rows = executor.max_logits_rows
 
     def run(self, step: StepInput) -> Float32Array:
         logits = self._executor.run(step)
@@ -69,7 +70,7 @@ def make_engine(path: Path, config: EngineConfig) -> tuple[Engine, list[int]]:
     engine = loaded.engine
     engine._executor = Scripted(engine._executor, len(prompt))
     drafter = engine._speculator._drafter
-    if isinstance(config.speculation, DraftSpeculation):
+    if config.draft_speculation is not None:
         drafter._executor = Scripted(drafter._executor, len(prompt))
     return engine, prompt
 
@@ -119,11 +120,12 @@ def main() -> None:
         max_num_seqs=max(8, arguments.batch), max_model_len=512, kv_cache_bytes=2**29,
         enable_prefix_cache=False,
     )  # fmt: skip
-    guessing = NgramSpeculation()
+    guessing = dataclasses.replace(plain, ngram_speculation=NgramSpeculation())
     if arguments.draft:
-        guessing = DraftSpeculation(model=arguments.draft)
+        draft = DraftSpeculation(model=str(arguments.draft))
+        guessing = dataclasses.replace(plain, draft_speculation=draft)
     engines = []
-    for config in (plain, dataclasses.replace(plain, speculation=guessing)):
+    for config in (plain, guessing):
         engine, prompt = make_engine(arguments.model, config)
         engines.append(engine)
     print(f"{arguments.model.name}, {len(prompt)} tokens, batch {arguments.batch}")

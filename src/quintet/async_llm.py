@@ -7,16 +7,25 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from quintet.config import EngineConfig, Speculation, choose_speculation
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
-from quintet.runtime import Batch, Messages, Params, Prompt, Runtime, Tools
+from quintet.runtime import (
+    Batch,
+    Messages,
+    Params,
+    Prompt,
+    Runtime,
+    Tools,
+    draft_options,
+    ngram_options,
+)
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
@@ -50,9 +59,10 @@ class AsyncLLM:
         max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
         max_queue: int = EngineConfig.max_queue,
         enable_prefix_cache: bool = True,
-        speculation: Literal["ngram"] | Speculation | None = None,
-        draft_model: str | os.PathLike[str] | None = None,
+        ngram_speculation: NgramSpeculation | bool = False,
+        draft_model: DraftSpeculation | str | os.PathLike[str] | None = None,
         seed: int | None = None,
+        isolated: bool = False,
     ) -> None:
         self._model = model
         self._options = ModelOptions(
@@ -65,9 +75,11 @@ class AsyncLLM:
             max_num_batched_tokens=max_num_batched_tokens,
             max_queue=max_queue,
             enable_prefix_cache=enable_prefix_cache,
-            speculation=choose_speculation(speculation, draft_model),
+            ngram_speculation=ngram_options(ngram_speculation),
+            draft_speculation=draft_options(draft_model),
             seed=seed,
         )
+        self._isolated = isolated
         self._lock = threading.Lock()
         self._loaded: Runtime | None = None
         self._is_closed = False
@@ -192,7 +204,9 @@ class AsyncLLM:
             if self._is_closed:
                 raise EngineError("the engine was closed")
             if self._loaded is None:
-                self._loaded = Runtime.load(self._model, self._options, self._config)
+                self._loaded = Runtime.load(
+                    self._model, self._options, self._config, isolated=self._isolated
+                )
                 weakref.finalize(self, self._loaded.client.close)
             return self._loaded
 

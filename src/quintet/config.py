@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from quintet.errors import RequestError
 
@@ -49,37 +47,11 @@ class DraftSpeculation:
         RequestError: a value out of range.
     """
 
-    model: str | os.PathLike[str]
+    model: str
     max_draft_tokens: int = 4
 
     def __post_init__(self) -> None:
         _draft_tokens(self.max_draft_tokens)
-
-
-Speculation: TypeAlias = NgramSpeculation | DraftSpeculation
-
-
-def choose_speculation(
-    speculation: Literal["ngram"] | Speculation | None,
-    draft_model: str | os.PathLike[str] | None,
-) -> Speculation | None:
-    """The two ways of saying it in `LLM` as one.
-
-    Raises:
-        RequestError: both are given, or a name that is not known.
-    """
-    if draft_model is not None:
-        if speculation is not None:
-            raise RequestError("expected this or speculation, found both", parameter="draft_model")
-        return DraftSpeculation(model=draft_model)
-    if speculation is None or isinstance(speculation, NgramSpeculation | DraftSpeculation):
-        return speculation
-    if speculation != "ngram":
-        raise RequestError(
-            f'expected "ngram", NgramSpeculation, DraftSpeculation or None, found {speculation!r}',
-            parameter="speculation",
-        )
-    return NgramSpeculation()
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: the defaults are read from the class
@@ -101,8 +73,9 @@ class EngineConfig:
         max_queue: requests that may wait beyond `max_num_seqs`; more are refused.
         enable_prefix_cache: share the KV blocks of common prefixes.
         ageing_steps: steps of waiting that weigh as much as one level of priority.
-        speculation: guess tokens ahead and check several in one step; the answers are the
-            same to the last bit, and it stops by itself where it does not pay.
+        ngram_speculation, draft_speculation: guess tokens ahead, in one of these ways, and
+            check several in one step; the answers are the same to the last bit, and it stops
+            by itself where it does not pay.
         max_num_draft_tokens: guessed tokens of one step, over all sequences.
         seed: makes requests without a seed of their own repeatable, given the same
             order of submission.  None: fresh randomness.
@@ -119,7 +92,8 @@ class EngineConfig:
     max_queue: int = 1024
     enable_prefix_cache: bool = True
     ageing_steps: int = 1000
-    speculation: Speculation | None = None
+    ngram_speculation: NgramSpeculation | None = None
+    draft_speculation: DraftSpeculation | None = None
     max_num_draft_tokens: int = 32
     seed: int | None = None
 
@@ -132,6 +106,10 @@ class EngineConfig:
         _at_least("max_queue", self.max_queue, 0)
         _at_least("ageing_steps", self.ageing_steps, 1)
         _at_least("max_num_draft_tokens", self.max_num_draft_tokens, 1)
+        if self.ngram_speculation is not None and self.draft_speculation is not None:
+            raise RequestError(
+                "expected this or ngram_speculation, found both", parameter="draft_speculation"
+            )
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise RequestError(
                 f"expected at least max_num_seqs ({self.max_num_seqs}), so that every running "
@@ -142,8 +120,8 @@ class EngineConfig:
     @property
     def max_logits_rows(self) -> int:
         """Rows of one step whose logits are needed: one per sequence and guessed token."""
-        num_drafts = 0 if self.speculation is None else self.max_num_draft_tokens
-        return self.max_num_seqs + num_drafts
+        speculates = self.ngram_speculation is not None or self.draft_speculation is not None
+        return self.max_num_seqs + (self.max_num_draft_tokens if speculates else 0)
 
 
 def _draft_tokens(count: int) -> None:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from quintet.config import EngineConfig, Speculation, choose_speculation
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Request, RequestOptions
 from quintet.engine.stats import EngineStats
-from quintet.runtime import Batch, Messages, Params, Prompt, Runtime, Tools
+from quintet.runtime import (
+    Batch,
+    Messages,
+    Params,
+    Prompt,
+    Runtime,
+    Tools,
+    draft_options,
+    ngram_options,
+)
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
@@ -41,11 +50,14 @@ class LLM:
         max_num_batched_tokens: new tokens of one step.
         max_queue: requests that may wait.
         enable_prefix_cache: share the KV blocks of common prefixes.
-        speculation: "ngram" looks up what followed the latest tokens before, guesses that it
-            follows again, and checks several guesses in one step; the answers stay the same
-            to the last bit.  `NgramSpeculation` and `DraftSpeculation` have the details.
-        draft_model: name or path of a smaller model with the same vocabulary that guesses.
+        ngram_speculation: True, or `NgramSpeculation`, to look up what followed the latest
+            tokens before, guess that it follows again, and check several guesses in one step.
+            The answers stay the same to the last bit.
+        draft_model: name or path of a smaller model with the same vocabulary that guesses, or
+            `DraftSpeculation`.
         seed: makes requests without a seed of their own repeatable.
+        isolated: run the model in a process of its own: a crash ends its requests with
+            EngineError and it is loaded again, and `close` gives all of its memory back.
 
     Raises:
         ModelNotFoundError: no such name or path; the names there are are listed.
@@ -68,9 +80,10 @@ class LLM:
         max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
         max_queue: int = EngineConfig.max_queue,
         enable_prefix_cache: bool = True,
-        speculation: Literal["ngram"] | Speculation | None = None,
-        draft_model: str | os.PathLike[str] | None = None,
+        ngram_speculation: NgramSpeculation | bool = False,
+        draft_model: DraftSpeculation | str | os.PathLike[str] | None = None,
         seed: int | None = None,
+        isolated: bool = False,
     ) -> None:
         options = ModelOptions(
             backend=backend, dtype=dtype, kv_dtype=kv_dtype, num_threads=num_threads
@@ -82,10 +95,11 @@ class LLM:
             max_num_batched_tokens=max_num_batched_tokens,
             max_queue=max_queue,
             enable_prefix_cache=enable_prefix_cache,
-            speculation=choose_speculation(speculation, draft_model),
+            ngram_speculation=ngram_options(ngram_speculation),
+            draft_speculation=draft_options(draft_model),
             seed=seed,
         )
-        self._runtime = Runtime.load(model, options, config)
+        self._runtime = Runtime.load(model, options, config, isolated=isolated)
         # Should nobody call close: at the latest when the interpreter exits.
         self._finalizer = weakref.finalize(self, self._runtime.client.close)
 

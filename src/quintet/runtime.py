@@ -8,11 +8,12 @@ import operator
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from quintet.config import DraftSpeculation, EngineConfig
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.client import EngineClient
-from quintet.engine.loading import ModelOptions, load
+from quintet.engine.loading import ModelOptions, load, load_tokenizer
 from quintet.engine.request import Request, RequestOptions
 from quintet.engine.stream import RequestStream
 from quintet.engine.thread import EngineThread
@@ -46,15 +47,40 @@ class Runtime:
 
     @classmethod
     def load(
-        cls, model: str | os.PathLike[str], options: ModelOptions, config: EngineConfig
+        cls,
+        model: str | os.PathLike[str],
+        options: ModelOptions,
+        config: EngineConfig,
+        *,
+        isolated: bool = False,
     ) -> Runtime:
-        """Find and load a model, and start its engine in a thread; see `engine.loading.load`."""
-        if isinstance(config.speculation, DraftSpeculation):
-            draft_path = resolve(config.speculation.model)
-            speculation = dataclasses.replace(config.speculation, model=draft_path)
-            config = dataclasses.replace(config, speculation=speculation)
-        loaded = load(resolve(model), options, config)
+        """Find and load a model, and start its engine; see `engine.loading.load`.
+
+        Args:
+            isolated: the engine in a process of its own rather than in a thread of this one.
+        """
+        path = resolve(model)
+        draft = config.draft_speculation
+        if draft is not None:
+            draft = dataclasses.replace(draft, model=os.path.abspath(resolve(draft.model)))
+            config = dataclasses.replace(config, draft_speculation=draft)
+        if isolated:
+            return cls._load_isolated(path, options, config)
+        loaded = load(path, options, config)
         return cls(EngineThread(loaded.engine), loaded.tokenizer)
+
+    @classmethod
+    def _load_isolated(cls, path: Path, options: ModelOptions, config: EngineConfig) -> Runtime:
+        from quintet.engine.worker.process import EngineProcess  # msgspec and zmq, for few
+
+        client = EngineProcess(path, options, config)
+        try:
+            tokenizer = load_tokenizer(path)  # while the process loads the rest
+            client.wait_ready()
+        except BaseException:
+            client.close()
+            raise
+        return cls(client, tokenizer)
 
     def requests(
         self,
@@ -157,6 +183,7 @@ class Batch:
                 if not self._unread:
                     raise
                 break
+            stream.max_unread_chunks = None  # it is read in its turn, and all of it is wanted
             self._unread.append((self._unsubmitted.popleft(), stream))
             self._submitted.append(stream)
         return self._unread.popleft() if self._unread else None
@@ -167,6 +194,22 @@ class Batch:
     def __exit__(self, *_: object) -> None:
         for stream in self._submitted:
             stream.abort()
+
+
+def ngram_options(value: NgramSpeculation | bool) -> NgramSpeculation | None:
+    """What `LLM` takes for n-gram speculation, as the engine's option."""
+    if isinstance(value, bool):
+        return NgramSpeculation() if value else None
+    return value
+
+
+def draft_options(
+    value: DraftSpeculation | str | os.PathLike[str] | None,
+) -> DraftSpeculation | None:
+    """What `LLM` takes for a draft model, as the engine's option."""
+    if value is None or isinstance(value, DraftSpeculation):
+        return value
+    return DraftSpeculation(model=os.fspath(value))
 
 
 def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

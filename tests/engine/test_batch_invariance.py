@@ -91,10 +91,10 @@ def test_sixteen_requests_together_answer_as_alone(
         {"num_blocks": 256, "max_num_batched_tokens": 40, "max_num_mixed_prefill_tokens": 7,
          "max_num_seqs": 16},
         {"num_blocks": 18},
-        {"num_blocks": 256, "max_num_seqs": 16, "speculation": NgramSpeculation(min_ngram=1)},
+        {"num_blocks": 256, "max_num_seqs": 16, "ngram_speculation": NgramSpeculation(min_ngram=1)},
     ):  # fmt: skip
         engine = make_engine(tiny_model, kernels, dtype, **options)
-        if "speculation" in options:
+        if "ngram_speculation" in options:
             engine._speculator._cost = Costless()
         together = run_all(engine, sixteen())
         assert {name: bits(output) for name, output in together.items()} == {
@@ -102,6 +102,6 @@ def test_sixteen_requests_together_answer_as_alone(
         }
         if options["num_blocks"] == 18:
             assert engine.stats().num_preemptions > 0
-        if "speculation" in options:
+        if "ngram_speculation" in options:
             assert engine.stats().num_accepted_tokens > 0
         engine.close()

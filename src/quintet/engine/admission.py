@@ -36,6 +36,13 @@ class EngineLimits:
         if not token_ids:
             raise RequestError("expected at least one token, found none", parameter="prompt")
         if request.overflow == "slide":
+            if request.params.prompt_logprobs is not None and (
+                len(token_ids) + 1 > self.max_model_len
+            ):
+                raise RequestError(
+                    "expected a prompt that fits the context, or no prompt_logprobs with it",
+                    parameter="overflow",
+                )
             if 2 * request.num_keep_tokens > self.max_model_len:
                 raise RequestError(
                     f"expected at most half of the context, {self.max_model_len // 2}, "

@@ -7,18 +7,21 @@ else sends that loop messages.
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import logging
 import random
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Collection
+from typing import Any
 
 from quintet.backends.base import BLOCK_SIZE, Executor, Float32Array
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
 from quintet.engine.block_pool import BlockPool
-from quintet.engine.output import FinishReason, OutputChunk, TokenLogprob
+from quintet.engine.deadlines import Deadlines
+from quintet.engine.group import SequenceGroup
+from quintet.engine.output import FinishReason, OutputChunk, PromptLogprobs, TokenLogprob
+from quintet.engine.prompt_scoring import score_prompts
 from quintet.engine.request import Request
 from quintet.engine.scheduler import Scheduled, Scheduler
 from quintet.engine.sequence import Sequence, Status
@@ -45,6 +48,7 @@ class Engine:
         max_model_len: tokens of prompt and answer together.
         vocab_size: tokens there are; further columns of the logits are padding.  None:
             all of them are tokens.
+        resolve_breakers: the token sequences that spell DRY's sequence breakers, given those.
         config: batching options; its `max_model_len` and `kv_cache_bytes` have been
             decided by whoever made the executor.
         drafter: guesses tokens ahead; the engine closes it.  None: n-gram lookup where
@@ -52,7 +56,8 @@ class Engine:
 
     Raises:
         ValueError: the KV cache cannot hold one sequence of `max_model_len` tokens, or
-            the executor's steps are smaller than the budget.
+            the executor's steps are smaller than the budget, or have fewer rows of logits
+            than there may be sequences.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Engine:
         eos_ids: frozenset[int],
         max_model_len: int,
         vocab_size: int | None = None,
+        resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
         config: EngineConfig | None = None,
         drafter: Drafter | None = None,
     ) -> None:
@@ -77,6 +83,11 @@ class Engine:
                 f"expected steps of up to {config.max_num_batched_tokens} tokens, "
                 f"the executor takes {executor.max_num_batched_tokens}"
             )
+        if config.max_num_seqs > executor.max_logits_rows:
+            raise ValueError(
+                f"expected logits of up to {config.max_num_seqs} rows, "
+                f"the executor gives {executor.max_logits_rows}"
+            )
         self.limits = EngineLimits(
             vocab_size=min(executor.vocab_size, vocab_size or executor.vocab_size),
             max_model_len=max_model_len,
@@ -85,19 +96,19 @@ class Engine:
         self._executor = executor
         self._new_detokenizer = new_detokenizer
         self._eos_ids = eos_ids
+        self._resolve_breakers = resolve_breakers
         self._seeds = random.Random(config.seed)  # noqa: S311 - repeatable on purpose
         pool = BlockPool(executor.num_blocks, enable_prefix_cache=config.enable_prefix_cache)
-        self._scheduler = Scheduler(config, pool)
+        self._scheduler = Scheduler(config, pool, executor.max_logits_rows)
         self._speculator = Speculator(config, self._scheduler, drafter)
-        self._sequences: dict[str, Sequence] = {}
-        # Soonest first; ids may be used again, ranks are not.
-        self._deadlines: list[tuple[float, tuple[int, int], str]] = []
+        self._groups: dict[str, SequenceGroup] = {}  # of unfinished requests
+        self._deadlines = Deadlines()
         self._stats = EngineStats(num_blocks=executor.num_blocks)
 
     @property
     def has_work(self) -> bool:
         """Whether a request is unfinished."""
-        return bool(self._sequences)
+        return bool(self._groups)
 
     def add(self, request: Request) -> None:
         """Queue a request.
@@ -106,15 +117,26 @@ class Engine:
             RequestError: it can never be served, or its id is in use.
         """
         self.limits.check(request)
-        if request.request_id in self._sequences:
+        if request.request_id in self._groups:
             raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
-        sequence = self._new_sequence(request)
-        self._sequences[request.request_id] = sequence
-        self._scheduler.add(sequence)
+        params = request.params
+        seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
+        sequences = [self._new_sequence(request, index, seed + index) for index in range(params.n)]
+        self._groups[request.request_id] = SequenceGroup(sequences)
+        self._scheduler.add(sequences[0])
         if request.timeout_s is not None:
-            deadline_s = request.arrival_s + request.timeout_s
-            heapq.heappush(self._deadlines, (deadline_s, sequence.rank, request.request_id))
+            self._deadlines.add(request.request_id, request.arrival_s + request.timeout_s)
         self._stats.num_requests += 1
+
+    def start(self, request: Request) -> OutputChunk | None:
+        """`add` for loops, which one bad request must not end: its last chunk if it fails."""
+        try:
+            self.add(request)
+            return None
+        except Exception as error:
+            logger.error("a request could not be started", exc_info=error)
+            text = f"the request could not be started: {error}"
+            return OutputChunk(request.request_id, finish_reason="error", error=text)
 
     def step(self) -> list[OutputChunk]:
         """End what is late, schedule, run, sample, hand out.
@@ -125,34 +147,14 @@ class Engine:
             A chunk for each token, in the order of each sequence's, and for each early end.
         """
         started_s = time.monotonic()
-        late = self._end_late(started_s)
+        late = [self._end_early(name, "timeout") for name in self._deadlines.pop(started_s)]
         if not self.has_work:
             return late
         return late + self._step(started_s)
 
-    def _step(self, started_s: float) -> list[OutputChunk]:
-        batch = self._scheduler.schedule()
-        self._note_first_runs(batch, started_s)
-        batch = self._speculator.extend(batch)
-        run_s = time.monotonic()
-        try:
-            logits = self._run(batch)
-        except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
-            return self._fail_step(batch, error)
-        finally:
-            self._stats.last_step_s = time.monotonic() - started_s
-        rows = first_rows(batch)
-        self._scheduler.commit(batch)
-        chunks = self._sample(rows, logits)
-        self._settle(batch, time.monotonic() - run_s)
-        return chunks
-
     def abort(self, request_id: str) -> OutputChunk | None:
-        """End a request now; None if it is unknown or has ended."""
-        sequence = self._sequences.get(request_id)
-        if sequence is None:
-            return None
-        return self._end_early(sequence, "abort")
+        """End a request and all its answers now; None if it is unknown or has ended."""
+        return self._end_early(request_id, "abort") if request_id in self._groups else None
 
     def stats(self) -> EngineStats:
         """The counters as they are now; the caller's to keep."""
@@ -174,21 +176,24 @@ class Engine:
             AssertionError: says which account is wrong.
         """
         self._scheduler.audit()
-        if set(self._scheduler) != set(self._sequences.values()):
+        started = {s for group in self._groups.values() for s in group.started}
+        if set(self._scheduler) != started:
             raise AssertionError("the scheduler and the engine know different sequences")
 
     def close(self) -> None:
         """Drop every request and free the model.  Idempotent."""
         try:
-            for request_id in tuple(self._sequences):
+            for request_id in tuple(self._groups):
                 self.abort(request_id)
         finally:
             self._speculator.close()
             self._executor.close()
 
-    def _new_sequence(self, request: Request) -> Sequence:
+    def _new_sequence(self, request: Request, index: int, seed: int) -> Sequence:
         params = request.params
-        seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
+        breakers: Collection[Collection[int]] = ()
+        if params.dry_multiplier > 0:
+            breakers = self._resolve_breakers(params.dry_sequence_breakers)
         max_total_tokens = self.limits.max_model_len
         if params.max_tokens is not None:
             num_wanted = len(request.prompt_token_ids) + params.max_tokens
@@ -203,6 +208,7 @@ class Engine:
                 eos_ids=self._eos_ids,
                 prompt_ids=request.prompt_token_ids,
                 seed=seed,
+                dry_breakers=breakers,
             ),
             text=TextStream(
                 self._new_detokenizer(request.prompt_token_ids),
@@ -212,24 +218,52 @@ class Engine:
             eos_ids=frozenset() if params.ignore_eos else self._eos_ids,
             max_total_tokens=max_total_tokens,
             max_model_len=self.limits.max_model_len,
+            index=index,
         )
 
-    def _run(self, batch: list[Scheduled]) -> Float32Array:
-        """Compute the batch's tokens; a row of logits for each that may be sampled from."""
+    def _step(self, started_s: float) -> list[OutputChunk]:
+        batch = self._scheduler.schedule()
+        self._note_first_runs(batch, started_s)
+        batch = self._speculator.extend(batch)
+        run_s = time.monotonic()
+        try:
+            logits, bad = self._run(batch)
+        except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
+            return self._fail_step(batch, error)
+        finally:
+            self._stats.last_step_at_s = time.monotonic()
+            self._stats.last_step_s = self._stats.last_step_at_s - started_s
+        rows = first_rows(batch)
+        self._scheduler.commit(batch)
+        chunks = [self._advance(sequence, SampledToken(-1, error="numerical")) for sequence in bad]
+        chunks += self._sample(rows, logits)
+        self._settle(batch, time.monotonic() - run_s)
+        return chunks
+
+    def _run(self, batch: list[Scheduled]) -> tuple[Float32Array, set[Sequence]]:
+        """Compute the batch's tokens and score the prompts among them.
+
+        Returns:
+            The rows that may be sampled from; the sequences whose prompt could not be scored.
+        """
         if not batch:
             raise RuntimeError("no sequence could be scheduled")  # a leak of blocks would do it
-        return self._executor.run(build_step(batch))
+        logits = self._executor.run(build_step(batch))
+        return score_prompts(batch, logits, self.limits.vocab_size)
 
     def _sample(self, rows: list[Row], logits: Float32Array) -> list[OutputChunk]:
         """Sample from each row and from those that right guesses have made count."""
         chunks: list[OutputChunk] = []
-        while rows:
+        # A sequence may have ended with another answer of its request, which failed.
+        while rows := [row for row in rows if row.sequence.status is Status.RUNNING]:
             try:
                 tokens = sample(logits_of(rows, logits), [row.sequence.sampler for row in rows])
-            except Exception as error:  # noqa: BLE001 - as in step
-                return chunks + self._fail_rows([row.sequence for row in rows], error)
+            except Exception as error:  # noqa: BLE001 - as in _step
+                return chunks + self._fail_all([row.sequence for row in rows], error)
             following = []
             for row, token in zip(rows, tokens, strict=True):
+                if row.sequence.status is not Status.RUNNING:
+                    continue
                 chunk = self._advance(row.sequence, token)
                 chunks.append(chunk)
                 next_row = row.after(token.token_id)
@@ -243,9 +277,8 @@ class Engine:
     def _settle(self, batch: list[Scheduled], seconds: float) -> None:
         """Clear up after guesses, right or wrong."""
         for scheduled in batch:
-            sequence = scheduled.sequence
-            if sequence.status is Status.RUNNING:
-                self._scheduler.trim(sequence)
+            if scheduled.sequence.status is Status.RUNNING:
+                self._scheduler.trim(scheduled.sequence)
             self._stats.num_draft_tokens += len(scheduled.draft_ids)
         self._speculator.record(batch, seconds)
 
@@ -261,15 +294,25 @@ class Engine:
 
     def _append(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Append a token, and let go of the sequence if it is the last."""
+        params = sequence.request.params
+        prompt_logprobs: PromptLogprobs | None = None
+        echo = ""
         if sequence.first_token_s is None:
             sequence.first_token_s = time.monotonic()
+            for other in self._groups[sequence.request_id].release():
+                self._scheduler.add(other)
+            if params.prompt_logprobs is not None and sequence.index == 0:
+                prompt_logprobs = (None, *sequence.prompt_logprobs)
+            if params.echo:
+                echo = self._prompt_text(sequence.request)
         self._stats.num_generated_tokens += 1
         text, finish_reason, stop_reason = sequence.append(token.token_id)
-        chunk = OutputChunk(
-            sequence.request_id,
-            text=text,
+        chunk = _chunk(
+            sequence,
+            text=echo + text,
             token_ids=(token.token_id,),
             logprobs=_logprobs(token),
+            prompt_logprobs=prompt_logprobs,
         )
         if finish_reason is not None:
             return self._end(sequence, finish_reason, chunk, stop_reason=stop_reason)
@@ -278,34 +321,40 @@ class Engine:
             self._scheduler.requeue(sequence)
         return chunk
 
-    def _end_late(self, now_s: float) -> list[OutputChunk]:
-        """End the sequences whose time is up."""
-        chunks = []
-        while self._deadlines and self._deadlines[0][0] <= now_s:
-            _, rank, request_id = heapq.heappop(self._deadlines)
-            sequence = self._sequences.get(request_id)
-            if sequence is not None and sequence.rank == rank:
-                chunks.append(self._end_early(sequence, "timeout"))
-        return chunks
-
-    def _end_early(self, sequence: Sequence, finish_reason: FinishReason) -> OutputChunk:
-        chunk = OutputChunk(sequence.request_id, text=sequence.text.finish())
-        return self._end(sequence, finish_reason, chunk)
+    def _end_early(self, request_id: str, finish_reason: FinishReason) -> OutputChunk:
+        """End a request with all its answers."""
+        group = self._groups[request_id]
+        first = group.unfinished[0]
+        self._drop(group, but=first)
+        return self._end(first, finish_reason, _chunk(first, text=first.text.finish()))
 
     def _fail_step(self, batch: list[Scheduled], error: Exception) -> list[OutputChunk]:
-        sequences = [scheduled.sequence for scheduled in batch] or list(self._sequences.values())
-        return self._fail_rows(sequences, error)
+        sequences = [scheduled.sequence for scheduled in batch] or list(self._scheduler)
+        return self._fail_all(sequences, error)
 
-    def _fail_rows(self, sequences: list[Sequence], error: Exception) -> list[OutputChunk]:
+    def _fail_all(self, sequences: list[Sequence], error: Exception) -> list[OutputChunk]:
         logger.error("a step failed", exc_info=error)
         self._stats.num_failed_steps += 1
         message = f"the model could not compute a step ({type(error).__name__}); see the log"
-        return [self._fail(sequence, message) for sequence in sequences]
+        return [
+            self._fail(sequence, message)
+            for sequence in sequences
+            if sequence.status is not Status.FINISHED
+        ]
 
     def _fail(self, sequence: Sequence, message: str) -> OutputChunk:
         # What it computed is not to be trusted: nobody may find it as a prefix.
         self._scheduler.pool.withdraw(sequence.block_table)
-        return self._end(sequence, "error", OutputChunk(sequence.request_id, error=message))
+        self._drop(self._groups[sequence.request_id], but=sequence)
+        return self._end(sequence, "error", _chunk(sequence, error=message))
+
+    def _drop(self, group: SequenceGroup, *, but: Sequence) -> None:
+        """End all answers but one without a word."""
+        for sequence in group.started:
+            if sequence is not but:
+                self._let_go(sequence)
+        group.unfinished = [but]
+        group.release()
 
     def _end(
         self,
@@ -316,17 +365,30 @@ class Engine:
         stop_reason: str | int | None = None,
     ) -> OutputChunk:
         """Let go of a sequence; returns its chunk completed as the last one."""
-        self._scheduler.finish(sequence)
-        self._speculator.forget(sequence)
-        self._sequences.pop(sequence.request_id, None)
-        self._stats.count_end(finish_reason)
+        self._let_go(sequence)
+        group = self._groups[sequence.request_id]
+        group.unfinished.remove(sequence)
+        if not group.unfinished:
+            del self._groups[sequence.request_id]
+            self._deadlines.discard(sequence.request_id)
+            self._stats.count_end(finish_reason)
         return dataclasses.replace(
             chunk,
             finish_reason=finish_reason,
             stop_reason=stop_reason,
+            others_go_on=bool(group.unfinished),
             usage=sequence.usage(),
             timings=sequence.timings(),
         )
+
+    def _let_go(self, sequence: Sequence) -> None:
+        self._scheduler.finish(sequence)
+        self._speculator.forget(sequence)
+
+    def _prompt_text(self, request: Request) -> str:
+        detokenizer = self._new_detokenizer(())
+        text = "".join(detokenizer.push(token_id) for token_id in request.prompt_token_ids)
+        return text + detokenizer.flush()
 
     def _note_first_runs(self, batch: list[Scheduled], now_s: float) -> None:
         for scheduled in batch:
@@ -336,6 +398,10 @@ class Engine:
                 sequence.num_cached_tokens = sequence.num_computed_tokens
                 self._stats.num_prompt_tokens += sequence.num_prompt_tokens
                 self._stats.num_cached_tokens += sequence.num_cached_tokens
+
+
+def _chunk(sequence: Sequence, **content: Any) -> OutputChunk:
+    return OutputChunk(sequence.request_id, index=sequence.index, **content)
 
 
 def _logprobs(token: SampledToken) -> tuple[TokenLogprob, ...] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from quintet.backends import block_bytes, load_executor, resolve_kv_dtype
-from quintet.config import DraftSpeculation, EngineConfig
+from quintet.config import EngineConfig
 from quintet.engine.engine import Engine
 from quintet.engine.sizing import available_memory_bytes, plan_cache
 from quintet.engine.speculation.draft_model import ModelDrafter
@@ -17,6 +17,7 @@ from quintet.errors import CapacityError, RequestError
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import load_model
+from quintet.sampling.breakers import DryBreakers
 from quintet.tokenizer import Detokenizer, Tokenizer
 
 Backend: TypeAlias = Literal["auto", "cpu", "reference"]
@@ -90,8 +91,8 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         model = load_model(source)
         kv_dtype = resolve_kv_dtype(options.dtype, options.kv_dtype)
         sources, models = [source], [model]
-        if isinstance(config.speculation, DraftSpeculation):
-            draft_path = Path(config.speculation.model)
+        if config.draft_speculation is not None:
+            draft_path = Path(config.draft_speculation.model)
             sources.append(_open(draft_path))
             stack.enter_context(sources[1])
             _check_draft_vocabulary(tokenizer, _tokenizer(sources[1]), draft_path)
@@ -126,23 +127,39 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         return Detokenizer(tokenizer, prompt_ids=prompt_token_ids)
 
     drafter = None
-    if isinstance(config.speculation, DraftSpeculation):
+    if config.draft_speculation is not None:
         drafter = ModelDrafter(
             executors[1],
             vocab_size=tokenizer.vocab_size,
-            max_draft_tokens=config.speculation.max_draft_tokens,
+            max_draft_tokens=config.draft_speculation.max_draft_tokens,
             max_num_mixed_prefill_tokens=config.max_num_mixed_prefill_tokens,
         )
+    breakers = DryBreakers(
+        tokenizer.vocab_size,
+        tokenizer.token_bytes,
+        lambda text: tokenizer.encode(text, add_special=False),
+    )
     engine = Engine(
         executors[0],
         new_detokenizer,
         eos_ids=eos_ids,
         max_model_len=plan.max_model_len,
         vocab_size=tokenizer.vocab_size,
+        resolve_breakers=breakers.resolve,
         config=config,
         drafter=drafter,
     )
     return LoadedModel(engine, tokenizer)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """
+    The tokenizer of a model that runs elsewhere.
+
+    Raises: as for `load`, as far as they concern the tokenizer.
+    """
+    with _open(path) as source:
+        return _tokenizer(source)
 
 
 def _open(path: Path) -> GGUFFile | SafetensorsDir:

@@ -19,20 +19,20 @@ class StepPart(NamedTuple):
         block_table: block ids that hold all its tokens, those of the step included.
         start: the position of its first row.
         token_ids: of its rows.
-        num_logits: its last so many rows have their logits computed.
+        logits_rows: those of its rows, counted from 0, whose logits are wanted; ascending.
     """
 
     block_table: Collection[int]
     start: int
     token_ids: list[int]
-    num_logits: int
+    logits_rows: Collection[int]
 
 
 def build_step(batch: Collection[Scheduled]) -> StepInput:
     """The step that computes `batch`, one run of rows per sequence, in order.
 
-    Logits are asked for the last token of each sequence that samples, and for each guess
-    that follows it.
+    Logits are asked for the rows of each sequence that score its prompt, then, where it
+    samples, for its last token and for each guess that follows it.
     """
     parts = []
     for scheduled in batch:
@@ -40,8 +40,10 @@ def build_step(batch: Collection[Scheduled]) -> StepInput:
         start = sequence.num_computed_tokens
         token_ids = sequence.token_ids[start : start + scheduled.num_tokens]
         token_ids += scheduled.draft_ids
-        num_logits = 1 + len(scheduled.draft_ids) if scheduled.samples else 0
-        parts.append(StepPart(sequence.block_table, start, token_ids, num_logits))
+        logits_rows: list[int] = [place - start for place in scheduled.scored]
+        if scheduled.samples:
+            logits_rows += range(scheduled.num_tokens - 1, len(token_ids))
+        parts.append(StepPart(sequence.block_table, start, token_ids, logits_rows))
     return pack_step(parts)
 
 
@@ -58,15 +60,15 @@ def pack_step(parts: Collection[StepPart]) -> StepInput:
     max_blocks = max(len(part.block_table) for part in parts)
     block_tables = np.full((len(parts), max_blocks), -1, np.int32)
 
-    for row, (table, start, token_ids, num_logits) in zip(block_tables, parts, strict=True):
+    for padded, (table, start, token_ids, rows) in zip(block_tables, parts, strict=True):
         end = start + len(token_ids)
-        row[: len(table)] = table
+        padded[: len(table)] = table
         all_token_ids += token_ids
         positions += range(start, end)
         slots += [table[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for p in range(start, end)]
         cu_seqlens.append(len(all_token_ids))
         seq_lens.append(end)
-        logits_rows += range(len(all_token_ids) - num_logits, len(all_token_ids))
+        logits_rows += [cu_seqlens[-2] + row for row in rows]
 
     return StepInput(
         token_ids=np.array(all_token_ids, np.int32),

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from quintet.config import NgramSpeculation, choose_speculation
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.speculation.ngram import NgramIndex
 from quintet.errors import RequestError
 
@@ -75,11 +75,9 @@ def test_ngram_options_out_of_range_are_refused(options: dict[str, int], paramet
     assert caught.value.parameter == parameter
 
 
-def test_speculation_can_be_named_in_one_way_only() -> None:
-    """An unknown name, or both ways at once, is refused."""
-    assert choose_speculation(None, None) is None
-    assert choose_speculation("ngram", None) == NgramSpeculation()
-    with pytest.raises(RequestError, match="found 'medusa'"):
-        choose_speculation("medusa", None)
-    with pytest.raises(RequestError, match="draft_model"):
-        choose_speculation("ngram", "demo")
+def test_speculation_is_done_in_one_way_only() -> None:
+    """Two ways of guessing at once are refused."""
+    with pytest.raises(RequestError, match="draft_speculation"):
+        EngineConfig(
+            ngram_speculation=NgramSpeculation(), draft_speculation=DraftSpeculation(model="demo")
+        )

@@ -55,7 +55,9 @@ def test_speculation_changes_no_answer(params: dict, wrong_every: int) -> None:
     """Tokens, texts, log probabilities and ends are those of an engine that does not guess."""
     asked = requests(**params)
     engine = make_engine(
-        drafter=prophet(asked, wrong_every=wrong_every), speculation=NGRAM, max_num_draft_tokens=20
+        drafter=prophet(asked, wrong_every=wrong_every),
+        ngram_speculation=NGRAM,
+        max_num_draft_tokens=20,
     )
     outputs = run_all(engine, asked)
     for request in asked:
@@ -101,7 +103,7 @@ def test_speculation_by_lookup_guesses_a_repeated_text() -> None:
     request = make_request(4, 200)
     slow, fast = Loop(), Loop()
     expected = run_all(make_engine(slow), [request])[request.request_id]
-    outputs = run_all(make_engine(fast, speculation=NgramSpeculation()), [request])
+    outputs = run_all(make_engine(fast, ngram_speculation=NgramSpeculation()), [request])
     assert content(outputs[request.request_id]) == content(expected)
     assert len(fast.steps) < len(slow.steps) / 5
 

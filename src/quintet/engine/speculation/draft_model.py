@@ -125,7 +125,12 @@ class ModelDrafter:
         logits = self._executor.run(
             pack_step(
                 [
-                    StepPart(context.block_table, context.num_computed, token_ids, int(is_ready))
+                    StepPart(
+                        context.block_table,
+                        context.num_computed,
+                        token_ids,
+                        [len(token_ids) - 1] if is_ready else [],
+                    )
                     for (context, token_ids), is_ready in zip(parts, ready, strict=True)
                 ]
             )

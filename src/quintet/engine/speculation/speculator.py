@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence as Collection
 from typing import Protocol
 
-from quintet.config import DraftSpeculation, EngineConfig, Speculation
+from quintet.config import EngineConfig
 from quintet.engine.scheduler import Scheduled, Scheduler
 from quintet.engine.sequence import Sequence
 from quintet.engine.speculation.ngram import NgramDrafter
@@ -67,7 +67,7 @@ class Speculator:
     ) -> None:
         self._config = config
         self._scheduler = scheduler
-        self._drafter = make_drafter(config.speculation) if drafter is None else drafter
+        self._drafter = make_drafter(config) if drafter is None else drafter
         self._cost = StepCost() if cost is None else cost
         self._trials: dict[Sequence, _Trial] = {}
 
@@ -135,7 +135,9 @@ class Speculator:
         num_rows = sum(scheduled.num_tokens for scheduled in batch)
         sampling = [scheduled.sequence for scheduled in batch if scheduled.samples]
         room = min(
-            self._config.max_num_draft_tokens, self._config.max_num_batched_tokens - num_rows
+            self._config.max_num_draft_tokens,
+            self._config.max_num_batched_tokens - num_rows,
+            self._scheduler.num_spare_logits_rows(batch),
         )
         bound = self._cost.bound(len(sampling), num_rows)
         max_draft_tokens = drafter.max_draft_tokens
@@ -156,15 +158,16 @@ class Speculator:
         return wanted
 
 
-def make_drafter(speculation: Speculation | None) -> Drafter | None:
+def make_drafter(config: EngineConfig) -> Drafter | None:
     """The drafter that needs nothing but its options.
 
     Raises:
         ValueError: a draft model has to be loaded first (see `engine.loading`).
     """
-    if isinstance(speculation, DraftSpeculation):
+    if config.draft_speculation is not None:
         raise ValueError("expected the drafter of a loaded draft model, found none")
-    return None if speculation is None else NgramDrafter(speculation)
+    ngram = config.ngram_speculation
+    return None if ngram is None else NgramDrafter(ngram)
 
 
 class _Trial:
