@@ -162,6 +162,11 @@ class AsyncLLM:
         """
         return self._loaded_runtime().client.stats()
 
+    async def audit(self) -> None:
+        """Have the engine check its books; see `LLM.audit`."""
+        runtime = await self._runtime()
+        await asyncio.to_thread(runtime.client.audit)
+
     @property
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its engine has failed."""

@@ -204,6 +204,14 @@ class LLM:
         """The engine's counters after its latest step."""
         return self._runtime.client.stats()
 
+    def audit(self) -> None:
+        """Have the engine check its books, which takes about a millisecond; for monitoring.
+
+        Raises:
+            EngineError: an account is wrong, which is a bug; or the engine is closed.
+        """
+        self._runtime.client.audit()
+
     def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""
         self._finalizer()

@@ -20,6 +20,7 @@ from quintet.engine.admission import EngineLimits
 from quintet.engine.block_pool import BlockPool
 from quintet.engine.deadlines import Deadlines
 from quintet.engine.group import SequenceGroup
+from quintet.engine.meter import Meter
 from quintet.engine.output import FinishReason, OutputChunk, PromptLogprobs, TokenLogprob
 from quintet.engine.prompt_scoring import score_prompts
 from quintet.engine.request import Request
@@ -35,6 +36,8 @@ from quintet.sampling.sampler import RowSampler, SampledToken, sample
 from quintet.sampling.stop import StopChecker
 
 logger = logging.getLogger(__name__)
+
+_AUDIT_EVERY_S = 60.0  # at the earliest, when nothing is left to do
 
 
 class Engine:
@@ -53,6 +56,7 @@ class Engine:
             decided by whoever made the executor.
         drafter: guesses tokens ahead; the engine closes it.  None: n-gram lookup where
             the config asks for it.
+        block_bytes: of a KV block, for the statistics.
 
     Raises:
         ValueError: the KV cache cannot hold one sequence of `max_model_len` tokens, or
@@ -71,6 +75,7 @@ class Engine:
         resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
         config: EngineConfig | None = None,
         drafter: Drafter | None = None,
+        block_bytes: int = 0,
     ) -> None:
         config = EngineConfig() if config is None else config
         if max_model_len > executor.num_blocks * BLOCK_SIZE:
@@ -103,7 +108,8 @@ class Engine:
         self._speculator = Speculator(config, self._scheduler, drafter)
         self._groups: dict[str, SequenceGroup] = {}  # of unfinished requests
         self._deadlines = Deadlines()
-        self._stats = EngineStats(num_blocks=executor.num_blocks)
+        self._meter = Meter(num_blocks=executor.num_blocks, block_bytes=block_bytes)
+        self._audited_at_s = time.monotonic()
 
     @property
     def has_work(self) -> bool:
@@ -126,7 +132,7 @@ class Engine:
         self._scheduler.add(sequences[0])
         if request.timeout_s is not None:
             self._deadlines.add(request.request_id, request.arrival_s + request.timeout_s)
-        self._stats.num_requests += 1
+        self._meter.totals.num_requests += 1
 
     def start(self, request: Request) -> OutputChunk | None:
         """`add` for loops, which one bad request must not end: its last chunk if it fails."""
@@ -159,8 +165,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """The counters as they are now; the caller's to keep."""
         pool = self._scheduler.pool
-        return dataclasses.replace(
-            self._stats,
+        return self._meter.read(
             num_waiting=self._scheduler.num_waiting,
             num_running=self._scheduler.num_running,
             num_preemptions=self._scheduler.num_preemptions,
@@ -168,6 +173,18 @@ class Engine:
             num_used_blocks=pool.num_blocks - pool.num_available,
             num_cached_blocks=pool.num_cached,
         )
+
+    def find_fault(self) -> str | None:
+        """`audit` for production: counted, and the account that is wrong as text."""
+        self._audited_at_s = time.monotonic()
+        self._meter.totals.num_audits += 1
+        try:
+            self.audit()
+        except AssertionError as fault:
+            logger.error("an audit failed: %s", fault)
+            self._meter.totals.num_failed_audits += 1
+            return str(fault)
+        return None
 
     def audit(self) -> None:
         """Check the books: every block is accounted for, every sequence is in its place.
@@ -231,8 +248,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
             return self._fail_step(batch, error)
         finally:
-            self._stats.last_step_at_s = time.monotonic()
-            self._stats.last_step_s = self._stats.last_step_at_s - started_s
+            self._meter.computed(started_s)
         rows = first_rows(batch)
         self._scheduler.commit(batch)
         chunks = [self._advance(sequence, SampledToken(-1, error="numerical")) for sequence in bad]
@@ -269,7 +285,7 @@ class Engine:
                 next_row = row.after(token.token_id)
                 if chunk.finish_reason is None and next_row is not None:
                     self._scheduler.advance(row.sequence, 1)
-                    self._stats.num_accepted_tokens += 1
+                    self._meter.totals.num_accepted_tokens += 1
                     following.append(next_row)
             rows = following
         return chunks
@@ -279,7 +295,7 @@ class Engine:
         for scheduled in batch:
             if scheduled.sequence.status is Status.RUNNING:
                 self._scheduler.trim(scheduled.sequence)
-            self._stats.num_draft_tokens += len(scheduled.draft_ids)
+            self._meter.totals.num_draft_tokens += len(scheduled.draft_ids)
         self._speculator.record(batch, seconds)
 
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
@@ -297,15 +313,15 @@ class Engine:
         params = sequence.request.params
         prompt_logprobs: PromptLogprobs | None = None
         echo = ""
-        if sequence.first_token_s is None:
-            sequence.first_token_s = time.monotonic()
+        is_first = sequence.first_token_s is None
+        self._meter.token(sequence)
+        if is_first:
             for other in self._groups[sequence.request_id].release():
                 self._scheduler.add(other)
             if params.prompt_logprobs is not None and sequence.index == 0:
                 prompt_logprobs = (None, *sequence.prompt_logprobs)
             if params.echo:
                 echo = self._prompt_text(sequence.request)
-        self._stats.num_generated_tokens += 1
         text, finish_reason, stop_reason = sequence.append(token.token_id)
         chunk = _chunk(
             sequence,
@@ -334,7 +350,7 @@ class Engine:
 
     def _fail_all(self, sequences: list[Sequence], error: Exception) -> list[OutputChunk]:
         logger.error("a step failed", exc_info=error)
-        self._stats.num_failed_steps += 1
+        self._meter.totals.num_failed_steps += 1
         message = f"the model could not compute a step ({type(error).__name__}); see the log"
         return [
             self._fail(sequence, message)
@@ -371,7 +387,9 @@ class Engine:
         if not group.unfinished:
             del self._groups[sequence.request_id]
             self._deadlines.discard(sequence.request_id)
-            self._stats.count_end(finish_reason)
+            self._meter.end(sequence.request, finish_reason)
+            if not self._groups and time.monotonic() - self._audited_at_s > _AUDIT_EVERY_S:
+                self.find_fault()
         return dataclasses.replace(
             chunk,
             finish_reason=finish_reason,
@@ -396,8 +414,7 @@ class Engine:
             if sequence.first_run_s is None:
                 sequence.first_run_s = now_s
                 sequence.num_cached_tokens = sequence.num_computed_tokens
-                self._stats.num_prompt_tokens += sequence.num_prompt_tokens
-                self._stats.num_cached_tokens += sequence.num_cached_tokens
+                self._meter.first_run(sequence, now_s)
 
 
 def _chunk(sequence: Sequence, **content: Any) -> OutputChunk:

@@ -97,11 +97,12 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             stack.enter_context(sources[1])
             _check_draft_vocabulary(tokenizer, _tokenizer(sources[1]), draft_path)
             models.append(load_model(sources[1]))
+        # A draft model keeps the same tokens, in blocks of its own.
+        bytes_per_block = sum(block_bytes(model, kv_dtype) for model in models)
         plan = plan_cache(
             config,
             context_length=model.config.context_length,
-            # A draft model keeps the same tokens, in blocks of its own.
-            block_bytes=sum(block_bytes(model, kv_dtype) for model in models),
+            block_bytes=bytes_per_block,
             weight_bytes=sum(info.num_bytes for s in sources for info in s.tensors.values()),
             available_bytes=available_memory_bytes(),
         )
@@ -148,6 +149,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         resolve_breakers=breakers.resolve,
         config=config,
         drafter=drafter,
+        block_bytes=bytes_per_block,
     )
     return LoadedModel(engine, tokenizer)
 

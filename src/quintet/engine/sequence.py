@@ -76,6 +76,7 @@ class Sequence:
         self.num_cached_tokens = 0  # of the prompt, when it first ran
         self.first_run_s: float | None = None
         self.first_token_s: float | None = None
+        self.last_token_s = 0.0
         self.slide()
 
     @property

@@ -41,7 +41,8 @@ class EngineThread:
         self._streams = OpenStreams()
         self._changed = threading.Condition()
         # Under the condition's lock:
-        self._inbox: deque[Request | str] = deque()  # a request to add, or an id to abort
+        # Requests to add, ids to abort, and audits.
+        self._inbox: deque[Request | str | _Audit] = deque()
         self._closed: str | None = None  # why
         # A daemon: a program that forgets to close must still be able to exit.
         self._thread = threading.Thread(target=self._loop, name="quintet-engine", daemon=True)
@@ -74,6 +75,19 @@ class EngineThread:
         """The counters after the latest step."""
         return self._stats
 
+    def audit(self, timeout_s: float = 10.0) -> None:
+        """Have the engine check its books; see EngineClient."""
+        audit = _Audit()
+        with self._changed:
+            if self._closed is not None:
+                raise EngineError(self._closed)
+            self._inbox.append(audit)
+            self._changed.notify()
+        if not audit.is_done.wait(timeout_s):
+            raise EngineError(f"the audit failed: no answer within {timeout_s} s")
+        if audit.fault is not None:
+            raise EngineError(f"the audit failed: {audit.fault}")
+
     def close(self) -> None:
         """End what is running with EngineError, stop the thread, free the model.  Idempotent."""
         with self._changed:
@@ -101,7 +115,7 @@ class EngineThread:
         finally:
             self._shut_down()
 
-    def _take_messages(self) -> list[Request | str]:
+    def _take_messages(self) -> list[Request | str | _Audit]:
         """The inbox's content; waits for some while there is nothing else to do."""
         with self._changed:
             while not self._inbox and not self._engine.has_work and self._closed is None:
@@ -110,7 +124,11 @@ class EngineThread:
             self._inbox.clear()
             return messages
 
-    def _handle(self, message: Request | str) -> OutputChunk | None:
+    def _handle(self, message: Request | str | _Audit) -> OutputChunk | None:
+        if isinstance(message, _Audit):
+            message.fault = self._engine.find_fault()
+            message.is_done.set()
+            return None
         if isinstance(message, str):
             return self._engine.abort(message)
         return self._engine.start(message)
@@ -122,7 +140,19 @@ class EngineThread:
 
     def _shut_down(self) -> None:
         with self._changed:  # nothing is submitted any more
+            audits = [message for message in self._inbox if isinstance(message, _Audit)]
             self._inbox.clear()
+        for audit in audits:
+            audit.fault = self._closed
+            audit.is_done.set()
         self._streams.end_all(self._closed or _CLOSED)
         self._engine.close()
         self._stats = self._engine.stats()
+
+
+class _Audit:
+    """An audit whose outcome is awaited."""
+
+    def __init__(self) -> None:
+        self.is_done = threading.Event()
+        self.fault: str | None = None

@@ -141,7 +141,7 @@ class _Loop:
             case Abort(request_id):
                 return self._engine.abort(request_id)
             case Audit(ticket):
-                self._channel.send(Audited(ticket, self._fault()), wait=True)
+                self._channel.send(Audited(ticket, self._engine.find_fault()), wait=True)
             case Close():
                 self._is_closing = True
             case Load():
@@ -150,13 +150,6 @@ class _Loop:
 
     def _publish(self, chunks: list[OutputChunk]) -> None:
         self._channel.send(Step(tuple(chunks), self._engine.stats()), wait=True)
-
-    def _fault(self) -> str | None:
-        try:
-            self._engine.audit()
-        except AssertionError as error:
-            return str(error)
-        return None
 
 
 if __name__ == "__main__":
