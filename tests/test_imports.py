@@ -23,7 +23,7 @@ FLOORS = [
     {"engine"},
     {"runtime"},
     {"llm", "async_llm"},
-    {"tools"},
+    {"tools", "sessions"},
     {"server"},
     {"cli"},
     {"__main__"},

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
@@ -117,7 +117,7 @@ class AsyncLLM:
         prompt: Prompt,
         params: SamplingParams | None = None,
         **options: Unpack[RequestOptions],
-    ) -> AsyncIterator[OutputChunk]:
+    ) -> AsyncGenerator[OutputChunk, None]:
         """Continue one prompt, token by token; see `LLM.stream`.
 
         `aclose` aborts the request; so does the event loop for an iterator left behind.
@@ -146,7 +146,7 @@ class AsyncLLM:
         tools: Tools | None = None,
         enable_thinking: bool | None = None,
         **options: Unpack[RequestOptions],
-    ) -> AsyncIterator[OutputChunk]:
+    ) -> AsyncGenerator[OutputChunk, None]:
         """The assistant's next message, token by token; see `LLM.chat` and `stream`."""
         return self._chunks(
             lambda runtime: runtime.chat_request(
@@ -161,6 +161,10 @@ class AsyncLLM:
             EngineError: the model has not been loaded yet.
         """
         return self._loaded_runtime().client.stats()
+
+    async def load(self) -> None:
+        """Load the model now rather than with the first call that needs it."""
+        await self._runtime()
 
     async def audit(self) -> None:
         """Have the engine check its books; see `LLM.audit`."""
@@ -185,7 +189,7 @@ class AsyncLLM:
 
     async def _chunks(
         self, make_request: Callable[[Runtime], Request]
-    ) -> AsyncIterator[OutputChunk]:
+    ) -> AsyncGenerator[OutputChunk, None]:
         runtime = await self._runtime()
         stream = runtime.client.submit(make_request(runtime))
         try:
