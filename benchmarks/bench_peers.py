@@ -50,7 +50,11 @@ def main() -> None:
     options = _options()
     build = options.build_dir
     (build / "models").mkdir(parents=True, exist_ok=True)
-    peer = options.peer_python or environment.peer_python(build, options.isa)
+    if options.peer_python:
+        peer = options.peer_python.absolute()  # not resolved: a link is what makes it a venv
+        environment.check(peer)
+    else:
+        peer = environment.peer_python(build, options.isa)
     setup = Setup(
         pythons={"quintet": Path(sys.executable), "llama.cpp": peer},
         environment={"QUINTET_KERNELS": "avx2"} if options.isa == "avx2" else {},
@@ -77,8 +81,8 @@ def main() -> None:
                 result["error"] = str(error)
             report["results"].append(result)
             _write(options.json, report)  # after each file, so that a run can be resumed
-    _draw(peer, options.json)
     print(markdown(report))
+    _draw(peer, options.json)
     if options.json.parent == RESULTS:
         images = Path("..") / options.json.with_suffix("").relative_to(ROOT)
         update_document(DOCUMENT, report, images)
@@ -112,7 +116,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--build-dir", type=Path, default=ROOT / "build" / "bench-peers")
     parser.add_argument(
-        "--peer-python", type=Path, help="an environment that has llama-cpp-python already"
+        "--peer-python",
+        type=Path,
+        help="an environment that has llama-cpp-python, gguf and matplotlib already",
     )
     options = parser.parse_args()
     options.models = options.models or (QUICK_MODELS if options.quick else MODELS)
