@@ -114,10 +114,11 @@ class Plan:
         """Time every phase from now on; forget earlier times."""
 
     def stop_profile(self) -> None: ...
-    def profile(self) -> list[tuple[str, int, float, float, int, int]]:
-        """Per phase: label, calls, work_s, wait_s, weight_bytes, num_weights.
+    def profile(self) -> list[tuple[str, int, float, float, float, int, int]]:
+        """Per phase: label, calls, work_s, wait_s, cpu_s, weight_bytes, num_weights.
 
-        Times are those of the calling thread: in the phase, and at the barrier behind it.
+        Times are those of the calling thread: in the phase, at the barrier behind it, and of
+        the former what it had a CPU for.
         """
 
     @property

@@ -7,11 +7,12 @@ import operator
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from quintet.config import EngineConfig
 from quintet.engine.client import EngineClient
-from quintet.engine.loading import ModelOptions, load
+from quintet.engine.loading import ModelOptions, load, load_tokenizer
 from quintet.engine.request import Priority, Request
 from quintet.engine.stream import RequestStream
 from quintet.engine.thread import EngineThread
@@ -42,11 +43,36 @@ class Runtime:
 
     @classmethod
     def load(
-        cls, model: str | os.PathLike[str], options: ModelOptions, config: EngineConfig
+        cls,
+        model: str | os.PathLike[str],
+        options: ModelOptions,
+        config: EngineConfig,
+        *,
+        isolated: bool = False,
     ) -> Runtime:
-        """Find and load a model, and start its engine in a thread; see `engine.loading.load`."""
-        loaded = load(resolve(model), options, config)
+        """Find and load a model, and start its engine; see `engine.loading.load`.
+
+        Args:
+            isolated: the engine in a process of its own rather than in a thread of this one.
+        """
+        path = resolve(model)
+        if isolated:
+            return cls._load_isolated(path, options, config)
+        loaded = load(path, options, config)
         return cls(EngineThread(loaded.engine), loaded.tokenizer)
+
+    @classmethod
+    def _load_isolated(cls, path: Path, options: ModelOptions, config: EngineConfig) -> Runtime:
+        from quintet.engine.worker.process import EngineProcess  # msgspec and zmq, for few
+
+        client = EngineProcess(path, options, config)
+        try:
+            tokenizer = load_tokenizer(path)  # while the process loads the rest
+            client.wait_ready()
+        except BaseException:
+            client.close()
+            raise
+        return cls(client, tokenizer)
 
     def requests(
         self,
@@ -143,6 +169,7 @@ class Batch:
                 if not self._unread:
                     raise
                 break
+            stream.max_unread_chunks = None  # it is read in its turn, and all of it is wanted
             self._unread.append((self._unsubmitted.popleft(), stream))
             self._submitted.append(stream)
         return self._unread.popleft() if self._unread else None

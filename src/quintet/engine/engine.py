@@ -120,6 +120,16 @@ class Engine:
         self._scheduler.add(sequences[0])
         self._stats.num_requests += 1
 
+    def start(self, request: Request) -> OutputChunk | None:
+        """`add` for loops, which one bad request must not end: its last chunk if it fails."""
+        try:
+            self.add(request)
+            return None
+        except Exception as error:
+            logger.error("a request could not be started", exc_info=error)
+            text = f"the request could not be started: {error}"
+            return OutputChunk(request.request_id, finish_reason="error", error=text)
+
     def step(self) -> list[OutputChunk]:
         """Schedule, run, sample, hand out.
 
@@ -136,7 +146,8 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
             return self._fail_step(batch, error)
         finally:
-            self._stats.last_step_s = time.monotonic() - started_s
+            self._stats.last_step_at_s = time.monotonic()
+            self._stats.last_step_s = self._stats.last_step_at_s - started_s
         self._scheduler.commit(batch)
         chunks: list[OutputChunk] = []
         for sequence, message in failed.items():

@@ -127,6 +127,16 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
     return LoadedModel(engine, tokenizer)
 
 
+def load_tokenizer(path: Path) -> Tokenizer:
+    """
+    The tokenizer of a model that runs elsewhere.
+
+    Raises: as for `load`, as far as they concern the tokenizer.
+    """
+    with _open(path) as source:
+        return _tokenizer(source)
+
+
 def _open(path: Path) -> GGUFFile | SafetensorsDir:
     is_safetensors = path.is_dir() or path.suffix == ".safetensors"
     return SafetensorsDir.open(path) if is_safetensors else GGUFFile.open(path)
