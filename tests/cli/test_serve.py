@@ -251,6 +251,7 @@ def test_a_second_sigterm_ends_streams_with_an_error(demo: str):
                 model="demo",
                 prompt="a",
                 max_tokens=2000,
+                n=16,
                 stream=True,
                 extra_body={"ignore_eos": True},
             )
