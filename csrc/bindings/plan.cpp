@@ -63,13 +63,15 @@ nb::object run(nb::handle self, Vector<int32_t> token_ids, Vector<int32_t> posit
   return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(logits, 2, shape, self, strides));
 }
 
-std::vector<std::tuple<std::string, int64_t, double, double, size_t, size_t>> profile(const Plan& plan) {
+using PhaseProfile = std::tuple<std::string, int64_t, double, double, double, size_t, size_t>;
+
+std::vector<PhaseProfile> profile(const Plan& plan) {
   const std::vector<PhaseInfo> infos = plan.phase_info();
   const std::vector<Profiler::Times>& times = plan.profiler().times();
-  std::vector<std::tuple<std::string, int64_t, double, double, size_t, size_t>> phases;
+  std::vector<PhaseProfile> phases;
   for (size_t i = 0; i < std::min(infos.size(), times.size()); i++) {
-    phases.emplace_back(infos[i].label, times[i].calls, times[i].work_s, times[i].wait_s, infos[i].weight_bytes,
-                        infos[i].num_weights);
+    phases.emplace_back(infos[i].label, times[i].calls, times[i].work_s, times[i].wait_s, times[i].cpu_s,
+                        infos[i].weight_bytes, infos[i].num_weights);
   }
   return phases;
 }
@@ -158,7 +160,8 @@ void bind_plan(nb::module_& m) {
            "logits_rows"_a, "Runs one step with the GIL released; logits [len(logits_rows), vocab_size].")
       .def("start_profile", &Plan::start_profile, "Times every phase from now on; forgets earlier times.")
       .def("stop_profile", &Plan::stop_profile)
-      .def("profile", &profile, "What was timed: per phase (label, calls, work_s, wait_s, weight_bytes, num_weights).")
+      .def("profile", &profile,
+           "What was timed: per phase (label, calls, work_s, wait_s, cpu_s, weight_bytes, num_weights).")
       .def_prop_ro("first_phase_s", [](const Plan& plan) { return plan.profiler().first_phase_s(); })
       .def_prop_ro("kernels", [](const Plan& plan) { return std::string(plan.kernels().name); })
       .def_prop_ro("num_threads", &Plan::num_threads)

@@ -263,11 +263,11 @@ float* Plan::run(const Step& step) {
 
 void Plan::run_profiled(const StepContext& context) {
   for (size_t i = 0; i < phases_.size(); i++) {
-    const double begin_s = Profiler::now_s();
+    profiler_.begin_phase(i);
     phases_[i]->run(context);
-    const double end_s = Profiler::now_s();
+    profiler_.end_phase(i);
     pool_.barrier();
-    profiler_.add(i, begin_s, end_s, Profiler::now_s());
+    profiler_.passed_barrier(i);
   }
 }
 

@@ -12,7 +12,7 @@
 namespace quintet::avx2 {
 namespace {
 
-constexpr size_t kPrefetchBytes = 2304;  // as in avx512/tiles.h
+constexpr size_t kPrefetchBytes = 4096;  // as in avx512/tiles.h
 constexpr int kHalfColumns = kPanelColumns / 2;
 
 [[gnu::always_inline]] inline void prefetch(const uint8_t* p) {

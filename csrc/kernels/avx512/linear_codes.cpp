@@ -19,11 +19,11 @@ namespace {
 #endif
 }
 
-constexpr size_t kMaxTileRows = 16;
 constexpr size_t kMaxGroups = kMaxHalvesK / kGroup;
 
 // The sums of the first 16 of each group, for layouts whose scales change there.
 struct HalfSums {
+  static constexpr int kMaxRows = 12;
   static constexpr int kPanelsPerUse = 16;  // their cost is a twentieth of these panels'
   HalfSums(const Rows& x, int row, int rows) {
     const size_t width = static_cast<size_t>(x.width);
@@ -38,7 +38,7 @@ struct HalfSums {
       }
     }
   }
-  int32_t first[kMaxTileRows][kMaxGroups];
+  int32_t first[kMaxRows][kMaxGroups + 16];  // a line more, or all rows would share one set of the cache
 };
 
 // The q8 form of some rows, from one group on.  The compiler would keep a pointer per row and array, and spill them;
@@ -118,6 +118,7 @@ template <Layout LAYOUT>
 // s (code - ZERO_POINT): the zero point is where the integer sum starts.
 template <int ZERO_POINT>
 struct Symmetric {
+  static constexpr int kMaxRows = 16;
   using Prepared = NothingPrepared;
   __m512 scale;
   [[gnu::always_inline]] Symmetric(const uint8_t*, const uint8_t* p) : scale(load_halves(p)) {}
@@ -142,6 +143,7 @@ struct Symmetric {
 
 // s code - m.
 struct WithMin {
+  static constexpr int kMaxRows = 16;
   using Prepared = NothingPrepared;
   __m512 scale;
   __m512 min;
@@ -158,7 +160,7 @@ struct WithMin {
     }
 #pragma GCC unroll 2
     for (size_t r = 0; r < ROWS; ++r) {
-      const __m512 q_sum = _mm512_cvtepi32_ps(_mm512_set1_epi32(x.sum[r * x.groups]));
+      const __m512 q_sum = _mm512_set1_ps(static_cast<float>(x.sum[r * x.groups]));
       const __m512 part = _mm512_fnmadd_ps(min, q_sum, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dot[r])));
       sum[r] = _mm512_fmadd_ps(part, _mm512_set1_ps(x.scale[r * x.groups]), sum[r]);
     }
@@ -177,6 +179,7 @@ struct ByteWithMin : WithMin {
 
 // s (code - 32) with a scale per 16 k: two integer sums.
 struct TwoScales {
+  static constexpr int kMaxRows = HalfSums::kMaxRows;  // sixteen would spill
   using Prepared = HalfSums;
   static constexpr int kZeroPoint = 32;
   __m512 first;
@@ -224,11 +227,11 @@ template <int ROWS, typename Scales>
   }
 }
 
-// Registers: 8 codes, ROWS sums, 2 or 4 integer sums, 1 or 2 scales.
+// Registers: 8 codes, ROWS sums, 2 integer sums and 1 scale, or 4 and 2.
 template <Layout LAYOUT, typename Scales>
 struct CodesTile {
   static constexpr CodeLayout kLayout = code_layout(LAYOUT);
-  static constexpr int kMaxRows = kMaxTileRows;
+  static constexpr int kMaxRows = Scales::kMaxRows;
   static constexpr int kPanels = 1;
   using Prepared = typename Scales::Prepared;
   static size_t panel_bytes(size_t k) { return k / kLayout.block_k() * kLayout.block_bytes(); }

@@ -15,6 +15,7 @@ from quintet.errors import CapacityError, RequestError
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import load_model
+from quintet.sampling.breakers import DryBreakers
 from quintet.tokenizer import Detokenizer, Tokenizer
 
 Backend: TypeAlias = Literal["auto", "cpu", "reference"]
@@ -109,12 +110,18 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
     def new_detokenizer(prompt_token_ids: Sequence[int]) -> Detokenizer:
         return Detokenizer(tokenizer, prompt_ids=prompt_token_ids)
 
+    breakers = DryBreakers(
+        tokenizer.vocab_size,
+        tokenizer.token_bytes,
+        lambda text: tokenizer.encode(text, add_special=False),
+    )
     engine = Engine(
         executor,
         new_detokenizer,
         eos_ids=eos_ids,
         max_model_len=plan.max_model_len,
         vocab_size=tokenizer.vocab_size,
+        resolve_breakers=breakers.resolve,
         config=config,
     )
     return LoadedModel(engine, tokenizer)

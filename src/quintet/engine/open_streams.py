@@ -57,7 +57,7 @@ class OpenStreams:
         """Hand each chunk to its stream; a last chunk closes it."""
         for chunk in chunks:
             stream = self._streams[chunk.request_id]
-            if chunk.finish_reason is not None:
+            if chunk.is_last:
                 # Before the reader hears of it: its room in the queue is free by then.
                 with self._lock:
                     del self._streams[chunk.request_id]

@@ -14,8 +14,8 @@ class RequestStream:
     """
     The chunks of one request, to be read with `for` or with `async for`, by one reader.
 
-    Reading ends after the chunk with `finish_reason`.  Chunks wait here, so a slow
-    reader holds up nobody.
+    Reading ends after the chunk with `is_last`.  Chunks wait here, so a slow reader holds
+    up nobody.
 
     Args:
         request_id: the request's.
@@ -45,11 +45,11 @@ class RequestStream:
 
     def deliver(self, chunk: OutputChunk) -> None:
         """Hand in a chunk; for the engine's side."""
-        if not self._has_overflowed and chunk.finish_reason is None and self._is_full():
+        if not self._has_overflowed and not chunk.is_last and self._is_full():
             self._has_overflowed = True
             self.abort()
         if self._has_overflowed:  # a gap in the text is worse than its end
-            if chunk.finish_reason is None:
+            if not chunk.is_last:
                 return
             text = f"aborted: its reader left {self.max_unread_chunks} chunks unread"
             chunk = OutputChunk(
@@ -104,7 +104,7 @@ class RequestStream:
         return limit is not None and self._chunks.qsize() >= limit
 
     def _read(self, chunk: OutputChunk) -> OutputChunk:
-        self._is_read = chunk.finish_reason is not None
+        self._is_read = chunk.is_last
         if chunk.finish_reason == "error":
             raise EngineError(chunk.error)
         return chunk

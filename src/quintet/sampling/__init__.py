@@ -1,7 +1,19 @@
 """Sampling parameters and the sampler.  May import errors and the native module."""
 
+from quintet.sampling.breakers import DryBreakers
 from quintet.sampling.params import SamplingParams
-from quintet.sampling.sampler import RowSampler, SampledToken, sample
+from quintet.sampling.sampler import RowSampler, SampledToken, TokenScore, sample, score
+from quintet.sampling.stages import STAGES
 from quintet.sampling.stop import StopChecker
 
-__all__ = ["RowSampler", "SampledToken", "SamplingParams", "StopChecker", "sample"]
+__all__ = [
+    "STAGES",
+    "DryBreakers",
+    "RowSampler",
+    "SampledToken",
+    "SamplingParams",
+    "StopChecker",
+    "TokenScore",
+    "sample",
+    "score",
+]
