@@ -22,6 +22,7 @@ FLOORS = [
     {"sampling"},
     {"engine"},
     {"runtime"},
+    {"beams"},
     {"llm", "async_llm"},
     {"tools", "sessions"},
     {"server"},
@@ -122,6 +123,13 @@ def test_nothing_below_the_server_knows_http():
     for path in FILES:
         if room_of(path) != "server":
             assert not {name.split(".")[0] for _, name in imports(path)} & web, path
+
+
+def test_the_workers_libraries_are_loaded_by_workers_alone():
+    """Who runs a model in a thread loads neither zmq nor msgspec."""
+    for path in FILES:
+        if path.parent != SRC / "engine" / "worker":
+            assert not {name.split(".")[0] for _, name in imports(path)} & {"zmq", "msgspec"}, path
 
 
 def test_the_heavy_oracles_are_for_tests():

@@ -6,14 +6,16 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from quintet.beams import Beams, BeamSearchOutput
 from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.admission import EngineLimits
+from quintet.engine.beam_search import BeamSearchParams
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
-from quintet.engine.request import Request, RequestOptions
+from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
 from quintet.runtime import (
@@ -117,7 +119,7 @@ class AsyncLLM:
         prompt: Prompt,
         params: SamplingParams | None = None,
         **options: Unpack[RequestOptions],
-    ) -> AsyncGenerator[OutputChunk, None]:
+    ) -> AsyncIterator[OutputChunk]:
         """Continue one prompt, token by token; see `LLM.stream`.
 
         `aclose` aborts the request; so does the event loop for an iterator left behind.
@@ -146,13 +148,27 @@ class AsyncLLM:
         tools: Tools | None = None,
         enable_thinking: bool | None = None,
         **options: Unpack[RequestOptions],
-    ) -> AsyncGenerator[OutputChunk, None]:
+    ) -> AsyncIterator[OutputChunk]:
         """The assistant's next message, token by token; see `LLM.chat` and `stream`."""
         return self._chunks(
             lambda runtime: runtime.chat_request(
                 messages, params, tools, enable_thinking, **options
             )
         )
+
+    async def beam_search(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: BeamSearchParams | None = None,
+        *,
+        priority: Priority = Priority.NORMAL,
+    ) -> list[BeamSearchOutput]:
+        """The most probable answers to prompts; see `LLM.beam_search`.  May be cancelled."""
+        runtime = await self._runtime()
+        beams = Beams(runtime, prompts, params, priority)
+        while requests := beams.requests():
+            beams.advance(await _answers(runtime, requests))
+        return beams.outputs()
 
     def stats(self) -> EngineStats:
         """The engine's counters after its latest step.
@@ -161,10 +177,6 @@ class AsyncLLM:
             EngineError: the model has not been loaded yet.
         """
         return self._loaded_runtime().client.stats()
-
-    async def load(self) -> None:
-        """Load the model now rather than with the first call that needs it."""
-        await self._runtime()
 
     async def audit(self) -> None:
         """Have the engine check its books; see `LLM.audit`."""
@@ -189,7 +201,7 @@ class AsyncLLM:
 
     async def _chunks(
         self, make_request: Callable[[Runtime], Request]
-    ) -> AsyncGenerator[OutputChunk, None]:
+    ) -> AsyncIterator[OutputChunk]:
         runtime = await self._runtime()
         stream = runtime.client.submit(make_request(runtime))
         try:

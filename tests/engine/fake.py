@@ -147,6 +147,7 @@ def make_engine(
     max_model_len: int | None = None,
     eos_ids: frozenset[int] = frozenset({EOS}),
     new_detokenizer: Callable[[Collection[int]], FakeDetokenizer] = lambda _: FakeDetokenizer(),
+    resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
     drafter: Drafter | None = None,
     **options: object,
 ) -> Engine:
@@ -160,6 +161,7 @@ def make_engine(
         executor,
         new_detokenizer,
         eos_ids=eos_ids,
+        resolve_breakers=resolve_breakers,
         max_model_len=max_model_len or executor.num_blocks * BLOCK_SIZE,
         config=config,
         drafter=drafter,

@@ -18,11 +18,13 @@ class EngineLimits:
         vocab_size: token ids are 0 .. vocab_size - 1.
         max_model_len: tokens of prompt and answer together.
         max_num_requests: unfinished requests, running and waiting.
+        eos_ids: tokens that end an answer.
     """
 
     vocab_size: int
     max_model_len: int
     max_num_requests: int
+    eos_ids: frozenset[int] = frozenset()
 
     def check(self, request: Request) -> None:
         """Refuse a request that could never be served.
@@ -36,25 +38,7 @@ class EngineLimits:
         if not token_ids:
             raise RequestError("expected at least one token, found none", parameter="prompt")
         if request.overflow == "slide":
-            if request.params.prompt_logprobs is not None and (
-                len(token_ids) + 1 > self.max_model_len
-            ):
-                raise RequestError(
-                    "expected a prompt that fits the context, or no prompt_logprobs with it",
-                    parameter="overflow",
-                )
-            if 2 * request.num_keep_tokens > self.max_model_len:
-                raise RequestError(
-                    f"expected at most half of the context, {self.max_model_len // 2}, "
-                    f"found {request.num_keep_tokens}",
-                    parameter="num_keep_tokens",
-                )
-            if self.max_model_len < MIN_SLIDING_LEN:
-                raise RequestError(
-                    f"expected a context of at least {MIN_SLIDING_LEN} tokens to slide, "
-                    f"found {self.max_model_len}",
-                    parameter="overflow",
-                )
+            self._check_sliding(request)
         elif len(token_ids) + 1 > self.max_model_len:
             raise ContextLengthError(len(token_ids) + 1, self.max_model_len)
         for token_id in token_ids:
@@ -64,3 +48,28 @@ class EngineLimits:
                     parameter="prompt",
                 )
         request.params.check_vocab(self.vocab_size)
+
+    def _check_sliding(self, request: Request) -> None:
+        if self.max_model_len < MIN_SLIDING_LEN:
+            raise RequestError(
+                f"expected a context of at least {MIN_SLIDING_LEN} tokens to slide, "
+                f"found {self.max_model_len}",
+                parameter="overflow",
+            )
+        if 2 * request.num_keep_tokens > self.max_model_len:
+            raise RequestError(
+                f"expected at most half of the context, {self.max_model_len // 2}, "
+                f"found {request.num_keep_tokens}",
+                parameter="num_keep_tokens",
+            )
+        if request.params.logits_processors:
+            # They are shown all tokens of the answer, which would no longer be there.
+            raise RequestError(
+                'expected no logits_processors with "slide"', parameter="logits_processors"
+            )
+        is_too_long = len(request.prompt_token_ids) + 1 > self.max_model_len
+        if is_too_long and request.params.prompt_logprobs is not None:
+            raise RequestError(
+                "expected a prompt that fits the context, or no prompt_logprobs with it",
+                parameter="overflow",
+            )

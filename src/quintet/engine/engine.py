@@ -20,6 +20,7 @@ from quintet.engine.admission import EngineLimits
 from quintet.engine.block_pool import BlockPool
 from quintet.engine.deadlines import Deadlines
 from quintet.engine.group import SequenceGroup
+from quintet.engine.logits_processors import apply_logits_processors
 from quintet.engine.meter import Meter
 from quintet.engine.output import FinishReason, OutputChunk, PromptLogprobs, TokenLogprob
 from quintet.engine.prompt_scoring import score_prompts
@@ -97,6 +98,7 @@ class Engine:
             vocab_size=min(executor.vocab_size, vocab_size or executor.vocab_size),
             max_model_len=max_model_len,
             max_num_requests=config.max_num_seqs + config.max_queue,
+            eos_ids=eos_ids,
         )
         self._executor = executor
         self._new_detokenizer = new_detokenizer
@@ -244,15 +246,19 @@ class Engine:
         batch = self._speculator.extend(batch)
         run_s = time.monotonic()
         try:
-            logits, bad = self._run(batch)
+            logits, unscored = self._run(batch)
         except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
             return self._fail_step(batch, error)
         finally:
             self._meter.computed(started_s)
         rows = first_rows(batch)
         self._scheduler.commit(batch)
-        chunks = [self._advance(sequence, SampledToken(-1, error="numerical")) for sequence in bad]
-        chunks += self._sample(rows, logits)
+        chunks = [
+            self._fail(sequence, _message("numerical"))
+            for sequence in unscored
+            if sequence.status is not Status.FINISHED  # with another answer, which failed
+        ]
+        chunks += self._sample_rows(rows, logits)
         self._settle(batch, time.monotonic() - run_s)
         return chunks
 
@@ -267,28 +273,40 @@ class Engine:
         logits = self._executor.run(build_step(batch))
         return score_prompts(batch, logits, self.limits.vocab_size)
 
-    def _sample(self, rows: list[Row], logits: Float32Array) -> list[OutputChunk]:
-        """Sample from each row and from those that right guesses have made count."""
+    def _sample_rows(self, rows: list[Row], logits: Float32Array) -> list[OutputChunk]:
+        """Sample from each row, then from those that right guesses have made count."""
         chunks: list[OutputChunk] = []
         # A sequence may have ended with another answer of its request, which failed.
         while rows := [row for row in rows if row.sequence.status is Status.RUNNING]:
+            sequences = [row.sequence for row in rows]
             try:
-                tokens = sample(logits_of(rows, logits), [row.sequence.sampler for row in rows])
+                tokens, failed = self._sample(sequences, logits_of(rows, logits))
             except Exception as error:  # noqa: BLE001 - as in _step
-                return chunks + self._fail_all([row.sequence for row in rows], error)
+                return chunks + self._fail_all(sequences, error)
             following = []
             for row, token in zip(rows, tokens, strict=True):
-                if row.sequence.status is not Status.RUNNING:
+                sequence = row.sequence
+                if sequence.status is not Status.RUNNING:
                     continue
-                chunk = self._advance(row.sequence, token)
+                if sequence in failed:
+                    chunks.append(self._fail(sequence, failed[sequence]))
+                    continue
+                chunk = self._advance(sequence, token)
                 chunks.append(chunk)
                 next_row = row.after(token.token_id)
                 if chunk.finish_reason is None and next_row is not None:
-                    self._scheduler.advance(row.sequence, 1)
+                    self._scheduler.advance(sequence, 1)
                     self._meter.totals.num_accepted_tokens += 1
                     following.append(next_row)
             rows = following
         return chunks
+
+    def _sample(
+        self, sequences: list[Sequence], logits: Float32Array
+    ) -> tuple[list[SampledToken], dict[Sequence, str]]:
+        """A token per sequence from its row; and the sequences that failed, with the reason."""
+        failed = apply_logits_processors(sequences, logits, self.limits.vocab_size)
+        return sample(logits, [sequence.sampler for sequence in sequences]), failed
 
     def _settle(self, batch: list[Scheduled], seconds: float) -> None:
         """Clear up after guesses, right or wrong."""
@@ -301,7 +319,7 @@ class Engine:
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Take in a sequence's sampled token; its failure is nobody else's."""
         if token.error is not None:
-            return self._fail(sequence, f"the model gave no usable logits ({token.error} error)")
+            return self._fail(sequence, _message(token.error))
         try:
             return self._append(sequence, token)
         except Exception as error:
@@ -415,6 +433,10 @@ class Engine:
                 sequence.first_run_s = now_s
                 sequence.num_cached_tokens = sequence.num_computed_tokens
                 self._meter.first_run(sequence, now_s)
+
+
+def _message(kind: str) -> str:
+    return f"the model gave no usable logits ({kind} error)"
 
 
 def _chunk(sequence: Sequence, **content: Any) -> OutputChunk:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from quintet.async_llm import AsyncLLM
 from quintet.engine.output import OutputChunk
@@ -85,7 +85,7 @@ class AsyncSessions:
                 **options,
             )
             chunks = []
-            async with contextlib.aclosing(stream):
+            async with contextlib.aclosing(cast("AsyncGenerator[OutputChunk, None]", stream)):
                 async for chunk in stream:
                     chunks.append(chunk)
                     if chunk.is_last:
@@ -128,7 +128,7 @@ class AsyncSessions:
         tools: Tools | None,
         enable_thinking: bool | None,
     ) -> Exchange:
-        await self._llm.load()
+        await self._llm.__aenter__()  # loads it, if nobody has yet
         # In a thread: it reads a file and counts tokens.
         return await asyncio.to_thread(
             Exchange.begin,
