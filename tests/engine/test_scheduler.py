@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from engine.fake import Collected, FakeExecutor, Prophet, make_engine, make_request, run_alone
-from quintet.engine.request import Priority, Request
+from quintet.engine.request import Overflow, Priority, Request
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 
@@ -131,6 +131,9 @@ def test_scheduler_audit_notices_a_block_freed_one_step_early() -> None:
         engine.audit()
 
 
+CONTEXT = 128
+
+
 class EngineModel(RuleBasedStateMachine):
     """Any order of adding, aborting, guessing, stepping and failing; 16 blocks, all audited.
 
@@ -150,6 +153,7 @@ class EngineModel(RuleBasedStateMachine):
             max_num_batched_tokens=48,
             ageing_steps=40,
             max_num_draft_tokens=12,
+            max_model_len=CONTEXT,
         )
         self.expected: dict[str, Collected] = {}
         self.outputs: dict[str, Collected] = {}
@@ -161,16 +165,31 @@ class EngineModel(RuleBasedStateMachine):
         max_tokens=st.integers(1, 130),
         priority=st.sampled_from(Priority),
         temperature=st.sampled_from([0.0, 1.0]),
+        overflow=st.sampled_from(["error", "error", "slide"]),
+        num_keep_tokens=st.integers(0, CONTEXT // 2),
     )
     def add(
-        self, length: int, start: int, max_tokens: int, priority: Priority, temperature: float
+        self,
+        length: int,
+        start: int,
+        max_tokens: int,
+        priority: Priority,
+        temperature: float,
+        overflow: Overflow,
+        num_keep_tokens: int,
     ) -> Request:
         prompt = [(start + i * i) % 32 for i in range(length)]  # long common prefixes
         request = make_request(
-            prompt, max_tokens, priority=priority, temperature=temperature, seed=length
+            prompt,
+            max_tokens,
+            priority=priority,
+            temperature=temperature,
+            seed=length,
+            overflow=overflow,
+            num_keep_tokens=num_keep_tokens,
         )
         self.engine.add(request)
-        self.expected[request.request_id] = run_alone(request)
+        self.expected[request.request_id] = run_alone(request, max_model_len=CONTEXT)
         self.prophet.answers[request.request_id] = self.expected[request.request_id].token_ids
         self.outputs[request.request_id] = Collected()
         return request

@@ -242,6 +242,9 @@ class Engine:
 
     def _step(self, started_s: float) -> list[OutputChunk]:
         batch = self._scheduler.schedule()
+        failures = self._scheduler.take_failures()
+        if failures:
+            return self._fail_unscheduled(failures)
         self._note_first_runs(batch, started_s)
         batch = self._speculator.extend(batch)
         run_s = time.monotonic()
@@ -361,6 +364,15 @@ class Engine:
         first = group.unfinished[0]
         self._drop(group, but=first)
         return self._end(first, finish_reason, _chunk(first, text=first.text.finish()))
+
+    def _fail_unscheduled(self, failures: list[tuple[Sequence, Exception]]) -> list[OutputChunk]:
+        """End the sequences that got no blocks; the others have their step next."""
+        chunks = []
+        for sequence, error in failures:
+            logger.error("a sequence could not be scheduled", exc_info=error)
+            if sequence.status is not Status.FINISHED:
+                chunks.append(self._fail(sequence, f"no KV blocks ({type(error).__name__})"))
+        return chunks
 
     def _fail_step(self, batch: list[Scheduled], error: Exception) -> list[OutputChunk]:
         sequences = [scheduled.sequence for scheduled in batch] or list(self._scheduler)

@@ -67,6 +67,7 @@ class Scheduler:
         self.pool = pool
         self._waiting: list[Sequence] = []  # both by rank
         self._running: list[Sequence] = []
+        self._failures: list[tuple[Sequence, Exception]] = []
         self._num_arrived = 0
         self.num_steps = 0
         self.num_preemptions = 0
@@ -98,7 +99,7 @@ class Scheduler:
     def schedule(self) -> list[Scheduled]:
         """The next step: running sequences first, then waiting ones while there is room.
 
-        Never empty while a sequence is unfinished.
+        Never empty while a sequence is unfinished, unless `take_failures` has some.
         """
         self.num_steps += 1
         batch: list[Scheduled] = []
@@ -134,6 +135,11 @@ class Scheduler:
             budget -= scheduled.num_tokens
             spare_rows -= max(1, len(scheduled.scored) + scheduled.samples)
         return batch
+
+    def take_failures(self) -> list[tuple[Sequence, Exception]]:
+        """Sequences that `schedule` could not give blocks to, though there are; to be ended."""
+        failures, self._failures = self._failures, []
+        return failures
 
     def num_spare_logits_rows(self, batch: Iterable[Scheduled]) -> int:
         """Rows of logits that a step leaves for guesses."""
@@ -229,8 +235,14 @@ class Scheduler:
         if num_taken + len(self._running) > self.pool.num_available:
             return False
         self.pool.share(shared)
+        try:
+            new = self.pool.allocate(num_new)
+        except Exception as error:  # noqa: BLE001 - of the machine's memory; its own failure only
+            self.pool.release(shared)
+            self._failures.append((sequence, error))
+            return False
         sequence.block_table.extend(shared)
-        sequence.block_table.extend(self.pool.allocate(num_new))
+        sequence.block_table.extend(new)
         sequence.num_computed_tokens = len(shared) * BLOCK_SIZE
         sequence.status = Status.RUNNING
         bisect.insort(self._running, sequence, key=_rank)
@@ -240,7 +252,7 @@ class Scheduler:
         """Give a running sequence the blocks it lacks, preempting the last in rank if need be.
 
         Returns:
-            False if the sequence itself was the last and had to go.
+            False if the sequence itself was the last and had to go, or it has failed.
         """
         while sequence.num_missing_blocks > self.pool.num_available:
             last = self._running[-1]
@@ -248,8 +260,11 @@ class Scheduler:
             self.num_preemptions += 1
             if last is sequence:
                 return False
-        if sequence.num_missing_blocks:
+        try:
             sequence.block_table.extend(self.pool.allocate(sequence.num_missing_blocks))
+        except Exception as error:  # noqa: BLE001 - as in _admit
+            self._failures.append((sequence, error))
+            return False
         return True
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:

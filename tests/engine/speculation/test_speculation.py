@@ -153,7 +153,7 @@ def test_speculation_publishes_no_block_with_a_wrong_guess() -> None:
     assert output.token_ids == run_alone(follow_up).token_ids
 
 
-@pytest.mark.parametrize("num_steps", range(12))
+@pytest.mark.parametrize("num_steps", range(24))
 def test_speculation_abort_at_every_point_leaves_others_alone(num_steps: int) -> None:
     """An abort between any two steps frees the victim's blocks; others answer as ever."""
     asked = [make_request(30, 24), make_request(40, 24), make_request(20, 24)]
