@@ -35,7 +35,7 @@ from torch import nn
 ROW_LENGTH = 256
 LONG_LENGTH = 768  # the longest chats have some 650 tokens
 PART_TOKENS = 1024  # what a worker takes at a time
-CHECKPOINT_INTERVAL_S = 60.0
+CHECKPOINT_INTERVAL_S = 240.0
 
 
 def main() -> None:
