@@ -22,6 +22,7 @@ FLOORS = [
     {"sampling"},
     {"engine"},
     {"runtime"},
+    {"beams"},
     {"llm", "async_llm"},
     {"tools"},
     {"server"},
