@@ -5,6 +5,7 @@ import time
 import pytest
 
 from engine.fake import FakeExecutor, make_engine, make_request, run_all, run_alone
+from quintet.engine.output import Answer
 from quintet.engine.request import Request
 from quintet.engine.thread import EngineThread
 from quintet.errors import RequestError
@@ -66,6 +67,17 @@ def test_deadline_passed_before_the_first_step() -> None:
     assert chunk.finish_reason == "timeout"
     assert executor.steps == []
     assert not engine.has_work
+
+
+def test_deadline_ends_every_answer_of_a_request() -> None:
+    """Of several answers, those that are not finished end with "timeout"."""
+    engine = make_engine(FakeExecutor(step_s=0.01))
+    request = make_request(5, 400, timeout_s=0.15, n=3, temperature=1.0, seed=1)
+    answer = Answer(request)
+    for chunk in run_all(engine, [request])[request.request_id].chunks:
+        answer.add(chunk)
+    assert [choice.finish_reason for choice in answer.output().choices] == ["timeout"] * 3
+    assert engine.stats().num_timed_out == 1
 
 
 def test_deadline_is_heard_by_the_reader_of_a_stream() -> None:

@@ -123,6 +123,22 @@ def test_llm_with_a_draft_model_answers_as_without(tiny_model: Path, temperature
     ]
 
 
+@pytest.mark.parametrize("way", ["ngram", "draft"])
+def test_isolated_llm_speculates_too(
+    tiny_model: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The options reach a worker process, the draft model's path relative to here."""
+    monkeypatch.chdir(tiny_model.parent)
+    params = SamplingParams(max_tokens=40, temperature=0.0, ignore_eos=True)
+    with LLM(tiny_model, kv_cache_bytes=2**20) as llm:
+        expected = llm.generate("abababab", params)[0].token_ids
+    options = {"ngram_speculation": True} if way == "ngram" else {"draft_model": tiny_model.name}
+    with LLM(tiny_model, kv_cache_bytes=2**20, isolated=True, **options) as llm:
+        assert llm.generate("abababab", params)[0].token_ids == expected
+        assert llm.stats().num_draft_tokens > 0
+        llm.audit()
+
+
 def test_llm_refuses_a_draft_model_of_another_vocabulary(tiny_model: Path, tmp_path: Path) -> None:
     """Guesses are token ids; the first token that differs is named."""
     write_tiny_hf_model(tmp_path / "other")
