@@ -17,7 +17,7 @@ FLOORS = [
     {"errors", "config"},
     {"formats"},
     {"tokenizer", "graph"},
-    {"models"},
+    {"models", "parsing"},
     {"backends"},
     {"sampling"},
     {"engine"},

@@ -22,6 +22,7 @@ struct SamplingScratch {
   std::vector<double> histogram;
   std::vector<int32_t> members;
   std::vector<std::pair<int32_t, float>> undo;
+  std::vector<float> unmasked;
 };
 
 struct CandidateRow {

@@ -64,6 +64,30 @@ class RowSampler::LogitEdits {
   std::vector<std::pair<int32_t, float>>& undo_;
 };
 
+// A row without what the mask excludes, until the end of its life.
+class RowSampler::Masked {
+ public:
+  Masked(float* logits, int n, const uint32_t* mask, CandidateRow& row) : logits_(logits), row_(row) {
+    if (mask == nullptr) return;
+    row.scratch->unmasked.assign(logits, logits + n);
+    is_masked_ = true;
+    exclude_unmasked(logits, n, mask);
+    row.max = scan_row(logits, n, row.scratch->block_max.data()).max;
+  }
+  ~Masked() {
+    if (is_masked_) std::copy(row_.scratch->unmasked.begin(), row_.scratch->unmasked.end(), logits_);
+  }
+  Masked(const Masked&) = delete;
+  Masked& operator=(const Masked&) = delete;
+
+  bool is_empty() const { return row_.max == -kInf; }
+
+ private:
+  float* logits_;
+  CandidateRow& row_;
+  bool is_masked_ = false;
+};
+
 RowSampler::RowSampler(RowParams params, int vocab_size, const std::vector<int32_t>& prompt_ids, uint64_t seed)
     : params_(std::move(params)), vocab_size_(vocab_size), seed_(seed) {
   const auto is_token = [&](int32_t id) { return id >= 0 && id < vocab_size_; };
@@ -138,7 +162,7 @@ void RowSampler::narrow(CandidateRow& row) const {
   if (params_.min_p > 0) keep_min_p(row, params_.min_p);
 }
 
-Sampled RowSampler::sample(float* logits, SamplingScratch& scratch) {
+Sampled RowSampler::sample(float* logits, SamplingScratch& scratch, const uint32_t* mask) {
   Sampled result;
   scratch.block_max.resize(static_cast<size_t>(num_vocab_blocks(vocab_size_)));
   const RowScan scan = scan_row(logits, vocab_size_, scratch.block_max.data());
@@ -153,6 +177,8 @@ Sampled RowSampler::sample(float* logits, SamplingScratch& scratch) {
     }
   }
   {
+    const Masked masked(logits, vocab_size_, mask, row);
+    if (masked.is_empty()) return {.token_id = Sampled::kAllMasked, .logprob = {}, .top_logprobs = {}};
     LogitEdits edits(logits, scratch.undo);
     prepare(edits, row);
     if (params_.temperature == 0) {
@@ -167,11 +193,14 @@ Sampled RowSampler::sample(float* logits, SamplingScratch& scratch) {
   return result;
 }
 
-std::vector<std::pair<int32_t, double>> RowSampler::distribution(float* logits, SamplingScratch& scratch) const {
+std::vector<std::pair<int32_t, double>> RowSampler::distribution(float* logits, SamplingScratch& scratch,
+                                                                 const uint32_t* mask) const {
   scratch.block_max.resize(static_cast<size_t>(num_vocab_blocks(vocab_size_)));
   const RowScan scan = scan_row(logits, vocab_size_, scratch.block_max.data());
   if (scan.has_nan || !std::isfinite(scan.max)) return {};
   CandidateRow row = whole_row(scratch, logits, vocab_size_, scan.max);
+  const Masked masked(logits, vocab_size_, mask, row);
+  if (masked.is_empty()) return {};
   LogitEdits edits(logits, scratch.undo);
   prepare(edits, row);
   if (params_.temperature == 0) return {{argmax(row), 1.0}};

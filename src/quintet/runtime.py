@@ -99,7 +99,7 @@ class Runtime:
             params=params,
             priority=Priority(priority),
         )
-        self.client.limits.check(request)
+        self.client.check(request)
         return request
 
     def _prompt_ids(self, prompt: Prompt) -> Sequence[int]:

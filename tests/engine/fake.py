@@ -140,7 +140,7 @@ def make_engine(
     *,
     max_model_len: int | None = None,
     eos_ids: frozenset[int] = frozenset({EOS}),
-    new_detokenizer: Callable[[Collection[int]], FakeDetokenizer] = lambda _: FakeDetokenizer(),
+    new_detokenizer: Callable[[Request], FakeDetokenizer] = lambda _: FakeDetokenizer(),
     **options: int,
 ) -> Engine:
     """An engine over a fake executor; its context is the whole KV cache unless told."""

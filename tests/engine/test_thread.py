@@ -10,6 +10,7 @@ import pytest
 
 from engine.fake import FakeDetokenizer, FakeExecutor, make_engine, make_request, run_alone
 from quintet.engine.client import EngineClient
+from quintet.engine.request import Request
 from quintet.engine.thread import EngineThread
 from quintet.errors import CapacityError, ContextLengthError, EngineError, RequestError
 
@@ -237,8 +238,8 @@ def test_thread_a_request_that_cannot_start_fails_alone(caplog: pytest.LogCaptur
     """An error while a sequence is set up is its stream's, and the loop goes on."""
     caplog.set_level(logging.CRITICAL)
 
-    def new_detokenizer(prompt: object) -> FakeDetokenizer:
-        if len(prompt) == 7:
+    def new_detokenizer(request: Request) -> FakeDetokenizer:
+        if len(request.prompt_token_ids) == 7:
             raise IndexError("no such token")
         return FakeDetokenizer()
 

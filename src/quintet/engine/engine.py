@@ -11,7 +11,6 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from collections.abc import Sequence as Collection
 
 from quintet.backends.base import BLOCK_SIZE, Executor
 from quintet.config import EngineConfig
@@ -25,6 +24,8 @@ from quintet.engine.stats import EngineStats
 from quintet.engine.step_builder import build_step
 from quintet.engine.text import Detokenizer, TextStream
 from quintet.errors import RequestError
+from quintet.sampling.grammar import GrammarCompiler
+from quintet.sampling.matcher import ConstraintMatcher
 from quintet.sampling.sampler import RowSampler, SampledToken, sample
 from quintet.sampling.stop import StopChecker
 
@@ -37,13 +38,14 @@ class Engine:
 
     Args:
         executor: the model and its KV cache; the engine closes it.
-        new_detokenizer: makes the detokenizer of a new sequence, given its prompt.
+        new_detokenizer: makes the detokenizer of a new sequence, given its request.
         eos_ids: tokens that end an answer unless `SamplingParams.ignore_eos`.
         max_model_len: tokens of prompt and answer together.
         vocab_size: tokens there are; further columns of the logits are padding.  None:
             all of them are tokens.
         config: batching options; its `max_model_len` and `kv_cache_bytes` have been
             decided by whoever made the executor.
+        grammars: compiles the requests' constraints; without it they are refused.
 
     Raises:
         ValueError: the KV cache cannot hold one sequence of `max_model_len` tokens, or
@@ -53,12 +55,13 @@ class Engine:
     def __init__(
         self,
         executor: Executor,
-        new_detokenizer: Callable[[Collection[int]], Detokenizer],
+        new_detokenizer: Callable[[Request], Detokenizer],
         *,
         eos_ids: frozenset[int],
         max_model_len: int,
         vocab_size: int | None = None,
         config: EngineConfig | None = None,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         config = EngineConfig() if config is None else config
         if max_model_len > executor.num_blocks * BLOCK_SIZE:
@@ -79,6 +82,7 @@ class Engine:
         self._executor = executor
         self._new_detokenizer = new_detokenizer
         self._eos_ids = eos_ids
+        self._grammars = grammars
         self._seeds = random.Random(config.seed)  # noqa: S311 - repeatable on purpose
         pool = BlockPool(executor.num_blocks, enable_prefix_cache=config.enable_prefix_cache)
         self._scheduler = Scheduler(config, pool)
@@ -90,16 +94,33 @@ class Engine:
         """Whether a request is unfinished."""
         return bool(self._sequences)
 
-    def add(self, request: Request) -> None:
+    def new_matcher(self, request: Request) -> ConstraintMatcher | None:
+        """Compile a request's constraint, if it has one.  Safe to call from any thread.
+
+        Raises:
+            RequestError: it does not compile within the limits.
+        """
+        constraint = request.params.constraint
+        if constraint is None:
+            return None
+        if self._grammars is None:
+            raise constraint.refusal("this engine has no tokenizer to compile it for")
+        return self._grammars.matcher(constraint, request.thinking)
+
+    def add(self, request: Request, matcher: ConstraintMatcher | None = None) -> None:
         """Queue a request.
+
+        Args:
+            matcher: what `new_matcher` made for it, so that it need not be compiled here.
 
         Raises:
             RequestError: it can never be served, or its id is in use.
         """
         self.limits.check(request)
+        matcher = matcher or self.new_matcher(request)
         if request.request_id in self._sequences:
             raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
-        sequence = self._new_sequence(request)
+        sequence = self._new_sequence(request, matcher)
         self._sequences[request.request_id] = sequence
         self._scheduler.add(sequence)
         self._stats.num_requests += 1
@@ -163,7 +184,7 @@ class Engine:
         finally:
             self._executor.close()
 
-    def _new_sequence(self, request: Request) -> Sequence:
+    def _new_sequence(self, request: Request, matcher: ConstraintMatcher | None) -> Sequence:
         params = request.params
         seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
         max_total_tokens = self.limits.max_model_len
@@ -181,12 +202,13 @@ class Engine:
                 seed=seed,
             ),
             text=TextStream(
-                self._new_detokenizer(request.prompt_token_ids),
+                self._new_detokenizer(request),
                 StopChecker(params.stop_strings, include_stop=params.include_stop_str_in_output),
                 params.min_tokens,
             ),
             eos_ids=frozenset() if params.ignore_eos else self._eos_ids,
             max_total_tokens=max_total_tokens,
+            matcher=matcher,
         )
 
     def _run(self, batch: list[Scheduled]) -> list[tuple[Sequence, SampledToken]]:
@@ -197,11 +219,14 @@ class Engine:
         sequences = [scheduled.sequence for scheduled in batch if scheduled.samples]
         if not sequences:  # all in the middle of a prompt
             return []
-        tokens = sample(logits, [sequence.sampler for sequence in sequences])
+        masks = [sequence.mask() for sequence in sequences]
+        tokens = sample(logits, [sequence.sampler for sequence in sequences], masks)
         return list(zip(sequences, tokens, strict=True))
 
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Take in a sequence's sampled token; its failure is nobody else's."""
+        if token.error == "constraint" and sequence.matcher is not None:
+            return self._fail(sequence, f"no token fits the constraint ({sequence.matcher.error})")
         if token.error is not None:
             return self._fail(sequence, f"the model gave no usable logits ({token.error} error)")
         try:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import Final
+from typing import Final, TypeAlias
 
 from quintet.engine.admission import EngineLimits
 from quintet.engine.engine import Engine
@@ -20,10 +20,13 @@ from quintet.engine.request import Request
 from quintet.engine.stats import EngineStats
 from quintet.engine.stream import RequestStream
 from quintet.errors import CapacityError, EngineError, RequestError
+from quintet.sampling.matcher import ConstraintMatcher
 
 logger = logging.getLogger(__name__)
 
 _CLOSED: Final = "the engine was closed"
+_Message: TypeAlias = tuple[Request, ConstraintMatcher | None] | str
+"""A request to add, with what its constraint was compiled to; or the id of one to abort."""
 
 
 class EngineThread:
@@ -31,7 +34,7 @@ class EngineThread:
     An `EngineClient` whose engine runs in a thread of its own.
 
     Args:
-        engine: not to be touched by anyone else from now on.
+        engine: not to be touched by anyone else from now on (but for `new_matcher`).
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -40,7 +43,7 @@ class EngineThread:
         self._stats = engine.stats()
         self._changed = threading.Condition()
         # Under the condition's lock:
-        self._inbox: deque[Request | str] = deque()  # a request to add, or an id to abort
+        self._inbox: deque[_Message] = deque()
         self._streams: dict[str, RequestStream] = {}  # of unfinished requests
         self._closed: str | None = None  # why
         self._pace = _Pace()
@@ -53,9 +56,15 @@ class EngineThread:
         """What the engine takes."""
         return self._limits
 
+    def check(self, request: Request) -> None:
+        """Refuse what can never be served; see EngineClient."""
+        self._limits.check(request)
+        self._engine.new_matcher(request)
+
     def submit(self, request: Request) -> RequestStream:
         """Start a request; see EngineClient."""
         self._limits.check(request)
+        matcher = self._engine.new_matcher(request)
         stream = RequestStream(request.request_id, self._abort)
         with self._changed:
             if self._closed is not None:
@@ -69,7 +78,7 @@ class EngineThread:
                     retry_after_s=max(1.0, self._pace.seconds_per_end),
                 )
             self._streams[request.request_id] = stream
-            self._inbox.append(request)
+            self._inbox.append((request, matcher))
             self._changed.notify()
         return stream
 
@@ -109,7 +118,7 @@ class EngineThread:
         finally:
             self._shut_down()
 
-    def _take_messages(self) -> list[Request | str]:
+    def _take_messages(self) -> list[_Message]:
         """The inbox's content; waits for some while there is nothing else to do."""
         with self._changed:
             while not self._inbox and not self._engine.has_work and self._closed is None:
@@ -118,16 +127,17 @@ class EngineThread:
             self._inbox.clear()
             return messages
 
-    def _handle(self, message: Request | str) -> OutputChunk | None:
+    def _handle(self, message: _Message) -> OutputChunk | None:
         if isinstance(message, str):
             return self._engine.abort(message)
+        request, matcher = message
         try:
-            self._engine.add(message)
+            self._engine.add(request, matcher)
             return None
         except Exception as error:  # one bad request must not end the loop
             logger.error("a request could not be started", exc_info=error)
             text = f"the request could not be started: {error}"
-            return OutputChunk(message.request_id, finish_reason="error", error=text)
+            return OutputChunk(request.request_id, finish_reason="error", error=text)
 
     def _publish(self, chunks: list[OutputChunk]) -> None:
         # First, so that who has read a chunk finds it counted.

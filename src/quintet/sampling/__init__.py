@@ -1,7 +1,8 @@
-"""Sampling parameters and the sampler.  May import errors and the native module."""
+"""Sampling parameters, constraints and the sampler.  May import parsing and below, and _native."""
 
+from quintet.sampling.constraint import Constraint
 from quintet.sampling.params import SamplingParams
 from quintet.sampling.sampler import RowSampler, SampledToken, sample
 from quintet.sampling.stop import StopChecker
 
-__all__ = ["RowSampler", "SampledToken", "SamplingParams", "StopChecker", "sample"]
+__all__ = ["Constraint", "RowSampler", "SampledToken", "SamplingParams", "StopChecker", "sample"]

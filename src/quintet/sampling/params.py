@@ -1,10 +1,10 @@
 """What a request may ask of the sampler, checked when it is made.
 
-A row of logits becomes a token in this order: logit_bias, min_tokens (tokens that would end the
-sequence are excluded), repetition_penalty (tokens of the prompt and the output), presence and
-frequency penalties (tokens of the output), temperature, top_k, top_p, min_p, the draw.  Each stage
-sees what the one before it left; probabilities are those of the tokens still in play.  Ties go to
-the lower token id everywhere.
+A row of logits becomes a token in this order: constraint, logit_bias, min_tokens (tokens that
+would end the sequence are excluded), repetition_penalty (tokens of the prompt and the output),
+presence and frequency penalties (tokens of the output), temperature, top_k, top_p, min_p, the draw.
+Each stage sees what the one before it left; probabilities are those of the tokens still in play.
+Ties go to the lower token id everywhere.
 
 The draw is Philox4x32-10 with the seed as key and the token's place in the output as counter, so a
 seeded request gives the same tokens alone, in any batch and after a preemption.
@@ -30,6 +30,7 @@ from quintet.sampling.checks import (
     checked_stop,
     checked_token_ids,
 )
+from quintet.sampling.constraint import Constraint
 
 MAX_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1
@@ -61,6 +62,8 @@ class SamplingParams:
             string may end the output.  Where nothing but an ending token is possible it is taken.
         ignore_eos: the end-of-sequence token is a token like any other.
         include_stop_str_in_output: a matched stop string stays at the end of the text.
+        constraint: the form the answer must have.  It acts before everything else: the other
+            parameters see only the tokens it allows.
 
     Raises:
         RequestError: a value of the wrong type, not finite or out of range, naming the parameter.
@@ -82,6 +85,7 @@ class SamplingParams:
     min_tokens: int = 0
     ignore_eos: bool = False
     include_stop_str_in_output: bool = False
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         checked: dict[str, object] = {
@@ -112,6 +116,8 @@ class SamplingParams:
             checked["logit_bias"] = checked_logit_bias(self.logit_bias)
         if self.logprobs is not None:
             checked["logprobs"] = checked_int("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        if not (self.constraint is None or isinstance(self.constraint, Constraint)):
+            raise RequestError("expected a Constraint", parameter="constraint")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
