@@ -21,6 +21,7 @@ FLOORS = [
     {"backends"},
     {"sampling"},
     {"engine"},
+    {"chat"},
     {"runtime"},
     {"llm", "async_llm"},
     {"tools"},

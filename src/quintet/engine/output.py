@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from quintet.engine.request import Request
+from quintet.parsing.events import ToolCall, ToolCallDelta
 
 FinishReason: TypeAlias = Literal["stop", "length", "abort", "error"]
 
@@ -35,11 +37,13 @@ class Usage:
         num_prompt_tokens: of the prompt.
         num_cached_tokens: those of the prompt that the prefix cache spared.
         num_generated_tokens: of the answer, a final stop token included.
+        num_reasoning_tokens: of those, the ones of a chat model's thought.
     """
 
     num_prompt_tokens: int
     num_cached_tokens: int
     num_generated_tokens: int
+    num_reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class OutputChunk:
         stop_reason: the stop string or the id from `stop_token_ids` that matched.
         error: what went wrong, with "error".
         usage, timings: on the last chunk.
+        reasoning: in a chat, new text of the thought, which `text` is without.
+        tool_calls: in a chat with tools, what is new of calls, which `text` is without.
     """
 
     request_id: str
@@ -85,6 +91,8 @@ class OutputChunk:
     error: str | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
     @property
     def token_id(self) -> int | None:
@@ -104,6 +112,8 @@ class RequestOutput:
         token_ids: the answer's tokens, a final stop token included.
         logprobs: one per token, or None when not asked for.
         finish_reason, stop_reason, usage, timings: see OutputChunk.
+        reasoning: in a chat, what the model thought before it answered.
+        tool_calls: in a chat with tools, the calls it made.
     """
 
     request_id: str
@@ -115,6 +125,8 @@ class RequestOutput:
     stop_reason: str | int | None
     usage: Usage
     timings: Timings
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Answer:
@@ -153,4 +165,20 @@ class Answer:
             stop_reason=last.stop_reason,
             usage=last.usage,
             timings=last.timings,
+            reasoning="".join(chunk.reasoning for chunk in self._chunks),
+            tool_calls=_whole_calls(delta for chunk in self._chunks for delta in chunk.tool_calls),
         )
+
+
+def _whole_calls(deltas: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
+    heads: list[ToolCallDelta] = []
+    arguments: list[list[str]] = []
+    for delta in deltas:
+        if delta.name is not None:
+            heads.append(delta)
+            arguments.append([])
+        arguments[delta.index].append(delta.arguments)
+    return tuple(
+        ToolCall(head.id or "", head.name or "", "".join(pieces))
+        for head, pieces in zip(heads, arguments, strict=True)
+    )
