@@ -27,6 +27,7 @@ FLOORS = [
     {"tools"},
     {"server"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ALSO = {("config", "errors")}

@@ -63,13 +63,15 @@ nb::object run(nb::handle self, Vector<int32_t> token_ids, Vector<int32_t> posit
   return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(logits, 2, shape, self, strides));
 }
 
-std::vector<std::tuple<std::string, int64_t, double, double, size_t, size_t>> profile(const Plan& plan) {
+using PhaseProfile = std::tuple<std::string, int64_t, double, double, double, size_t, size_t>;
+
+std::vector<PhaseProfile> profile(const Plan& plan) {
   const std::vector<PhaseInfo> infos = plan.phase_info();
   const std::vector<Profiler::Times>& times = plan.profiler().times();
-  std::vector<std::tuple<std::string, int64_t, double, double, size_t, size_t>> phases;
+  std::vector<PhaseProfile> phases;
   for (size_t i = 0; i < std::min(infos.size(), times.size()); i++) {
-    phases.emplace_back(infos[i].label, times[i].calls, times[i].work_s, times[i].wait_s, infos[i].weight_bytes,
-                        infos[i].num_weights);
+    phases.emplace_back(infos[i].label, times[i].calls, times[i].work_s, times[i].wait_s, times[i].cpu_s,
+                        infos[i].weight_bytes, infos[i].num_weights);
   }
   return phases;
 }
@@ -82,13 +84,25 @@ void bind_plan(nb::module_& m) {
       .value("F16", Layout::kF16)
       .value("BF16", Layout::kBF16)
       .value("W8", Layout::kW8)
-      .value("W4", Layout::kW4);
+      .value("W4", Layout::kW4)
+      .value("W5", Layout::kW5)
+      .value("W4M", Layout::kW4m)
+      .value("W5M", Layout::kW5m)
+      .value("W4K", Layout::kW4k)
+      .value("W5K", Layout::kW5k)
+      .value("W6K", Layout::kW6k);
   nb::enum_<SourceType>(m, "SourceType", "What pack_panels reads.")
       .value("F32", SourceType::kF32)
       .value("F16", SourceType::kF16)
       .value("BF16", SourceType::kBF16)
       .value("Q8_0", SourceType::kQ8_0)
-      .value("Q4_0", SourceType::kQ4_0);
+      .value("Q4_0", SourceType::kQ4_0)
+      .value("Q5_0", SourceType::kQ5_0)
+      .value("Q4_1", SourceType::kQ4_1)
+      .value("Q5_1", SourceType::kQ5_1)
+      .value("Q4_K", SourceType::kQ4_K)
+      .value("Q5_K", SourceType::kQ5_K)
+      .value("Q6_K", SourceType::kQ6_K);
   nb::class_<Plan>(m, "Plan", "A compiled program with its weights and KV cache; see csrc/plan/plan.h.")
       .def(
           "__init__",
@@ -146,7 +160,8 @@ void bind_plan(nb::module_& m) {
            "logits_rows"_a, "Runs one step with the GIL released; logits [len(logits_rows), vocab_size].")
       .def("start_profile", &Plan::start_profile, "Times every phase from now on; forgets earlier times.")
       .def("stop_profile", &Plan::stop_profile)
-      .def("profile", &profile, "What was timed: per phase (label, calls, work_s, wait_s, weight_bytes, num_weights).")
+      .def("profile", &profile,
+           "What was timed: per phase (label, calls, work_s, wait_s, cpu_s, weight_bytes, num_weights).")
       .def_prop_ro("first_phase_s", [](const Plan& plan) { return plan.profiler().first_phase_s(); })
       .def_prop_ro("kernels", [](const Plan& plan) { return std::string(plan.kernels().name); })
       .def_prop_ro("num_threads", &Plan::num_threads)

@@ -4,19 +4,24 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 
 #include "bindings.h"
+#include "logprobs.h"
 #include "row_sampler.h"
 #include "vector_math.h"
 
 namespace nb = nanobind;
 using nb::literals::operator""_a;
+using quintet::DryParams;
 using quintet::RowParams;
 using quintet::RowSampler;
 using quintet::Sampled;
 using quintet::SamplingScratch;
+using quintet::Stage;
+using quintet::TokenScore;
 
 namespace {
 
@@ -45,13 +50,19 @@ const uint32_t* mask_words(const nb::handle& mask, const RowSampler& sampler) {
   return words.data();
 }
 
+std::string outside_vocabulary(int32_t id) { return "token id " + std::to_string(id) + " is outside the vocabulary"; }
+
+nb::tuple to_tuple(const std::vector<std::pair<int32_t, double>>& logprobs) {
+  nb::list pairs;
+  for (const auto& [id, value] : logprobs) pairs.append(nb::make_tuple(id, value));
+  return nb::tuple(pairs);
+}
+
 nb::tuple to_tuple(const Sampled& sampled) {
   nb::object logprob = nb::none(), top_logprobs = nb::none();
   if (sampled.logprob) {
     logprob = nb::float_(*sampled.logprob);
-    nb::list pairs;
-    for (const auto& [id, value] : sampled.top_logprobs) pairs.append(nb::make_tuple(id, value));
-    top_logprobs = nb::tuple(pairs);
+    top_logprobs = to_tuple(sampled.top_logprobs);
   }
   return nb::make_tuple(sampled.token_id, logprob, top_logprobs);
 }
@@ -101,30 +112,90 @@ std::vector<std::pair<int32_t, double>> distribution(const RowSampler& sampler, 
   return sampler.distribution(logits.data(), thread_scratch(), words);
 }
 
+nb::list score_rows(const nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>& logits, int vocab_size,
+                    const std::vector<int32_t>& token_ids, int num_top) {
+  const int64_t num_rows = static_cast<int64_t>(logits.shape(0)), width = static_cast<int64_t>(logits.shape(1));
+  if (vocab_size < 1 || width < vocab_size) throw std::invalid_argument(width_error(width, vocab_size));
+  if (num_rows != static_cast<int64_t>(token_ids.size())) {
+    throw std::invalid_argument("logits have " + std::to_string(num_rows) + " rows for " +
+                                std::to_string(token_ids.size()) + " tokens");
+  }
+  if (num_top < 0) throw std::invalid_argument("num_top must be at least 0");
+  for (const int32_t id : token_ids) {
+    if (id < 0 || id >= vocab_size) throw std::invalid_argument(outside_vocabulary(id));
+  }
+  std::vector<std::optional<TokenScore>> scores(token_ids.size());
+  {
+    nb::gil_scoped_release release;
+    for (size_t r = 0; r < scores.size(); ++r) {
+      const float* row = logits.data() + static_cast<int64_t>(r) * width;
+      scores[r] = quintet::score(row, vocab_size, token_ids[r], num_top, thread_scratch());
+    }
+  }
+  nb::list results;
+  for (const std::optional<TokenScore>& found : scores) {
+    results.append(found ? nb::object(nb::make_tuple(found->logprob, to_tuple(found->top))) : nb::none());
+  }
+  return results;
+}
+
 }  // namespace
 
 void quintet::bind_sampling(nb::module_& m) {
+  nb::enum_<Stage>(m, "Stage", "A stage of the sampler; see quintet.sampling.SamplingParams.sampler_order.")
+      .value("PENALTIES", Stage::kPenalties)
+      .value("DRY", Stage::kDry)
+      .value("TOP_N_SIGMA", Stage::kTopNSigma)
+      .value("TEMPERATURE", Stage::kTemperature)
+      .value("TOP_K", Stage::kTopK)
+      .value("TYPICAL_P", Stage::kTypicalP)
+      .value("TOP_P", Stage::kTopP)
+      .value("MIN_P", Stage::kMinP)
+      .value("XTC", Stage::kXtc);
+
+  nb::class_<RowParams>(m, "RowParams", "What a sampler acts on; as made, it only draws.")
+      .def(nb::init<>())
+      .def_rw("temperature", &RowParams::temperature)
+      .def_rw("dynatemp_range", &RowParams::dynatemp_range)
+      .def_rw("dynatemp_exponent", &RowParams::dynatemp_exponent)
+      .def_rw("top_n_sigma", &RowParams::top_n_sigma)
+      .def_rw("top_k", &RowParams::top_k)
+      .def_rw("typical_p", &RowParams::typical_p)
+      .def_rw("top_p", &RowParams::top_p)
+      .def_rw("min_p", &RowParams::min_p)
+      .def_rw("xtc_probability", &RowParams::xtc_probability)
+      .def_rw("xtc_threshold", &RowParams::xtc_threshold)
+      .def_rw("mirostat", &RowParams::mirostat)
+      .def_rw("mirostat_tau", &RowParams::mirostat_tau)
+      .def_rw("mirostat_eta", &RowParams::mirostat_eta)
+      .def_rw("repetition_penalty", &RowParams::repetition_penalty)
+      .def_rw("presence_penalty", &RowParams::presence_penalty)
+      .def_rw("frequency_penalty", &RowParams::frequency_penalty)
+      .def_rw("penalty_last_n", &RowParams::penalty_last_n)
+      .def_rw("logit_bias", &RowParams::logit_bias)
+      .def_rw("min_tokens", &RowParams::min_tokens)
+      .def_rw("ending_ids", &RowParams::ending_ids)
+      .def_rw("num_logprobs", &RowParams::num_logprobs)
+      .def_rw("order", &RowParams::order)
+      .def_rw("dry", &RowParams::dry);
+
+  nb::class_<DryParams>(m, "DryParams", "What the DRY penalty acts on; as made, it is off.")
+      .def(nb::init<>())
+      .def_rw("multiplier", &DryParams::multiplier)
+      .def_rw("base", &DryParams::base)
+      .def_rw("allowed_length", &DryParams::allowed_length)
+      .def_rw("last_n", &DryParams::last_n)
+      .def_rw("breaker_ids", &DryParams::breaker_ids)
+      .def_rw("breaker_sequences", &DryParams::breaker_sequences);
+
   nb::class_<RowSampler>(m, "RowSampler", "One sequence's sampler; quintet.sampling.RowSampler is its public form.")
-      .def(
-          "__init__",
-          [](RowSampler* self, int vocab_size, uint64_t seed, const std::vector<int32_t>& prompt_ids,
-             double temperature, int top_k, double top_p, double min_p, double repetition_penalty,
-             double presence_penalty, double frequency_penalty,
-             const std::vector<std::pair<int32_t, double>>& logit_bias, int64_t min_tokens,
-             const std::vector<int32_t>& ending_ids, int num_logprobs) {
-            const RowParams params = {
-                temperature,       top_k,      top_p,      min_p,      repetition_penalty, presence_penalty,
-                frequency_penalty, logit_bias, min_tokens, ending_ids, num_logprobs};
-            new (self) RowSampler(params, vocab_size, prompt_ids, seed);
-          },
-          nb::kw_only(), "vocab_size"_a, "seed"_a, "prompt_ids"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a,
-          "repetition_penalty"_a, "presence_penalty"_a, "frequency_penalty"_a, "logit_bias"_a, "min_tokens"_a,
-          "ending_ids"_a, "num_logprobs"_a)
+      .def(nb::init<RowParams, int, const std::vector<int32_t>&, uint64_t>(), "params"_a, nb::kw_only(), "vocab_size"_a,
+           "prompt_ids"_a, "seed"_a)
       .def(
           "accept",
           [](RowSampler& self, int32_t token_id) {
             if (token_id < 0 || token_id >= self.vocab_size()) {
-              throw std::invalid_argument("token id " + std::to_string(token_id) + " is outside the vocabulary");
+              throw std::invalid_argument(outside_vocabulary(token_id));
             }
             self.accept(token_id);
           },
@@ -140,4 +211,11 @@ void quintet::bind_sampling(nb::module_& m) {
         "Sample and accept one token per row of logits [rows, >= vocab_size] float32, in place and without the GIL.\n\n"
         "Returns (token_id, logprob, top_logprobs) per row; token_id is -1 where the row holds NaN or +inf, or nothing "
         "above -inf, and -2 where its mask (a bit per token that may come) leaves nothing above -inf.");
+
+  m.def("score", &score_rows, "logits"_a.noconvert(), nb::kw_only(), "vocab_size"_a, "token_ids"_a, "num_top"_a,
+        nb::sig("def score(logits: numpy.typing.NDArray[numpy.float32], *, vocab_size: int, token_ids: "
+                "collections.abc.Sequence[int], num_top: int) -> list[tuple[float, tuple[tuple[int, float], ...]] | "
+                "None]"),
+        "Log-probability of a token per row of logits [rows, >= vocab_size] float32, and of the most probable ones, "
+        "without the GIL.\n\nNone where the row holds NaN or +inf, or nothing above -inf.");
 }

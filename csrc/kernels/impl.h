@@ -1,6 +1,6 @@
 // Inside the kernels: every table's functions by namespace, and what the CPU can run.
 //
-// <isa>/linear.cpp defines linear_* and unpack_row, <isa>/rowwise.cpp the row operations, <isa>/attention.cpp the two
+// <isa>/linear*.cpp define the linear functions, <isa>/rowwise.cpp the row operations, <isa>/attention.cpp the two
 // attention functions; signatures are those of KernelTable.  Helpers in those files have internal linkage: an inline
 // function shared with another file could be kept by the linker in the copy compiled for the wider instruction set.
 #pragma once
@@ -15,21 +15,23 @@ template <typename Pointer>
 using Function = std::remove_pointer_t<Pointer>;
 using LinearFunction = Function<std::remove_extent_t<decltype(KernelTable::linear)>>;
 
-#define QUINTET_DECLARE_KERNELS                                             \
-  LinearFunction linear_f32, linear_f16, linear_bf16, linear_w8, linear_w4; \
-  Function<decltype(KernelTable::unpack_row)> unpack_row;                   \
-  Function<decltype(KernelTable::make_rows)> make_rows;                     \
-  Function<decltype(KernelTable::rms_norm)> rms_norm;                       \
-  Function<decltype(KernelTable::add)> add;                                 \
-  Function<decltype(KernelTable::silu_mul)> silu_mul;                       \
-  Function<decltype(KernelTable::rope)> rope;                               \
-  Function<decltype(KernelTable::write_kv)> write_kv;                       \
-  Function<decltype(KernelTable::attention)> attention;                     \
+#define QUINTET_DECLARE_KERNELS                                                                               \
+  LinearFunction linear_f32, linear_f16, linear_bf16;                                                         \
+  LinearFunction linear_w8, linear_w4, linear_w5, linear_w4m, linear_w5m, linear_w4k, linear_w5k, linear_w6k; \
+  Function<decltype(KernelTable::make_rows)> make_rows;                                                       \
+  Function<decltype(KernelTable::rms_norm)> rms_norm;                                                         \
+  Function<decltype(KernelTable::add)> add;                                                                   \
+  Function<decltype(KernelTable::silu_mul)> silu_mul;                                                         \
+  Function<decltype(KernelTable::rope)> rope;                                                                 \
+  Function<decltype(KernelTable::write_kv)> write_kv;                                                         \
+  Function<decltype(KernelTable::attention)> attention;                                                       \
   Function<decltype(KernelTable::attention_scratch_bytes)> attention_scratch_bytes;
 
 namespace reference {
 QUINTET_DECLARE_KERNELS
-}
+// Of every table: strided reads of one column give wide registers nothing to do.
+Function<decltype(KernelTable::unpack_row)> unpack_row;
+}  // namespace reference
 namespace avx2 {  // needs AVX2, FMA, F16C
 QUINTET_DECLARE_KERNELS
 }

@@ -103,7 +103,11 @@ struct KernelTable {
   // One chain of fused steps per output, from 0, in ascending order:
   //   kF32, kF16   sum = fma(x[k], w[k], sum)
   //   kBF16        the same, with products that are exact in float; avx512 takes VDPBF16PS, two k per step
-  //   kW8, kW4     per group, dot = the exact integer sum of code * q8: sum = fma(float(dot), scale_w * scale_x, sum)
+  //   codes        per group, with dot = the exact integer sum of (code - zero point) * q8:
+  //     kW8, kW4, kW5              sum = fma(float(dot), s * q8_scale, sum)
+  //     kW4m, kW5m, kW4k, kW5k     sum = fma(fma(-m, float(q8_sum), s * float(dot)), q8_scale, sum)
+  //     kW6k, dots of both halves  sum = fma(fma(s1, float(dot1), s0 * float(dot0)), q8_scale, sum)
+  //   where s and m are with the scales of scales multiplied in, which is exact.
   //
   // A call walks its panels, and all its rows within each: it reads a panel from memory once and x once per panel.  So
   // x should fit the second-level cache: at most 256 rows of 1024, fewer of wider rows, per call.
@@ -169,13 +173,30 @@ const KernelTable* active_kernels();
 // Tables this CPU can run, slowest first; returns how many (at most max_tables).
 int available_kernels(const KernelTable** tables, int max_tables);
 
-// Packs rows of a float matrix [n, k] or of GGUF Q4_0 / Q8_0 blocks into a layout.  `panel_begin` .. `panel_end`
-// bounds what is written, so that threads can share one matrix.  The source holds all n rows, at any alignment;
-// `packed` is the start of the whole matrix.
-enum class SourceType : uint8_t { kF32 = 0, kF16 = 1, kBF16 = 2, kQ8_0 = 3, kQ4_0 = 4 };
-// Combinations: kF32 -> any layout (kF16 and kBF16 round to nearest even, kW8 and kW4 quantise by GGUF's rules for Q8_0
-// and Q4_0); kF16 -> kF16; kBF16 -> kBF16; kQ8_0 -> kW8; kQ4_0 -> kW4.  Returns false, having written nothing, for any
-// other, and for kW8 or kW4 when k is not a multiple of 32.
+// What weights are packed from: plain floats, or GGUF's blocks of these types.
+enum class SourceType : uint8_t {
+  kF32 = 0,
+  kF16 = 1,
+  kBF16 = 2,
+  kQ8_0 = 3,
+  kQ4_0 = 4,
+  kQ5_0 = 5,
+  kQ4_1 = 6,
+  kQ5_1 = 7,
+  kQ4_K = 8,
+  kQ5_K = 9,
+  kQ6_K = 10,
+};
+
+// Bytes of a row of k elements; 0 when k is not a positive multiple of the type's block.
+size_t source_row_bytes(SourceType type, int k);
+
+// Packs a matrix [n, k] of a source type into a layout.  `panel_begin` .. `panel_end` bounds what is written, so that
+// threads can share one matrix.  The source holds all n rows, at any alignment; `packed` is the start of the whole
+// matrix.  Each type packs into the layout that is exact for it (see layouts.h); kF32 also into kF16 and kBF16 (to
+// nearest even) and into kW8 and kW4 (quantised by GGUF's rules for Q8_0 and Q4_0).  Returns false, having written
+// nothing, for any other combination, for k that is not a multiple of k_multiple(layout) or of the type's block, and
+// for kW6k with k above kMaxHalvesK.
 bool pack_panels(SourceType source_type, const uint8_t* source, int n, int k, Layout layout, int panel_begin,
                  int panel_end, uint8_t* packed);
 

@@ -5,15 +5,30 @@
 // to 16 with zero weights.  Lanes are columns: nothing is ever summed across lanes, which is what makes a row's
 // result independent of the rows that share the step.
 //
-//   layout  bytes per panel and group                                  group of k  bits per weight  exact for
-//   kF32    float [k][16]                                              1           32               F32
-//   kF16    half  [k][16]                                              1           16               F16
-//   kBF16   bf16  [k/2][16][2]  (an odd k is padded with a zero)        2           16               BF16
-//   kW8     4-byte units u8[8][16][4] = w ^ 0x80, then half scale[16]  32          8.5              Q8_0
-//   kW4     u8[4][16][4], then half scale[16]                          32          4.5              Q4_0
+// Float layouts, by k:
 //
-// In kW8, unit j holds k = 4j .. 4j+3 of the group.  In kW4 the low nibble of unit j holds k = 4j .. 4j+3 and the
-// high nibble k = 16+4j .. 16+4j+3; codes are unsigned, value = (code - 8) * scale.
+//   layout  bytes per panel and step                                   step of k  bits per weight  exact for
+//   kF32    float [k][16]                                              1          32               F32
+//   kF16    half  [k][16]                                              1          16               F16
+//   kBF16   bf16  [k/2][16][2]  (an odd k is padded with a zero)       2          16               BF16
+//
+// Code layouts, by groups of 32 k: unsigned integer codes, then what scales them, one value per column.  The codes of
+// a group are eight units u8[16][4]; unit j holds k = 4j .. 4j+3.
+//
+//   codes8  units as they are, u8[8][16][4]
+//   codes4  u8[4][16][4]: the low nibble of byte j is unit j, the high nibble unit j + 4
+//   bits1   u8[16][4]: bit j is bit 4 of unit j's code
+//   bits2   u8[2][16][4]: bits 2(j % 4) and up of byte j / 4 are bits 4 and 5 of unit j's code
+//
+//   layout  a block of k, in order                                        weight                   bits   exact for
+//   kW8     32:  codes8, half s[16]                                       s (code - 128)           8.5    Q8_0
+//   kW4     32:  codes4, half s[16]                                       s (code - 8)             4.5    Q4_0
+//   kW5     32:  codes4, bits1, half s[16]                                s (code - 16)            5.5    Q5_0
+//   kW4m    32:  codes4, half s[16], half m[16]                           s code - m               5.0    Q4_1
+//   kW5m    32:  codes4, bits1, half s[16], half m[16]                    s code - m               6.0    Q5_1
+//   kW4k    256: half d[16], half e[16], 8 x {codes4, u8 s[16], u8 m[16]} d s code - e m           4.625  Q4_K
+//   kW5k    256: half d[16], half e[16], 8 x {codes4, bits1, u8 s[16], u8 m[16]}  the same         5.625  Q5_K
+//   kW6k    256: half d[16], 8 x {codes4, bits2, i8 s[2][16]}             d s[k / 16 % 2] (code - 32)  6.5625  Q6_K
 #pragma once
 
 #include <cstddef>
@@ -21,21 +36,78 @@
 
 namespace quintet {
 
+// Functions are `static` so that each file keeps its own copy (see impl.h).
+
 inline constexpr int kPanelColumns = 16;
-inline constexpr int kGroup = 32;  // weights per scale, along k
+inline constexpr int kGroup = 32;        // weights per scale, along k
+inline constexpr int kSuperBlock = 256;  // weights per scale of scales
 
-enum class Layout : uint8_t { kF32 = 0, kF16 = 1, kBF16 = 2, kW8 = 3, kW4 = 4 };
-inline constexpr int kNumLayouts = 5;
+enum class Layout : uint8_t {
+  kF32 = 0,
+  kF16 = 1,
+  kBF16 = 2,
+  kW8 = 3,
+  kW4 = 4,
+  kW5 = 5,
+  kW4m = 6,
+  kW5m = 7,
+  kW4k = 8,
+  kW5k = 9,
+  kW6k = 10,
+};
+inline constexpr int kNumLayouts = 11;
 
-inline constexpr size_t kScaleBytes = kPanelColumns * 2;
-inline constexpr size_t kW8GroupBytes = kPanelColumns * kGroup + kScaleBytes;      // 544
-inline constexpr size_t kW4GroupBytes = kPanelColumns * kGroup / 2 + kScaleBytes;  // 288
-static_assert(kW8GroupBytes == 544 && kW4GroupBytes == 288);
+// The parts of a code layout: where things are, in bytes.  A block is a header and some groups; a group is its codes,
+// their further bits, and what scales them.
+struct CodeLayout {
+  int groups_per_block;  // 0 for a float layout
+  size_t header_bytes;
+  size_t code_bytes;
+  size_t bit_bytes;
+  size_t scale_bytes;
+
+  constexpr size_t scale_offset() const { return code_bytes + bit_bytes; }
+  constexpr size_t group_bytes() const { return code_bytes + bit_bytes + scale_bytes; }
+  constexpr size_t block_bytes() const { return header_bytes + static_cast<size_t>(groups_per_block) * group_bytes(); }
+  constexpr int block_k() const { return groups_per_block * kGroup; }
+};
+
+static constexpr CodeLayout code_layout(Layout layout) {
+  switch (layout) {
+    case Layout::kW8:
+      return {1, 0, 512, 0, 32};
+    case Layout::kW4:
+      return {1, 0, 256, 0, 32};
+    case Layout::kW5:
+      return {1, 0, 256, 64, 32};
+    case Layout::kW4m:
+      return {1, 0, 256, 0, 64};
+    case Layout::kW5m:
+      return {1, 0, 256, 64, 64};
+    case Layout::kW4k:
+      return {8, 64, 256, 0, 32};
+    case Layout::kW5k:
+      return {8, 64, 256, 64, 32};
+    case Layout::kW6k:
+      return {8, 32, 256, 128, 32};
+    default:
+      return {};
+  }
+}
+
+static_assert(code_layout(Layout::kW8).block_bytes() * 8 == 17 * kPanelColumns * kGroup / 2);          // 8.5 bits
+static_assert(code_layout(Layout::kW4).block_bytes() * 8 == 9 * kPanelColumns * kGroup / 2);           // 4.5
+static_assert(code_layout(Layout::kW5).block_bytes() * 8 == 11 * kPanelColumns * kGroup / 2);          // 5.5
+static_assert(code_layout(Layout::kW4m).block_bytes() * 8 == 5 * kPanelColumns * kGroup);              // 5
+static_assert(code_layout(Layout::kW5m).block_bytes() * 8 == 6 * kPanelColumns * kGroup);              // 6
+static_assert(code_layout(Layout::kW4k).block_bytes() * 8 == 37 * kPanelColumns * kSuperBlock / 8);    // 4.625
+static_assert(code_layout(Layout::kW5k).block_bytes() * 8 == 45 * kPanelColumns * kSuperBlock / 8);    // 5.625
+static_assert(code_layout(Layout::kW6k).block_bytes() * 8 == 105 * kPanelColumns * kSuperBlock / 16);  // 6.5625
 
 // The activation form a layout's kernel reads.
 enum class ActivationForm : uint8_t { kF32 = 0, kBF16 = 1, kQ8 = 2 };
 
-constexpr ActivationForm activation_form(Layout layout) {
+static constexpr ActivationForm activation_form(Layout layout) {
   switch (layout) {
     case Layout::kF32:
     case Layout::kF16:
@@ -47,10 +119,19 @@ constexpr ActivationForm activation_form(Layout layout) {
   }
 }
 
-constexpr int num_panels(int n) { return (n + kPanelColumns - 1) / kPanelColumns; }
+// kW6k's kernels keep a sum per 16 activations on the stack, for at most this many.
+inline constexpr int kMaxHalvesK = 65536;
 
-// Bytes of one panel of a matrix with k columns in `layout`.  k is a multiple of 32 for kW8 and kW4.
-constexpr size_t panel_bytes(Layout layout, int k) {
+// What k must be a multiple of.
+static constexpr int k_multiple(Layout layout) {
+  const int block = code_layout(layout).block_k();
+  return block == 0 ? 1 : block;
+}
+
+static constexpr int num_panels(int n) { return (n + kPanelColumns - 1) / kPanelColumns; }
+
+// Bytes of one panel of a matrix with k columns in `layout`.  k is a multiple of k_multiple(layout).
+static constexpr size_t panel_bytes(Layout layout, int k) {
   const auto width = static_cast<size_t>(k);
   switch (layout) {
     case Layout::kF32:
@@ -59,12 +140,11 @@ constexpr size_t panel_bytes(Layout layout, int k) {
       return width * kPanelColumns * 2;
     case Layout::kBF16:
       return (width + 1) / 2 * kPanelColumns * 4;
-    case Layout::kW8:
-      return width / kGroup * kW8GroupBytes;
-    case Layout::kW4:
-      return width / kGroup * kW4GroupBytes;
+    default: {
+      const CodeLayout codes = code_layout(layout);
+      return width / static_cast<size_t>(codes.block_k()) * codes.block_bytes();
+    }
   }
-  return 0;
 }
 
 }  // namespace quintet

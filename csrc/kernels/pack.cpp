@@ -1,35 +1,82 @@
 // Weights from their file formats into panels.
 //
-// GGUF blocks are repacked as they are: a Q8_0 or Q4_0 block's bytes are already the units of kW8 and kW4, only the
-// columns interleave.  Floats are quantised to such blocks first, by GGUF's own rounding rules, so that quantising
-// here and quantising to a file give the same weights.  Source: ggml/src/ggml-quants.c, quantize_row_q8_0_ref and
-// quantize_row_q4_0_ref; ggml/src/ggml-common.h, block_q8_0 and block_q4_0.
+// GGUF blocks keep their codes and scales, which only move.  Floats are quantised to blocks first, by GGUF's own
+// rounding rules, so that quantising here and quantising to a file give the same weights.  Source:
+// ggml/src/ggml-quants.c, quantize_row_q8_0_ref and quantize_row_q4_0_ref.
 #include <cmath>
 
+#include "gguf_blocks.h"
 #include "half.h"
 #include "kernels.h"
 
 namespace quintet {
 namespace {
 
-constexpr size_t kQ8BlockBytes = 2 + kGroup;      // half scale, int8 q[32]
-constexpr size_t kQ4BlockBytes = 2 + kGroup / 2;  // half scale, nibbles: low i, high i + 16; value - 8
+using gguf::load;
+using gguf::store;
 
-// What stands in for the columns between n and the end of the last panel: weights of zero.
-constexpr uint8_t kZeroQ8Block[kQ8BlockBytes] = {};
-constexpr uint8_t kZeroQ4Block[kQ4BlockBytes] = {0,    0,    0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88,
-                                                 0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88};
+struct Panel {
+  const uint8_t* source;  // its first row
+  size_t row_bytes;
+  int columns;  // rows of the source it holds, at most 16
+  int k;
+  uint8_t* packed;
+};
 
-template <typename T>
-T load(const uint8_t* p) {
-  T value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
+// What stands in for the columns between n and the end of the last panel: scales of zero.
+constexpr uint8_t kZeroBlock[gguf::kLargestBlock] = {};
+
+// One column's codes of a group into the planes of a layout.
+template <Layout LAYOUT>
+void put_codes(const uint32_t (&units)[8], int column, uint8_t* group) {
+  constexpr CodeLayout kLayout = code_layout(LAYOUT);
+  uint8_t* p = group + column * 4;
+  if constexpr (kLayout.code_bytes == 512) {
+    for (int j = 0; j < 8; ++j) store(p + j * 64, units[j]);
+  } else {
+    for (int j = 0; j < 4; ++j) {
+      store(p + j * 64, (units[j] & gguf::kNibbles) | (units[j + 4] & gguf::kNibbles) << 4);
+    }
+  }
+  if constexpr (kLayout.bit_bytes == 64) {
+    uint32_t bits = 0;
+    for (int j = 0; j < 8; ++j) bits |= (units[j] >> 4 & 0x01010101u) << j;
+    store(p + kLayout.code_bytes, bits);
+  }
+  if constexpr (kLayout.bit_bytes == 128) {
+    for (int half = 0; half < 2; ++half) {
+      uint32_t bits = 0;
+      for (int j = 0; j < 4; ++j) bits |= (units[half * 4 + j] >> 4 & 0x03030303u) << j * 2;
+      store(p + kLayout.code_bytes + half * 64, bits);
+    }
+  }
 }
 
-template <typename T>
-void store(uint8_t* p, T value) {
-  std::memcpy(p, &value, sizeof value);
+// One column's block into a panel's block.
+template <typename Format, Layout LAYOUT>
+void put_block(const uint8_t* block, int column, uint8_t* packed) {
+  constexpr CodeLayout kLayout = code_layout(LAYOUT);
+  Format::header(block, column, packed);
+  uint8_t* group = packed + kLayout.header_bytes;
+  for (int g = 0; g < kLayout.groups_per_block; ++g, group += kLayout.group_bytes()) {
+    uint32_t units[8];
+    Format::codes(block, g, units);
+    put_codes<LAYOUT>(units, column, group);
+    Format::scales(block, g, column, group + kLayout.scale_offset());
+  }
+}
+
+template <typename Format, Layout LAYOUT>
+void pack_blocks(const Panel& panel) {
+  constexpr CodeLayout kLayout = code_layout(LAYOUT);
+  uint8_t* packed = panel.packed;
+  for (int b = 0; b < panel.k / kLayout.block_k(); ++b, packed += kLayout.block_bytes()) {
+    for (int column = 0; column < kPanelColumns; ++column) {
+      const uint8_t* row = panel.source + static_cast<size_t>(column) * panel.row_bytes;
+      const uint8_t* block = column < panel.columns ? row + static_cast<size_t>(b) * Format::kBytes : kZeroBlock;
+      put_block<Format, LAYOUT>(block, column, packed);
+    }
+  }
 }
 
 float largest_magnitude(const float (&x)[kGroup]) {
@@ -45,7 +92,7 @@ float largest_magnitude(const float (&x)[kGroup]) {
   return largest[0];
 }
 
-void quantize_q8(const float (&x)[kGroup], uint8_t* block) {
+void quantize_q8_0(const float (&x)[kGroup], uint8_t* block) {
   const float scale = largest_magnitude(x) / 127.0f;
   const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
   store(block, float_to_half(scale));
@@ -57,7 +104,7 @@ void quantize_q8(const float (&x)[kGroup], uint8_t* block) {
   }
 }
 
-void quantize_q4(const float (&x)[kGroup], uint8_t* block) {
+void quantize_q4_0(const float (&x)[kGroup], uint8_t* block) {
   // The first value of the largest magnitude becomes code 0, that is -8.
   const float largest = largest_magnitude(x);
   float extreme = 0;
@@ -74,55 +121,19 @@ void quantize_q4(const float (&x)[kGroup], uint8_t* block) {
   for (int i = 0; i < kGroup / 2; ++i) block[2 + i] = static_cast<uint8_t>(codes[i] | codes[i + kGroup / 2] << 4);
 }
 
-// One column's block into a panel's group.
-void put_q8(const uint8_t* block, int column, uint8_t* group) {
-  for (int j = 0; j < 8; ++j) {
-    store(group + (j * kPanelColumns + column) * 4, load<uint32_t>(block + 2 + j * 4) ^ 0x80808080u);
-  }
-  store(group + 512 + column * 2, load<uint16_t>(block));
-}
-
-void put_q4(const uint8_t* block, int column, uint8_t* group) {
-  for (int j = 0; j < 4; ++j) store(group + (j * kPanelColumns + column) * 4, load<uint32_t>(block + 2 + j * 4));
-  store(group + 256 + column * 2, load<uint16_t>(block));
-}
-
-struct Panel {
-  const uint8_t* source;  // its first row
-  size_t row_bytes;
-  int columns;  // rows of the source it holds, at most 16
-  int k;
-  uint8_t* packed;
-};
-
-// Blocks as they are: put(block, column, group).
-template <size_t BLOCK_BYTES, size_t GROUP_BYTES, typename Put>
-void pack_blocks(const Panel& panel, const uint8_t* zero_block, Put put) {
-  uint8_t* group = panel.packed;
-  for (int g = 0; g < panel.k / kGroup; ++g, group += GROUP_BYTES) {
+template <typename Format, Layout LAYOUT, typename Quantize>
+void pack_quantized(const Panel& panel, Quantize quantize) {
+  uint8_t* packed = panel.packed;
+  for (int g = 0; g < panel.k / kGroup; ++g, packed += code_layout(LAYOUT).block_bytes()) {
     for (int column = 0; column < kPanelColumns; ++column) {
-      const uint8_t* row = panel.source + static_cast<size_t>(column) * panel.row_bytes;
-      put(column < panel.columns ? row + static_cast<size_t>(g) * BLOCK_BYTES : zero_block, column, group);
-    }
-  }
-}
-
-// Floats through blocks: quantize(x, block), then put.
-template <size_t BLOCK_BYTES, size_t GROUP_BYTES, typename Quantize, typename Put>
-void pack_quantized(const Panel& panel, const uint8_t* zero_block, Quantize quantize, Put put) {
-  uint8_t* group = panel.packed;
-  for (int g = 0; g < panel.k / kGroup; ++g, group += GROUP_BYTES) {
-    for (int column = 0; column < kPanelColumns; ++column) {
-      if (column >= panel.columns) {
-        put(zero_block, column, group);
-        continue;
+      uint8_t block[Format::kBytes] = {};
+      if (column < panel.columns) {
+        float x[kGroup];
+        const uint8_t* row = panel.source + static_cast<size_t>(column) * panel.row_bytes;
+        std::memcpy(x, row + static_cast<size_t>(g) * sizeof x, sizeof x);
+        quantize(x, block);
       }
-      float x[kGroup];
-      uint8_t block[BLOCK_BYTES];
-      std::memcpy(x, panel.source + static_cast<size_t>(column) * panel.row_bytes + static_cast<size_t>(g) * sizeof x,
-                  sizeof x);
-      quantize(x, block);
-      put(block, column, group);
+      put_block<Format, LAYOUT>(block, column, packed);
     }
   }
 }
@@ -151,65 +162,112 @@ void pack_floats(const Panel& panel, Convert convert) {
 
 constexpr auto kSame = [](auto value) { return value; };
 
-size_t source_row_bytes(SourceType type, int k) {
-  const auto width = static_cast<size_t>(k);
+// Bytes and elements of a block of a source format.
+struct SourceBlock {
+  size_t bytes;
+  int k;
+};
+
+SourceBlock source_block(SourceType type) {
   switch (type) {
     case SourceType::kF32:
-      return width * 4;
+      return {4, 1};
     case SourceType::kF16:
     case SourceType::kBF16:
-      return width * 2;
+      return {2, 1};
     case SourceType::kQ8_0:
-      return width / kGroup * kQ8BlockBytes;
+      return {gguf::Q8_0::kBytes, kGroup};
     case SourceType::kQ4_0:
-      return width / kGroup * kQ4BlockBytes;
+      return {gguf::Q4_0::kBytes, kGroup};
+    case SourceType::kQ5_0:
+      return {gguf::Q5_0::kBytes, kGroup};
+    case SourceType::kQ4_1:
+      return {gguf::Q4_1::kBytes, kGroup};
+    case SourceType::kQ5_1:
+      return {gguf::Q5_1::kBytes, kGroup};
+    case SourceType::kQ4_K:
+      return {gguf::Q4_K::kBytes, kSuperBlock};
+    case SourceType::kQ5_K:
+      return {gguf::Q5_K::kBytes, kSuperBlock};
+    case SourceType::kQ6_K:
+      return {gguf::Q6_K::kBytes, kSuperBlock};
   }
-  return 0;
+  return {0, 1};
 }
 
 using PackPanel = void (*)(const Panel&);
 
+PackPanel pack_f32(Layout layout) {
+  switch (layout) {
+    case Layout::kF32:
+      return [](const Panel& p) { pack_floats<uint32_t, uint32_t, 1>(p, kSame); };
+    case Layout::kF16:
+      return [](const Panel& p) { pack_floats<float, uint16_t, 1>(p, float_to_half); };
+    case Layout::kBF16:
+      return [](const Panel& p) { pack_floats<float, uint16_t, 2>(p, float_to_bf16); };
+    case Layout::kW8:
+      return [](const Panel& p) { pack_quantized<gguf::Q8_0, Layout::kW8>(p, quantize_q8_0); };
+    case Layout::kW4:
+      return [](const Panel& p) { pack_quantized<gguf::Q4_0, Layout::kW4>(p, quantize_q4_0); };
+    default:
+      return nullptr;
+  }
+}
+
+// How a type becomes the one layout that holds it exactly.
+struct Exact {
+  Layout layout;
+  PackPanel pack;
+};
+
+Exact exact_pack(SourceType type) {
+  switch (type) {
+    case SourceType::kF32:
+      return {Layout::kF32, pack_f32(Layout::kF32)};
+    case SourceType::kF16:
+      return {Layout::kF16, [](const Panel& p) { pack_floats<uint16_t, uint16_t, 1>(p, kSame); }};
+    case SourceType::kBF16:
+      return {Layout::kBF16, [](const Panel& p) { pack_floats<uint16_t, uint16_t, 2>(p, kSame); }};
+    case SourceType::kQ8_0:
+      return {Layout::kW8, pack_blocks<gguf::Q8_0, Layout::kW8>};
+    case SourceType::kQ4_0:
+      return {Layout::kW4, pack_blocks<gguf::Q4_0, Layout::kW4>};
+    case SourceType::kQ5_0:
+      return {Layout::kW5, pack_blocks<gguf::Q5_0, Layout::kW5>};
+    case SourceType::kQ4_1:
+      return {Layout::kW4m, pack_blocks<gguf::Q4_1, Layout::kW4m>};
+    case SourceType::kQ5_1:
+      return {Layout::kW5m, pack_blocks<gguf::Q5_1, Layout::kW5m>};
+    case SourceType::kQ4_K:
+      return {Layout::kW4k, pack_blocks<gguf::Q4_K, Layout::kW4k>};
+    case SourceType::kQ5_K:
+      return {Layout::kW5k, pack_blocks<gguf::Q5_K, Layout::kW5k>};
+    case SourceType::kQ6_K:
+      return {Layout::kW6k, pack_blocks<gguf::Q6_K, Layout::kW6k>};
+  }
+  return {};
+}
+
 // Null for a combination there is no packing for.
 PackPanel pack_function(SourceType type, Layout layout) {
-  if (type == SourceType::kF32) {
-    switch (layout) {
-      case Layout::kF32:
-        return [](const Panel& p) { pack_floats<uint32_t, uint32_t, 1>(p, kSame); };
-      case Layout::kF16:
-        return [](const Panel& p) { pack_floats<float, uint16_t, 1>(p, float_to_half); };
-      case Layout::kBF16:
-        return [](const Panel& p) { pack_floats<float, uint16_t, 2>(p, float_to_bf16); };
-      case Layout::kW8:
-        return
-            [](const Panel& p) { pack_quantized<kQ8BlockBytes, kW8GroupBytes>(p, kZeroQ8Block, quantize_q8, put_q8); };
-      case Layout::kW4:
-        return
-            [](const Panel& p) { pack_quantized<kQ4BlockBytes, kW4GroupBytes>(p, kZeroQ4Block, quantize_q4, put_q4); };
-    }
-  }
-  if (type == SourceType::kF16 && layout == Layout::kF16) {
-    return [](const Panel& p) { pack_floats<uint16_t, uint16_t, 1>(p, kSame); };
-  }
-  if (type == SourceType::kBF16 && layout == Layout::kBF16) {
-    return [](const Panel& p) { pack_floats<uint16_t, uint16_t, 2>(p, kSame); };
-  }
-  if (type == SourceType::kQ8_0 && layout == Layout::kW8) {
-    return [](const Panel& p) { pack_blocks<kQ8BlockBytes, kW8GroupBytes>(p, kZeroQ8Block, put_q8); };
-  }
-  if (type == SourceType::kQ4_0 && layout == Layout::kW4) {
-    return [](const Panel& p) { pack_blocks<kQ4BlockBytes, kW4GroupBytes>(p, kZeroQ4Block, put_q4); };
-  }
-  return nullptr;
+  if (type == SourceType::kF32) return pack_f32(layout);
+  const Exact exact = exact_pack(type);
+  return exact.layout == layout ? exact.pack : nullptr;
 }
 
 }  // namespace
 
+size_t source_row_bytes(SourceType type, int k) {
+  const SourceBlock block = source_block(type);
+  return k > 0 && k % block.k == 0 ? static_cast<size_t>(k / block.k) * block.bytes : 0;
+}
+
 bool pack_panels(SourceType source_type, const uint8_t* source, int n, int k, Layout layout, int panel_begin,
                  int panel_end, uint8_t* packed) {
   const PackPanel pack = pack_function(source_type, layout);
-  const bool grouped = layout == Layout::kW8 || layout == Layout::kW4;
-  if (pack == nullptr || (grouped && k % kGroup != 0)) return false;
   const size_t row_bytes = source_row_bytes(source_type, k);
+  if (pack == nullptr || row_bytes == 0 || k % k_multiple(layout) != 0) return false;
+  if (layout == Layout::kW6k && k > kMaxHalvesK) return false;
   const size_t stride = panel_bytes(layout, k);
   for (int panel = panel_begin; panel < panel_end; ++panel) {
     const int first = panel * kPanelColumns;

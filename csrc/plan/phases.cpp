@@ -7,9 +7,10 @@
 namespace quintet {
 namespace {
 
-constexpr int kRowChunk = 256;           // rows whose int8 activations stay in L2 while panels stream past
-constexpr size_t kItemBytes = 32 << 10;  // weights per work item at few rows: a few microseconds of reading
-constexpr int kQueryTile = 64;           // queries per attention item
+constexpr int kRowChunk = 256;            // rows whose int8 activations stay in L2 while panels stream past
+constexpr size_t kItemBytes = 128 << 10;  // weights per work item: some microseconds of reading
+constexpr int kItemsPerThread = 8;  // at least, where there are as many panels: else threads wait for the last one
+constexpr int kQueryTile = 64;      // queries per attention item
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -65,7 +66,8 @@ void LinearPhase::run(const StepContext& context) {
     const PackedMatrix& w = plan.matrix(tasks_[t].matrix);
     const int panels = num_panels(w.n);
     const size_t bytes = std::max<size_t>(panel_bytes(w.layout, w.k), 1);
-    const int per_item = std::max(1, static_cast<int>(kItemBytes / bytes));
+    const int per_item =
+        std::max(1, std::min(static_cast<int>(kItemBytes / bytes), panels / (plan.num_threads() * kItemsPerThread)));
     cuts[t] = {panels, per_item, ceil_div(panels, per_item), count};
     count += static_cast<int64_t>(cuts[t].items_per_chunk) * row_chunks;
   }

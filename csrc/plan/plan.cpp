@@ -29,23 +29,6 @@ const KernelTable& find_kernels(const std::string& name) {
   return **found;
 }
 
-// Bytes of an [n, k] source matrix, or 0 for a shape the type cannot have.
-size_t source_size(SourceType type, int n, int k) {
-  const size_t count = checked_mul(static_cast<size_t>(n), static_cast<size_t>(k));
-  switch (type) {
-    case SourceType::kF32:
-      return checked_mul(count, 4);
-    case SourceType::kF16:
-    case SourceType::kBF16:
-      return checked_mul(count, 2);
-    case SourceType::kQ8_0:
-      return k % kGroup == 0 ? count / kGroup * 34 : 0;
-    case SourceType::kQ4_0:
-      return k % kGroup == 0 ? count / kGroup * 18 : 0;
-  }
-  return 0;
-}
-
 }  // namespace
 
 Rows Forms::rows(int num_rows) const {
@@ -94,8 +77,10 @@ Plan::~Plan() = default;
 int Plan::add_matrix(SourceType type, const uint8_t* source, size_t source_bytes, int n, int k, Layout layout) {
   require(n > 0 && k > 0 && n < kMaxDimension && k < kMaxDimension, "matrix dimensions are out of range");
   require(static_cast<size_t>(layout) < kNumLayouts, "unknown layout");
-  require(activation_form(layout) != ActivationForm::kQ8 || k % kGroup == 0, "k must be a multiple of 32");
-  require(source_bytes > 0 && source_bytes == source_size(type, n, k), "the source is not [n, k] of its type");
+  require(k % k_multiple(layout) == 0, "k is not a multiple of the layout's block");
+  const size_t row_bytes = source_row_bytes(type, k);
+  require(source_bytes > 0 && source_bytes == checked_mul(static_cast<size_t>(n), row_bytes),
+          "the source is not [n, k] of its type");
   const int panels = num_panels(n);
   Pages pages(checked_mul(static_cast<size_t>(panels), panel_bytes(layout, k)));
   std::atomic<bool> ok{true};
@@ -278,11 +263,11 @@ float* Plan::run(const Step& step) {
 
 void Plan::run_profiled(const StepContext& context) {
   for (size_t i = 0; i < phases_.size(); i++) {
-    const double begin_s = Profiler::now_s();
+    profiler_.begin_phase(i);
     phases_[i]->run(context);
-    const double end_s = Profiler::now_s();
+    profiler_.end_phase(i);
     pool_.barrier();
-    profiler_.add(i, begin_s, end_s, Profiler::now_s());
+    profiler_.passed_barrier(i);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <functional>
 #include <limits>
 
@@ -118,6 +119,13 @@ CandidateRow whole_row(SamplingScratch& scratch, const float* logits, int vocab_
   return {&scratch, vocab_size, logits, nullptr, max, nullptr, 0.0};
 }
 
+bool scan_whole_row(SamplingScratch& scratch, const float* logits, int vocab_size, CandidateRow& row) {
+  scratch.block_max.resize(static_cast<size_t>(num_vocab_blocks(vocab_size)));
+  const RowScan scan = scan_row(logits, vocab_size, scratch.block_max.data());
+  row = whole_row(scratch, logits, vocab_size, scan.max);
+  return !scan.has_nan && std::isfinite(scan.max);
+}
+
 int32_t argmax(const CandidateRow& row) {
   int begin = 0;
   if (row.ids == nullptr) {
@@ -163,14 +171,34 @@ void keep_top_k(CandidateRow& row, int k) {
   row.logits = scratch.logits.data();
 }
 
+float inverse_temperature(double temperature) {
+  constexpr double kLargest = std::numeric_limits<float>::max();  // infinity times 0 would be NaN
+  return static_cast<float>(std::min(1.0 / temperature, kLargest));
+}
+
 void weigh(CandidateRow& row, double temperature) {
   SamplingScratch& scratch = *row.scratch;
   scratch.weights.resize(static_cast<size_t>(row.size));
   scratch.block_sums.resize(static_cast<size_t>(num_vocab_blocks(row.size)));
   row.weights = scratch.weights.data();
-  constexpr double kLargest = std::numeric_limits<float>::max();  // infinity times 0 would be NaN
-  const float scale = static_cast<float>(std::min(1.0 / temperature, kLargest));
-  row.total = exp_row(row.logits, row.size, row.max, scale, row.weights, scratch.block_sums.data());
+  row.total =
+      exp_row(row.logits, row.size, row.max, inverse_temperature(temperature), row.weights, scratch.block_sums.data());
+}
+
+void compact(CandidateRow& row) {
+  SamplingScratch& scratch = *row.scratch;
+  scratch.ids.resize(static_cast<size_t>(row.size));  // in place where the row is a list already
+  scratch.logits.resize(static_cast<size_t>(row.size));
+  int size = 0;
+  float max = -std::numeric_limits<float>::infinity();
+  for (int i = 0; i < row.size; ++i) {
+    if (row.weights[i] == 0) continue;
+    const float logit = row.logits[i];
+    scratch.ids[size] = row.id(i);
+    scratch.logits[size++] = logit;
+    max = std::max(max, logit);
+  }
+  row = {&scratch, size, scratch.logits.data(), scratch.ids.data(), max, nullptr, 0.0};
 }
 
 void keep_top_p(CandidateRow& row, double p) {

@@ -1,5 +1,8 @@
 // The candidates of one row on their way from logits to a token, and the stages that narrow them.  Each stage reads
-// and writes one CandidateRow; a new one (typical p, XTC, a grammar mask) is one more function here.
+// and writes one CandidateRow; those that need entropy or surprise are in truncation.h and mirostat.h.
+//
+// A row is first a set of logits (top-k, top-n-sigma), then, from weigh() on, a set of weights (top-p, min-p, the
+// draw); compact() leads back.
 //
 // Candidates stay in ascending order of token id throughout: nothing is sorted, and the draw reads them in id order.
 #pragma once
@@ -23,6 +26,8 @@ struct SamplingScratch {
   std::vector<int32_t> members;
   std::vector<std::pair<int32_t, float>> undo;
   std::vector<float> unmasked;
+  std::vector<std::pair<double, int32_t>> scored;
+  std::vector<std::pair<int32_t, int32_t>> repeats;
 };
 
 struct CandidateRow {
@@ -31,7 +36,7 @@ struct CandidateRow {
   const float* logits;  // [size], no NaN
   const int32_t* ids;   // [size] ascending; null while the row is whole and a candidate's index is its id
   float max;            // of the logits; finite
-  float* weights;       // [size] exp((logit - max) / temperature) from weigh() on; 0 = dropped
+  float* weights;       // [size] exp((logit - max) / temperature) from weigh() on; 0 = dropped; null before
   double total;         // of the weights
 
   int32_t id(int index) const { return ids == nullptr ? index : ids[index]; }
@@ -40,14 +45,23 @@ struct CandidateRow {
 // The whole row: logits [vocab_size], scratch.block_max as scan_row left it, max finite.
 CandidateRow whole_row(SamplingScratch& scratch, const float* logits, int vocab_size, float max);
 
+// The same of a row nobody has looked at yet; false where it holds NaN or +inf, or nothing above -inf.
+bool scan_whole_row(SamplingScratch& scratch, const float* logits, int vocab_size, CandidateRow& row);
+
 // Lowest id among the largest logits.
 int32_t argmax(const CandidateRow& row);
 
 // Keeps the k largest logits; of equal ones the lower id.  k >= 1.  Before weigh().
 void keep_top_k(CandidateRow& row, int k);
 
-// Softmax weights at a temperature above 0.
+// Softmax weights at a temperature of at least 0; at 0 the largest logits have them all.
 void weigh(CandidateRow& row, double temperature);
+
+// 1 / temperature as weigh() uses it: finite at any temperature.
+float inverse_temperature(double temperature);
+
+// Back from weights to logits: a list of the candidates whose weight is not 0, and the maximum of those.
+void compact(CandidateRow& row);
 
 // Keeps the smallest set of the heaviest candidates (of equal ones the lower id) that reaches `p` of the total; at
 // least one.  0 <= p < 1.  Source: Holtzman et al. 2020, arXiv:1904.09751, section 3.1.

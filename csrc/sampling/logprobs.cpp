@@ -4,7 +4,20 @@
 #include <cmath>
 #include <limits>
 
+#include "vector_math.h"
+
 namespace quintet {
+
+std::optional<TokenScore> score(const float* logits, int vocab_size, int32_t id, int count, SamplingScratch& scratch) {
+  CandidateRow row;
+  if (!scan_whole_row(scratch, logits, vocab_size, row)) return std::nullopt;
+  const double log_total = log_sum_exp(row);
+  TokenScore result = {static_cast<double>(logits[id]) - log_total, {}};
+  for (const auto& [top_id, logit] : largest_logits(row, count)) {
+    result.top.emplace_back(top_id, static_cast<double>(logit) - log_total);
+  }
+  return result;
+}
 
 double log_sum_exp(CandidateRow row) {
   weigh(row, 1.0);

@@ -25,10 +25,13 @@ inline PhiloxCounter philox4x32_10(PhiloxCounter counter, PhiloxKey key) {
   return counter;
 }
 
-// The uniform number in [0, 1) of output position `position` under `seed`, with 53 random bits.  Counter words 2 and
-// 3 stay zero: further draws at the same position have room there.
-inline double philox_uniform(uint64_t seed, uint64_t position) {
-  const PhiloxCounter counter = {static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), 0, 0};
+// What a position's random numbers are for: each use has a stream of its own (counter word 2; word 3 stays zero).
+enum class RandomStream : uint32_t { kToken = 0, kXtc = 1 };
+
+// The uniform number in [0, 1) of output position `position` under `seed`, with 53 random bits.
+inline double philox_uniform(uint64_t seed, uint64_t position, RandomStream stream = RandomStream::kToken) {
+  const PhiloxCounter counter = {static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32),
+                                 static_cast<uint32_t>(stream), 0};
   const PhiloxKey key = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
   const PhiloxCounter words = philox4x32_10(counter, key);
   const uint64_t bits = (static_cast<uint64_t>(words[0]) << 32 | words[1]) >> 11;

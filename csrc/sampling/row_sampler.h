@@ -7,24 +7,13 @@
 #include <vector>
 
 #include "candidates.h"
+#include "dry.h"
+#include "logit_edits.h"
+#include "mirostat.h"
+#include "row_params.h"
 #include "token_history.h"
 
 namespace quintet {
-
-// Meanings and ranges are those of quintet.sampling.SamplingParams; here is what the sampler itself acts on.
-struct RowParams {
-  double temperature = 1.0;  // 0 = greedy
-  int top_k = 0;             // 0 = off
-  double top_p = 1.0;
-  double min_p = 0.0;
-  double repetition_penalty = 1.0;
-  double presence_penalty = 0.0;
-  double frequency_penalty = 0.0;
-  std::vector<std::pair<int32_t, double>> logit_bias;
-  int64_t min_tokens = 0;
-  std::vector<int32_t> ending_ids;  // not chosen before min_tokens tokens are out
-  int num_logprobs = -1;            // -1 = none; else the chosen token's and this many of the largest
-};
 
 struct Sampled {
   static constexpr int32_t kNoNumbers = -1;  // the row holds NaN or +inf, or nothing above -inf
@@ -49,26 +38,26 @@ class RowSampler {
   std::vector<std::pair<int32_t, double>> distribution(float* logits, SamplingScratch& scratch,
                                                        const uint32_t* mask = nullptr) const;
 
-  // Records a token as generated: counts for the penalties and min_tokens, and moves the random stream on.
-  // `id` is in [0, vocab_size).
+  // Records a token as generated: counts for the penalties and min_tokens, and moves the random stream on.  Mirostat
+  // learns from sample() only.  `id` is in [0, vocab_size).
   void accept(int32_t id);
 
   int vocab_size() const { return vocab_size_; }
   uint64_t num_accepted() const { return num_accepted_; }
 
  private:
-  class LogitEdits;
-  class Masked;
-  bool has_penalties() const;
-  void apply_bias_and_penalties(LogitEdits& edits) const;
+  void edit_logits(LogitEdits& edits, SamplingScratch& scratch) const;
   void prepare(LogitEdits& edits, CandidateRow& row) const;
   void narrow(CandidateRow& row) const;
+  bool excludes_top_choices() const;
 
   RowParams params_;
   int vocab_size_;
   uint64_t seed_;
   uint64_t num_accepted_ = 0;
   TokenHistory history_;
+  DryPenalty dry_;
+  Mirostat mirostat_;
 };
 
 }  // namespace quintet

@@ -35,7 +35,7 @@ using namespace quintet;
 
 constexpr int kN = 3072;
 constexpr int kK = 1024;
-constexpr int kRepeats = 5;
+constexpr int kRepeats = 40;  // short ones, so that some find the machine to themselves
 
 double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -90,7 +90,7 @@ class Buffer {
 volatile uint64_t sink;
 
 #if defined(__x86_64__)
-constexpr int kPeakSteps = 2'000'000;
+constexpr int kPeakSteps = 200'000;
 
 // 64 products per instruction, twelve chains: more than any core needs to hide the latency.
 [[gnu::target("avx512f,avx512vnni")]] void dot_product_loop() {
@@ -115,24 +115,26 @@ double int8_peak(int num_threads) {
 double int8_peak(int) { return 0; }
 #endif
 
-using Vector [[gnu::vector_size(16)]] = uint64_t;
+using Vector [[gnu::vector_size(16), gnu::may_alias]] = uint64_t;
 
-// Bytes per second when each thread sums its share of the buffer.
+// Bytes per second when each thread sums its share of the buffer, a part of it per run.
 double read_bandwidth(Buffer& buffer, int num_threads) {
-  const size_t share = buffer.bytes() / static_cast<size_t>(num_threads) / 64 * 64;
+  constexpr size_t kParts = 8;
+  const size_t part = buffer.bytes() / static_cast<size_t>(num_threads) / kParts / 64 * 64;
+  std::vector<size_t> runs(static_cast<size_t>(num_threads), 0);
   const double seconds = best_time_s(num_threads, kRepeats, [&](int t) {
-    const uint8_t* p = buffer.data() + share * static_cast<size_t>(t);
+    const size_t run = runs[static_cast<size_t>(t)]++ % kParts;
+    const uint8_t* p = buffer.data() + (static_cast<size_t>(t) * kParts + run) * part;
     Vector sum[4] = {};
-    for (size_t i = 0; i < share; i += 64) {
-      Vector line[4];
-      std::memcpy(line, p + i, 64);
-      __builtin_prefetch(p + i + 2304);
+    for (size_t i = 0; i < part; i += 64) {
+      const auto* line = reinterpret_cast<const Vector*>(p + i);
+      __builtin_prefetch(p + i + 4096);
       for (int j = 0; j < 4; ++j) sum[j] += line[j];
     }
     const Vector total = sum[0] + sum[1] + sum[2] + sum[3];
     sink = total[0] + total[1];
   });
-  return static_cast<double>(share) * num_threads / seconds;
+  return static_cast<double>(part) * num_threads / seconds;
 }
 
 // Rows in all forms; the values do not matter for time, only that none is a denormal or NaN.
@@ -161,17 +163,19 @@ void bench(const tests::LinearTable& table, Layout layout, Buffer& weights, int 
     if (slow && num_rows > 4) break;
     Activations x(num_rows);
     std::vector<float> y(static_cast<size_t>(num_rows) * kN);
-    // About a fifth of a second at 200 GMAC/s, but at least 64 MB of weights.
+    // A few milliseconds, but at least 64 MB of weights where they are what takes the time.
     const double macs_per_matrix = static_cast<double>(kN) * kK * num_rows;
-    const int wanted =
-        slow ? 1 : static_cast<int>(std::max(4e10 / macs_per_matrix, 6.4e7 / static_cast<double>(matrix_bytes)));
-    const int count = std::clamp(wanted, 1, num_matrices);
+    const double macs_wanted = slow ? 0 : 1e9 / macs_per_matrix;
+    const double bytes_wanted = num_rows > 4 || slow ? 1 : 6.4e7 / static_cast<double>(matrix_bytes);
+    const int count = std::clamp(static_cast<int>(std::max(macs_wanted, bytes_wanted)), 1, num_matrices);
     const int share = num_panels(kN) / num_threads;
+    std::vector<int> next(static_cast<size_t>(num_threads), 0);  // matrix, per thread: each run goes on from the last
     const double seconds = best_time_s(num_threads, slow ? 1 : kRepeats, [&](int t) {
       const int panel_begin = t * share;
       const int panel_end = t + 1 == num_threads ? num_panels(kN) : panel_begin + share;
-      for (int m = 0; m < count; ++m) {
-        const PackedMatrix w{layout, kN, kK, weights.data() + matrix_bytes * static_cast<size_t>(m)};
+      int& matrix = next[static_cast<size_t>(t)];
+      for (int m = 0; m < count; ++m, matrix = (matrix + 1) % num_matrices) {
+        const PackedMatrix w{layout, kN, kK, weights.data() + matrix_bytes * static_cast<size_t>(matrix)};
         // Rows in chunks whose activations fit a share of the second-level cache.
         for (int row = 0; row < num_rows; row += 256) {
           table.linear[static_cast<int>(layout)](w, x.rows, row, std::min(row + 256, num_rows), panel_begin, panel_end,

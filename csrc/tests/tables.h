@@ -10,16 +10,20 @@ namespace quintet::tests {
 struct LinearTable {
   const char* name;
   LinearFunction* linear[kNumLayouts];
-  Function<decltype(KernelTable::unpack_row)>* unpack_row;
 };
 
-inline constexpr const char* kLayoutNames[kNumLayouts] = {"F32", "F16", "BF16", "W8", "W4"};
+inline constexpr const char* kLayoutNames[kNumLayouts] = {"F32", "F16", "BF16", "W8",  "W4", "W5",
+                                                          "W4m", "W5m", "W4k",  "W5k", "W6k"};
 
 // Those this CPU can run, the reference first.
 inline std::vector<LinearTable> linear_tables() {
-#define QUINTET_LINEAR(isa) \
-  LinearTable{              \
-      #isa, {isa::linear_f32, isa::linear_f16, isa::linear_bf16, isa::linear_w8, isa::linear_w4}, isa::unpack_row}
+#define QUINTET_LINEAR(isa)                                                                               \
+  LinearTable {                                                                                           \
+    #isa, {                                                                                               \
+      isa::linear_f32, isa::linear_f16, isa::linear_bf16, isa::linear_w8, isa::linear_w4, isa::linear_w5, \
+          isa::linear_w4m, isa::linear_w5m, isa::linear_w4k, isa::linear_w5k, isa::linear_w6k             \
+    }                                                                                                     \
+  }
   std::vector<LinearTable> tables{QUINTET_LINEAR(reference)};
 #if defined(__x86_64__)
   if (cpu_runs_avx2()) tables.push_back(QUINTET_LINEAR(avx2));

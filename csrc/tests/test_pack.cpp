@@ -10,80 +10,81 @@
 #include "check.h"
 #include "half.h"
 #include "impl.h"
-#include "tables.h"
+#include "sources.h"
 
 namespace {
 
 using namespace quintet;
+using tests::Source;
 
 std::mt19937 random_bits(7);
 
 float random_float() { return std::normal_distribution<float>(0.0f, 1.0f)(random_bits); }
 
-constexpr SourceType kSources[] = {SourceType::kF32, SourceType::kF16, SourceType::kBF16, SourceType::kQ8_0,
-                                   SourceType::kQ4_0};
+float half_at(const uint8_t* p) {
+  uint16_t half;
+  std::memcpy(&half, p, 2);
+  return half_to_float(half);
+}
 
-// Bytes of a row of the file format.
-size_t row_bytes(SourceType type, int k) {
-  const auto width = static_cast<size_t>(k);
-  switch (type) {
-    case SourceType::kF32:
-      return width * 4;
-    case SourceType::kF16:
-    case SourceType::kBF16:
-      return width * 2;
-    case SourceType::kQ8_0:
-      return width / 32 * 34;
-    case SourceType::kQ4_0:
-      return width / 32 * 18;
-  }
-  return 0;
+// The six bits of scale (or min) j of a Q4_K or Q5_K block; p is at its twelve bytes.
+int six_bits(const uint8_t* p, int j, bool min) {
+  if (j < 4) return p[min ? j + 4 : j] & 63;
+  const int low = min ? p[j + 4] >> 4 : p[j + 4] & 15;
+  return low + (p[min ? j : j - 4] >> 6) * 16;
 }
 
 // Element i of a file row as a number, straight from the format's definition.
-float source_value(SourceType type, const uint8_t* row, int i) {
-  uint16_t half;
-  switch (type) {
+float source_value(const Source& source, const uint8_t* row, int i) {
+  const uint8_t* p = row + static_cast<size_t>(i / source.block_k) * source.block_bytes;
+  i %= source.block_k;
+  const int sub = i / 32;
+  // Of formats of 32: nibble and fifth bit of element i, where they are at these places.
+  const auto nibble = [&](int at) { return i < 16 ? p[at + i] & 15 : p[at + i - 16] >> 4; };
+  const auto fifth = [&](int at) { return (p[at + i / 8] >> i % 8 & 1) * 16; };
+  // Of formats of 256: 64 elements share 32 bytes of nibbles.
+  const auto nibble_of_64 = [&](int at) { return p[at + i / 64 * 32 + i % 32] >> (sub % 2 * 4) & 15; };
+  switch (source.type) {
     case SourceType::kF32: {
       float value;
-      std::memcpy(&value, row + i * 4, 4);
+      std::memcpy(&value, p, 4);
       return value;
     }
     case SourceType::kF16:
-      std::memcpy(&half, row + i * 2, 2);
-      return half_to_float(half);
-    case SourceType::kBF16:
-      std::memcpy(&half, row + i * 2, 2);
-      return bf16_to_float(half);
+      return half_at(p);
+    case SourceType::kBF16: {
+      uint16_t bits;
+      std::memcpy(&bits, p, 2);
+      return bf16_to_float(bits);
+    }
     case SourceType::kQ8_0:
-      std::memcpy(&half, row + i / 32 * 34, 2);
-      return static_cast<float>(static_cast<int8_t>(row[i / 32 * 34 + 2 + i % 32])) * half_to_float(half);
-    case SourceType::kQ4_0: {
-      std::memcpy(&half, row + i / 32 * 18, 2);
-      const uint8_t byte = row[i / 32 * 18 + 2 + i % 16];
-      return static_cast<float>((i % 32 < 16 ? byte & 15 : byte >> 4) - 8) * half_to_float(half);
+      return static_cast<float>(static_cast<int8_t>(p[2 + i])) * half_at(p);
+    case SourceType::kQ4_0:
+      return static_cast<float>(nibble(2) - 8) * half_at(p);
+    case SourceType::kQ5_0:
+      return static_cast<float>(nibble(6) + fifth(2) - 16) * half_at(p);
+    case SourceType::kQ4_1:
+      return static_cast<float>(nibble(4)) * half_at(p) + half_at(p + 2);
+    case SourceType::kQ5_1:
+      return static_cast<float>(nibble(8) + fifth(4)) * half_at(p) + half_at(p + 2);
+    case SourceType::kQ4_K:
+    case SourceType::kQ5_K: {
+      const float scale = half_at(p) * static_cast<float>(six_bits(p + 4, sub, false));
+      const float min = half_at(p + 2) * static_cast<float>(six_bits(p + 4, sub, true));
+      const bool five = source.type == SourceType::kQ5_K;
+      const int code = five ? nibble_of_64(48) + (p[16 + i % 32] >> sub & 1) * 16 : nibble_of_64(16);
+      return static_cast<float>(code) * scale - min;
+    }
+    case SourceType::kQ6_K: {
+      const int half = i / 128;
+      const int quarter = i % 128 / 32;
+      const int low = p[half * 64 + quarter % 2 * 32 + i % 32] >> (quarter / 2 * 4) & 15;
+      const int high = p[128 + half * 32 + i % 32] >> (quarter * 2) & 3;
+      const auto scale = static_cast<float>(static_cast<int8_t>(p[192 + i / 16]));
+      return half_at(p + 208) * scale * static_cast<float>(low + high * 16 - 32);
     }
   }
   return 0;
-}
-
-// Random bytes of the format, with finite scales.
-std::vector<uint8_t> random_source(SourceType type, int n, int k) {
-  std::vector<uint8_t> bytes(row_bytes(type, k) * static_cast<size_t>(n));
-  if (type == SourceType::kF32) {
-    for (size_t i = 0; i < bytes.size(); i += 4) {
-      const float value = random_float();
-      std::memcpy(bytes.data() + i, &value, 4);
-    }
-    return bytes;
-  }
-  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random_bits());
-  const size_t step = type == SourceType::kQ8_0 ? 34 : type == SourceType::kQ4_0 ? 18 : 2;
-  for (size_t i = 0; i < bytes.size(); i += step) {
-    const uint16_t half = type == SourceType::kBF16 ? float_to_bf16(random_float()) : float_to_half(random_float());
-    std::memcpy(bytes.data() + i, &half, 2);
-  }
-  return bytes;
 }
 
 std::vector<uint8_t> pack(SourceType type, const std::vector<uint8_t>& source, int n, int k, Layout layout) {
@@ -103,16 +104,17 @@ std::vector<float> unpack(const std::vector<uint8_t>& packed, int n, int k, Layo
   return values;
 }
 
-void test_lossless(SourceType type, Layout layout, int n, int k) {
-  const std::vector<uint8_t> source = random_source(type, n, k);
-  const std::vector<float> values = unpack(pack(type, source, n, k, layout), n, k, layout);
+void test_lossless(const Source& source, int n, int k) {
+  const std::vector<uint8_t> bytes = tests::random_source(source, n, k, random_bits);
+  const std::vector<float> values = unpack(pack(source.type, bytes, n, k, source.layout), n, k, source.layout);
   for (size_t at = 0; at < values.size(); ++at) {
     const int row = static_cast<int>(at / static_cast<size_t>(k));
     const int i = static_cast<int>(at % static_cast<size_t>(k));
-    const uint8_t* from = source.data() + static_cast<size_t>(row) * row_bytes(type, k);
-    const float expected = row < n ? source_value(type, from, i) : 0.0f;
-    CHECK_WITH(values[at] == expected, "n %d k %d row %d element %d: %g, expected %g", n, k, row, i,
-               static_cast<double>(values[at]), static_cast<double>(expected));
+    const uint8_t* from = bytes.data() + static_cast<size_t>(row) * source_row_bytes(source.type, k);
+    const float expected = row < n ? source_value(source, from, i) : 0.0f;
+    CHECK_WITH(values[at] == expected, "type %d n %d k %d row %d element %d: %.9g, expected %.9g",
+               static_cast<int>(source.type), n, k, row, i, static_cast<double>(values[at]),
+               static_cast<double>(expected));
   }
 }
 
@@ -137,12 +139,12 @@ void expect_q4(const float* x, float* values) {
 }
 
 void test_quantized(Layout layout, int n, int k) {
-  std::vector<uint8_t> source = random_source(SourceType::kF32, n, k);
-  std::vector<float> x(source.size() / 4);
-  std::memcpy(x.data(), source.data(), source.size());
+  std::vector<float> x(static_cast<size_t>(n) * static_cast<size_t>(k));
+  for (float& value : x) value = random_float();
   for (size_t i = 0; i < 32; ++i) x[i] = 0;                                       // a zero group
   for (size_t i = 32; i < 64 && k >= 64; ++i) x[i] = i % 2 == 0 ? 127.0f : 0.5f;  // exact halves
   for (size_t i = 64; i < 96 && k >= 96; ++i) x[i] = i % 2 == 0 ? 3.0f : -3.0f;   // two of the largest magnitude
+  std::vector<uint8_t> source(x.size() * 4);
   std::memcpy(source.data(), x.data(), source.size());
   const std::vector<float> values = unpack(pack(SourceType::kF32, source, n, k, layout), n, k, layout);
   for (size_t at = 0; at < x.size(); at += 32) {
@@ -165,19 +167,19 @@ void test_non_finite() {
 }
 
 // Panels packed in pieces, in any order, and nothing outside a piece touched.
-void test_pieces(SourceType type, Layout layout) {
+void test_pieces(const Source& source, Layout layout) {
   constexpr int kN = 16 * 5 - 7;
-  constexpr int kK = 64;
-  const std::vector<uint8_t> source = random_source(type, kN, kK);
-  const std::vector<uint8_t> whole = pack(type, source, kN, kK, layout);
+  constexpr int kK = 256;
+  const std::vector<uint8_t> bytes = tests::random_source(source, kN, kK, random_bits);
+  const std::vector<uint8_t> whole = pack(source.type, bytes, kN, kK, layout);
   std::vector<uint8_t> pieces(whole.size(), 0xcd);
   const size_t stride = panel_bytes(layout, kK);
-  CHECK(pack_panels(type, source.data(), kN, kK, layout, 2, 4, pieces.data()));
+  CHECK(pack_panels(source.type, bytes.data(), kN, kK, layout, 2, 4, pieces.data()));
   for (size_t i = 0; i < pieces.size(); ++i) {
     CHECK(pieces[i] == (i >= 2 * stride && i < 4 * stride ? whole[i] : 0xcd));
   }
-  CHECK(pack_panels(type, source.data(), kN, kK, layout, 4, 5, pieces.data()));
-  CHECK(pack_panels(type, source.data(), kN, kK, layout, 0, 2, pieces.data()));
+  CHECK(pack_panels(source.type, bytes.data(), kN, kK, layout, 4, 5, pieces.data()));
+  CHECK(pack_panels(source.type, bytes.data(), kN, kK, layout, 0, 2, pieces.data()));
   CHECK(pieces == whole);
 }
 
@@ -208,38 +210,35 @@ void test_half() {
   CHECK(std::isnan(bf16_to_float(float_to_bf16(float_from_bits(0x7f800001)))));
 }
 
-bool supported(SourceType type, Layout layout) {
-  switch (type) {
-    case SourceType::kF32:
-      return true;
-    case SourceType::kF16:
-      return layout == Layout::kF16;
-    case SourceType::kBF16:
-      return layout == Layout::kBF16;
-    case SourceType::kQ8_0:
-      return layout == Layout::kW8;
-    case SourceType::kQ4_0:
-      return layout == Layout::kW4;
-  }
-  return false;
+bool supported(const Source& source, Layout layout) {
+  if (layout == source.layout) return true;
+  return source.type == SourceType::kF32 &&
+         (layout == Layout::kF16 || layout == Layout::kBF16 || layout == Layout::kW8 || layout == Layout::kW4);
 }
 
 void test_combinations() {
-  for (const SourceType type : kSources) {
+  for (const Source& source : tests::sources()) {
+    CHECK(source_row_bytes(source.type, source.block_k) == source.block_bytes);
+    CHECK(source_row_bytes(source.type, 0) == 0);
+    if (source.block_k > 1) CHECK(source_row_bytes(source.type, source.block_k + 1) == 0);
     for (int l = 0; l < kNumLayouts; ++l) {
       const auto layout = static_cast<Layout>(l);
-      if (supported(type, layout)) {
-        test_pieces(type, layout);
-      } else {
-        const std::vector<uint8_t> source(32 * 4);
-        std::vector<uint8_t> packed(panel_bytes(layout, 32));
-        CHECK(!pack_panels(type, source.data(), 1, 32, layout, 0, 1, packed.data()));
+      if (supported(source, layout)) {
+        test_pieces(source, layout);
+        if (k_multiple(layout) == 1) continue;
       }
+      // An unsupported layout, or a supported one with a k it cannot hold.
+      const int k = supported(source, layout) ? k_multiple(layout) + 1 : 256;
+      const std::vector<uint8_t> bytes(static_cast<size_t>(k) * 4);
+      std::vector<uint8_t> packed(panel_bytes(layout, 512), 0xcd);
+      CHECK(!pack_panels(source.type, bytes.data(), 1, k, layout, 0, 1, packed.data()));
+      for (const uint8_t byte : packed) CHECK(byte == 0xcd);
     }
   }
-  std::vector<uint8_t> source(33 * 4);
-  std::vector<uint8_t> packed(4096);
-  CHECK(!pack_panels(SourceType::kF32, source.data(), 1, 33, Layout::kW8, 0, 1, packed.data()));
+  const std::vector<uint8_t> wide(source_row_bytes(SourceType::kQ6_K, kMaxHalvesK + kSuperBlock));
+  std::vector<uint8_t> packed(panel_bytes(Layout::kW6k, kMaxHalvesK + kSuperBlock));
+  CHECK(pack_panels(SourceType::kQ6_K, wide.data(), 1, kMaxHalvesK, Layout::kW6k, 0, 1, packed.data()));
+  CHECK(!pack_panels(SourceType::kQ6_K, wide.data(), 1, kMaxHalvesK + kSuperBlock, Layout::kW6k, 0, 1, packed.data()));
 }
 
 }  // namespace
@@ -248,14 +247,13 @@ int main() {
   test_half();
   test_combinations();
   for (const int n : {1, 15, 16, 17, 40}) {
-    for (const int k : {1, 2, 31, 64, 65, 130}) {
-      test_lossless(SourceType::kF32, Layout::kF32, n, k);
-      test_lossless(SourceType::kF16, Layout::kF16, n, k);
-      test_lossless(SourceType::kBF16, Layout::kBF16, n, k);
+    for (const Source& source : tests::sources()) {
+      for (const int blocks : {1, 2, 3, 5}) test_lossless(source, n, blocks * source.block_k);
+      if (source.block_k == 1) {
+        for (const int k : {31, 64, 65, 130}) test_lossless(source, n, k);
+      }
     }
     for (const int k : {32, 96, 1024}) {
-      test_lossless(SourceType::kQ8_0, Layout::kW8, n, k);
-      test_lossless(SourceType::kQ4_0, Layout::kW4, n, k);
       test_quantized(Layout::kW8, n, k);
       test_quantized(Layout::kW4, n, k);
     }

@@ -15,8 +15,10 @@
 #include <vector>
 
 #include "candidates.h"
+#include "dry.h"
 #include "philox.h"
 #include "row_sampler.h"
+#include "truncation.h"
 #include "vector_math.h"
 
 // The same loops once more, in a namespace of their own and for the baseline instruction set only.
@@ -234,6 +236,93 @@ void test_draw_at_its_ends() {
   }
 }
 
+// Where the whole row is kept, compacting changes nothing but the form; what has no weight is gone.
+void test_compact_keeps_what_has_weight() {
+  std::mt19937 random(6);
+  SamplingScratch scratch;
+  for (const int n : kSizes) {
+    const std::vector<float> logits = random_row(random, n, 3);
+    CandidateRow row = scanned(scratch, logits);
+    weigh(row, 1.0);
+    keep_min_p(row, 0.01);
+    const std::vector<int> wanted = kept_ids(row);
+    compact(row);
+    check(kept_ids(row) == wanted, "compacted row of " + std::to_string(n));
+    for (int i = 0; i < row.size; ++i) check(row.logits[i] == logits[row.id(i)], "its logits");
+    check(row.max == *std::max_element(logits.begin(), logits.end()), "its maximum");
+    weigh(row, 0.5);
+    compact(row);  // of a list
+    check(kept_ids(row) == wanted, "compacted again, of " + std::to_string(n));
+  }
+}
+
+void test_typical_against_sorting() {
+  std::mt19937 random(7);
+  SamplingScratch scratch;
+  for (const int n : kSizes) {
+    for (const double p : {0.0, 0.3, 0.9, 0.999999}) {
+      const std::vector<float> logits = random_row(random, n, 3);
+      CandidateRow row = scanned(scratch, logits);
+      weigh(row, 0.8);
+      const std::vector<float> weights(row.weights, row.weights + n);
+      const double total = row.total, expected = entropy(row, 0.8);
+      const double max = row.max, scale = inverse_temperature(0.8), log_total = std::log(total);
+      const auto distance = [&](int i) { return std::abs(log_total + (max - logits[i]) * scale - expected); };
+      keep_typical(row, 0.8, p);
+      std::vector<int> wanted;
+      for (int i = 0; i < n; ++i) {
+        if (weights[i] > 0) wanted.push_back(i);
+      }
+      std::stable_sort(wanted.begin(), wanted.end(), [&](int a, int b) { return distance(a) < distance(b); });
+      wanted.resize(static_cast<size_t>(row.size));
+      double mass = 0;
+      for (const int i : wanted) mass += weights[i];
+      const double without_last = mass - weights[wanted.back()];
+      std::sort(wanted.begin(), wanted.end());
+      const std::string name = "typical_p " + std::to_string(p) + " of " + std::to_string(n);
+      check(kept_ids(row) == wanted, name + " keeps the nearest");
+      check(mass >= (p - 1e-6) * total, name + " is reached");
+      check(row.size == 1 || without_last < (p + 1e-6) * total, name + " is not overshot");
+    }
+  }
+}
+
+// Random tokens over small alphabets against counting back from every earlier place.
+void test_dry_against_trying_all() {
+  std::mt19937 random(8);
+  SamplingScratch scratch;
+  for (int round = 0; round < 300; ++round) {
+    DryParams params;
+    params.multiplier = 1;
+    params.base = 2;
+    params.allowed_length = 1 + static_cast<int>(random() % 3);
+    if (round % 3 == 0) params.last_n = static_cast<int>(random() % 30);
+    if (round % 2 == 0) params.breaker_ids = {3};
+    const int64_t window = params.last_n;
+    DryPenalty dry(params);
+    std::vector<int32_t> tokens(random() % 60);
+    for (int32_t& id : tokens) {
+      id = static_cast<int32_t>(random() % 4);
+      dry.add(id);
+    }
+    if (window >= 0 && static_cast<int64_t>(tokens.size()) > window)
+      tokens.erase(tokens.begin(), tokens.end() - window);
+    const int n = static_cast<int>(tokens.size());
+    const auto is_breaker = [&](int place) { return round % 2 == 0 && tokens[place] == 3; };
+    std::vector<double> wanted(4, 0.0), found(4, 0.0);
+    for (int next = 1; next < n && params.last_n != 0; ++next) {
+      int length = 0;
+      while (length < next && tokens[next - 1 - length] == tokens[n - 1 - length] && !is_breaker(n - 1 - length))
+        ++length;
+      if (length < params.allowed_length || is_breaker(next)) continue;
+      double& penalty = wanted[tokens[next]];
+      penalty = std::max(penalty, std::exp2(length - static_cast<double>(params.allowed_length)));
+    }
+    if (dry.is_on()) dry.for_each_penalty(scratch, [&](int32_t id, double penalty) { found[id] += penalty; });
+    check(found == wanted, "DRY, round " + std::to_string(round));
+  }
+}
+
 void test_sampler_leaves_the_row_as_it_was() {
   std::mt19937 random(5);
   SamplingScratch scratch;
@@ -247,6 +336,12 @@ void test_sampler_leaves_the_row_as_it_was() {
   params.top_p = 0.9;
   params.min_p = 0.01;
   params.num_logprobs = 4;
+  params.typical_p = 0.9;
+  params.top_n_sigma = 2;
+  params.dynatemp_range = 0.3;
+  params.xtc_probability = 0.5;
+  params.dry.multiplier = 0.8;
+  params.penalty_last_n = 4;
   RowSampler sampler(params, 7, {1, 1, 2}, 9);
   for (int step = 0; step < 100; ++step) {
     std::vector<float> row = random_row(random, 7, 3);
@@ -270,6 +365,9 @@ int main() {
   test_top_k_against_sorting();
   test_top_p_against_sorting();
   test_draw_at_its_ends();
+  test_compact_keeps_what_has_weight();
+  test_typical_against_sorting();
+  test_dry_against_trying_all();
   test_sampler_leaves_the_row_as_it_was();
   return num_failures;
 }

@@ -15,6 +15,12 @@ class Layout(enum.Enum):
     BF16 = 2
     W8 = 3
     W4 = 4
+    W5 = 5
+    W4M = 6
+    W5M = 7
+    W4K = 8
+    W5K = 9
+    W6K = 10
 
 class SourceType(enum.Enum):
     """What a matrix is packed from."""
@@ -24,6 +30,12 @@ class SourceType(enum.Enum):
     BF16 = 2
     Q8_0 = 3
     Q4_0 = 4
+    Q5_0 = 5
+    Q4_1 = 6
+    Q5_1 = 7
+    Q4_K = 8
+    Q5_K = 9
+    Q6_K = 10
 
 def kernels_info() -> dict[str, Any]:
     """`active`: the kernel table in use, or None; `available`: all, slowest first."""
@@ -102,10 +114,11 @@ class Plan:
         """Time every phase from now on; forget earlier times."""
 
     def stop_profile(self) -> None: ...
-    def profile(self) -> list[tuple[str, int, float, float, int, int]]:
-        """Per phase: label, calls, work_s, wait_s, weight_bytes, num_weights.
+    def profile(self) -> list[tuple[str, int, float, float, float, int, int]]:
+        """Per phase: label, calls, work_s, wait_s, cpu_s, weight_bytes, num_weights.
 
-        Times are those of the calling thread: in the phase, and at the barrier behind it.
+        Times are those of the calling thread: in the phase, at the barrier behind it, and of
+        the former what it had a CPU for.
         """
 
     @property
@@ -123,26 +136,63 @@ class Plan:
     @property
     def buffer_bytes(self) -> int: ...
 
+class Stage(enum.Enum):
+    """A stage of the sampler; see quintet.sampling.SamplingParams.sampler_order."""
+
+    PENALTIES = 0
+    DRY = 1
+    TOP_N_SIGMA = 2
+    TEMPERATURE = 3
+    TOP_K = 4
+    TYPICAL_P = 5
+    TOP_P = 6
+    MIN_P = 7
+    XTC = 8
+
+class DryParams:
+    """What the DRY penalty acts on; as made, it is off."""
+
+    multiplier: float
+    base: float
+    allowed_length: int
+    last_n: int
+    breaker_ids: Sequence[int]
+    breaker_sequences: Sequence[Sequence[int]]
+    def __init__(self) -> None: ...
+
+class RowParams:
+    """What a sampler acts on; as made, it only draws."""
+
+    temperature: float
+    dynatemp_range: float
+    dynatemp_exponent: float
+    top_n_sigma: float
+    top_k: int
+    typical_p: float
+    top_p: float
+    min_p: float
+    xtc_probability: float
+    xtc_threshold: float
+    mirostat: int
+    mirostat_tau: float
+    mirostat_eta: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    penalty_last_n: int
+    logit_bias: Sequence[tuple[int, float]]
+    min_tokens: int
+    ending_ids: Sequence[int]
+    num_logprobs: int
+    order: Sequence[Stage]
+    dry: DryParams
+    def __init__(self) -> None: ...
+
 class RowSampler:
     """One sequence's sampler; quintet.sampling.RowSampler is its public form."""
 
     def __init__(
-        self,
-        *,
-        vocab_size: int,
-        seed: int,
-        prompt_ids: Sequence[int],
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        repetition_penalty: float,
-        presence_penalty: float,
-        frequency_penalty: float,
-        logit_bias: Sequence[tuple[int, float]],
-        min_tokens: int,
-        ending_ids: Sequence[int],
-        num_logprobs: int,
+        self, params: RowParams, *, vocab_size: int, prompt_ids: Sequence[int], seed: int
     ) -> None: ...
     def accept(self, token_id: int) -> None: ...
     def distribution(
@@ -156,3 +206,10 @@ def sample(
     samplers: tuple[RowSampler, ...],
     masks: tuple[npt.NDArray[np.uint32] | None, ...] = (),
 ) -> list[tuple[int, float | None, tuple[tuple[int, float], ...] | None]]: ...
+def score(
+    logits: npt.NDArray[np.float32],
+    *,
+    vocab_size: int,
+    token_ids: Sequence[int],
+    num_top: int,
+) -> list[tuple[float, tuple[tuple[int, float], ...]] | None]: ...

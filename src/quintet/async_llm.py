@@ -55,6 +55,7 @@ class AsyncLLM:
         max_queue: int = EngineConfig.max_queue,
         enable_prefix_cache: bool = True,
         seed: int | None = None,
+        isolated: bool = False,
     ) -> None:
         self._model = model
         self._options = ModelOptions(
@@ -69,6 +70,7 @@ class AsyncLLM:
             enable_prefix_cache=enable_prefix_cache,
             seed=seed,
         )
+        self._isolated = isolated
         self._lock = threading.Lock()
         self._loaded: Runtime | None = None
         self._is_closed = False
@@ -115,7 +117,7 @@ class AsyncLLM:
         `aclose` aborts the request; so does the event loop for an iterator left behind.
         """
         return self._chunks(
-            lambda runtime: ChatRequest(runtime.request(prompt, params, priority), None)
+            lambda runtime: ChatRequest(runtime.request(prompt, params, priority), lambda: None)
         )
 
     async def chat(
@@ -204,7 +206,9 @@ class AsyncLLM:
             if self._is_closed:
                 raise EngineError("the engine was closed")
             if self._loaded is None:
-                self._loaded = Runtime.load(self._model, self._options, self._config)
+                self._loaded = Runtime.load(
+                    self._model, self._options, self._config, isolated=self._isolated
+                )
                 weakref.finalize(self, self._loaded.client.close)
             return self._loaded
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -131,20 +131,30 @@ def plan_chat(
 
 class ChatRequest:
     """
-    A request and the parser of its answer.
+    A request and the parsers of its answers.
 
     Args:
         request: for the engine.
-        parser: fresh; None where all of the answer is content.
+        new_parser: makes the parser of an answer; None where all of it is content.
     """
 
-    def __init__(self, request: Request, parser: AnswerParser | None) -> None:
+    def __init__(self, request: Request, new_parser: Callable[[], AnswerParser | None]) -> None:
         self.request = request
+        self._parsers = [_ChunkParser(new_parser()) for _ in range(request.params.n)]
+
+    def parse(self, chunk: OutputChunk) -> OutputChunk:
+        """The engine's next chunk with thought, content and tool calls told apart."""
+        return self._parsers[chunk.index].parse(chunk)
+
+
+class _ChunkParser:
+    """Of one answer."""
+
+    def __init__(self, parser: AnswerParser | None) -> None:
         self._parser = parser
         self._num_reasoning_tokens = 0
 
     def parse(self, chunk: OutputChunk) -> OutputChunk:
-        """The engine's next chunk with thought, content and tool calls told apart."""
         if self._parser is None:
             return chunk
         was_thinking = self._parser.is_thinking

@@ -46,6 +46,8 @@ class LLM:
         max_queue: requests that may wait.
         enable_prefix_cache: share the KV blocks of common prefixes.
         seed: makes requests without a seed of their own repeatable.
+        isolated: run the model in a process of its own: a crash ends its requests with
+            EngineError and it is loaded again, and `close` gives all of its memory back.
 
     Raises:
         ModelNotFoundError: no such name or path; the names there are are listed.
@@ -69,6 +71,7 @@ class LLM:
         max_queue: int = EngineConfig.max_queue,
         enable_prefix_cache: bool = True,
         seed: int | None = None,
+        isolated: bool = False,
     ) -> None:
         options = ModelOptions(
             backend=backend, dtype=dtype, kv_dtype=kv_dtype, num_threads=num_threads
@@ -82,7 +85,7 @@ class LLM:
             enable_prefix_cache=enable_prefix_cache,
             seed=seed,
         )
-        self._runtime = Runtime.load(model, options, config)
+        self._runtime = Runtime.load(model, options, config, isolated=isolated)
         # Should nobody call close: at the latest when the interpreter exits.
         self._finalizer = weakref.finalize(self, self._runtime.client.close)
 

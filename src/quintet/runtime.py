@@ -7,12 +7,13 @@ import operator
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from quintet.chat import ChatOptions, ChatRequest, Messages, plan_chat
 from quintet.config import EngineConfig
 from quintet.engine.client import EngineClient
-from quintet.engine.loading import ModelOptions, load
+from quintet.engine.loading import ModelOptions, load, load_tokenizer
 from quintet.engine.request import Priority, Request
 from quintet.engine.stream import RequestStream
 from quintet.engine.thread import EngineThread
@@ -41,11 +42,36 @@ class Runtime:
 
     @classmethod
     def load(
-        cls, model: str | os.PathLike[str], options: ModelOptions, config: EngineConfig
+        cls,
+        model: str | os.PathLike[str],
+        options: ModelOptions,
+        config: EngineConfig,
+        *,
+        isolated: bool = False,
     ) -> Runtime:
-        """Find and load a model, and start its engine in a thread; see `engine.loading.load`."""
-        loaded = load(resolve(model), options, config)
+        """Find and load a model, and start its engine; see `engine.loading.load`.
+
+        Args:
+            isolated: the engine in a process of its own rather than in a thread of this one.
+        """
+        path = resolve(model)
+        if isolated:
+            return cls._load_isolated(path, options, config)
+        loaded = load(path, options, config)
         return cls(EngineThread(loaded.engine), loaded.tokenizer)
+
+    @classmethod
+    def _load_isolated(cls, path: Path, options: ModelOptions, config: EngineConfig) -> Runtime:
+        from quintet.engine.worker.process import EngineProcess  # msgspec and zmq, for few
+
+        client = EngineProcess(path, options, config)
+        try:
+            tokenizer = load_tokenizer(path)  # while the process loads the rest
+            client.wait_ready()
+        except BaseException:
+            client.close()
+            raise
+        return cls(client, tokenizer)
 
     def requests(
         self,
@@ -96,7 +122,7 @@ class Runtime:
             thinking=plan.thinking,
             visible_token_ids=plan.visible_token_ids,
         )
-        return ChatRequest(request, plan.new_parser())
+        return ChatRequest(request, plan.new_parser)
 
     def _request(
         self, token_ids: Sequence[int], params: SamplingParams, priority: Priority, **more: Any
@@ -152,6 +178,7 @@ class Batch:
                 if not self._unread:
                     raise
                 break
+            stream.max_unread_chunks = None  # it is read in its turn, and all of it is wanted
             self._unread.append((self._unsubmitted.popleft(), stream))
             self._submitted.append(stream)
         return self._unread.popleft() if self._unread else None

@@ -19,12 +19,15 @@ RNG = np.random.default_rng(3)
 TOKENS = RNG.integers(0, 160, 75).tolist()
 BLOCKS = [9, 2, 5, 1, 7]
 TABLES = kernels_info()["available"]
+WIDE = Row("wide", "Qwen3", "qwen3", {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64})
 QUANTISED = {
-    "Q8_0": gguf.GGMLQuantizationType.Q8_0,
-    "Q4_0": gguf.GGMLQuantizationType.Q4_0,
-    "F16": gguf.GGMLQuantizationType.F16,
-    "BF16": gguf.GGMLQuantizationType.BF16,
+    name: gguf.GGMLQuantizationType[name]
+    for name in (
+        *("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4"),
+        *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"),
+    )
 }
+WIDENED = {"IQ4_NL", "IQ4_XS", "MXFP4", "Q2_K", "Q3_K"}
 
 
 def executor(model: Model, **overrides) -> CPUExecutor:
@@ -39,6 +42,10 @@ def executor(model: Model, **overrides) -> CPUExecutor:
     return CPUExecutor(model, **{**options, **overrides})
 
 
+def is_quantised(name: str) -> bool:
+    return name not in ("F16", "BF16")
+
+
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
@@ -50,8 +57,8 @@ def kernels(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory: pytest.TempPathFactory):
-    """The first parity row in every matrix type, as open files."""
-    row = PARITY[0]
+    """One model in every matrix type we read, as open files."""
+    row = WIDE
     model = make_hf(row, tmp_path_factory.mktemp("hf"))
     files = {}
     for name, matrix_type in QUANTISED.items():
@@ -81,34 +88,36 @@ def test_quantised_logits_are_near_float64_on_the_same_weights(name, quantised, 
 
     Each int8 rounding of a row adds about 0.55 % NRMSE; some 13 stand between the embedding and
     the logits here (four a layer and the head), and errors of that many roundings add in
-    quadrature: 2 %, of which the bound leaves half as much again for the bf16 cache.
+    quadrature: 2 %, of which the bound leaves half as much again for the bf16 cache.  Types that
+    are widened to W8 are rounded once more, by as much: times the root of two.
     """
     model = quantised[name]
     expected = prefill(
         ReferenceExecutor(model, num_blocks=40, dtype=np.float64), TOKENS, BLOCKS, chunk=75
     )
     found = prefill(executor(model, kernels=kernels), TOKENS, BLOCKS, chunk=75)
-    assert relative_error(found, expected) < (0.03 if name.startswith("Q") else 0.01)
+    bound = 0.03 if is_quantised(name) else 0.01
+    assert relative_error(found, expected) < bound * (2**0.5 if name in WIDENED else 1)
 
 
 @pytest.mark.parametrize("name", QUANTISED)
 def test_bits_do_not_depend_on_batch_chunks_or_threads(name, quantised, kernels):
     """A sequence's logits are the same bits alone, chunked, batched, and on 1 to 4 threads."""
     model = quantised[name]
-    alone = prefill(executor(model, kernels=kernels), TOKENS, BLOCKS, chunk=75)
-    for threads in (1, 3, 4):
+    tokens = TOKENS[:38] if kernels == "reference" else TOKENS  # the scalar loops are slow
+    alone = prefill(executor(model, kernels=kernels), tokens, BLOCKS, chunk=75)
+    for threads, chunk in ((1, 16), (3, 31), (4, 1)):
         cpu = executor(model, kernels=kernels, num_threads=threads)
-        for chunk in (1, 16, 31):
-            np.testing.assert_array_equal(prefill(cpu, TOKENS, BLOCKS, chunk), alone)
+        np.testing.assert_array_equal(prefill(cpu, tokens, BLOCKS, chunk), alone)
     cpu = executor(model, kernels=kernels)
-    for others in (1, 4, 6):
-        target = Seq(TOKENS, BLOCKS)
+    for others in (1, 6):
+        target = Seq(tokens, BLOCKS)
         crowd = [
             Seq(RNG.integers(0, 160, 70).tolist(), [10 + 5 * i + j for j in range(5)])
             for i in range(others)
         ]
         parts = []
-        for counts in ([20, 3], [1, 17], [40, 1], [14, 2]):
+        for counts in ([20, 3], [1, 17], [len(tokens) - 35, 1], [14, 2]):
             work = [(s, counts[1]) for s in crowd]
             work.insert(others // 2, (target, counts[0]))
             parts.append(run(cpu, work)[others // 2])

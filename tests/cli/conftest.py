@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-COMMAND = [sys.executable, "-c", "from quintet.cli.app import main; main()"]
+COMMAND = [sys.executable, "-m", "quintet"]
 
 Quintet = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -104,10 +104,13 @@ def test_a_reader_that_leaves_is_no_error(demo: str):
 def test_ctrl_c_ends_quietly(demo: str):
     """An interrupted answer ends the command with status 130 and no traceback."""
     long_answer = ["run", demo, "--raw", "a", "--temperature", "0"]
-    wait = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    command = [sys.executable, "-c", wait + COMMAND[2], *long_answer]
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, *long_answer],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell starts background jobs, perhaps this very suite, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         process.stdout.read(1)
         process.send_signal(signal.SIGINT)

@@ -72,7 +72,7 @@ def client(server: Server) -> openai.OpenAI:
 def is_reachable(server: Server) -> bool:
     try:
         return httpx.get(f"{server.url}/health").status_code == 200
-    except httpx.ConnectError:
+    except httpx.TransportError:  # refused, or dropped from the queue of connections
         return False
 
 
@@ -255,7 +255,8 @@ def test_a_second_sigterm_ends_streams_with_an_error(demo: str):
         )
         next(stream)
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        while is_reachable(server):
+            time.sleep(0.01)
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(openai.APIError, match="closed"):
             list(stream)

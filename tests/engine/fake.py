@@ -44,6 +44,7 @@ class FakeExecutor:
         *,
         num_blocks: int = 64,
         max_num_batched_tokens: int = 512,
+        max_logits_rows: int = 64,
         raise_at: Collection[int] = NO_STEPS,
         nan_at: Collection[int] = NO_STEPS,
         gate: threading.Event | None = None,
@@ -51,6 +52,7 @@ class FakeExecutor:
     ) -> None:
         self.num_blocks = num_blocks
         self.max_num_batched_tokens = max_num_batched_tokens
+        self.max_logits_rows = max_logits_rows
         self.raise_at = raise_at
         self.nan_at = nan_at
         self.gate = gate
@@ -96,6 +98,7 @@ class FakeExecutor:
         expect(step.cu_seqlens[0] == 0 and step.cu_seqlens[-1] == num_tokens, "cu_seqlens")
         expect(bool((np.diff(step.cu_seqlens) > 0).all()), "a sequence without tokens")
         expect(len(set(step.slot_mapping.tolist())) == num_tokens, "a slot written twice")
+        expect(len(step.logits_rows) <= self.max_logits_rows, "rows of logits")
         expect(bool((np.diff(step.logits_rows) > 0).all()), "order of logits_rows")
         for array in vars_of(step):
             expect(array.dtype == np.int32, "dtype")
@@ -140,7 +143,7 @@ def make_engine(
     *,
     max_model_len: int | None = None,
     eos_ids: frozenset[int] = frozenset({EOS}),
-    new_detokenizer: Callable[[Request], FakeDetokenizer] = lambda _: FakeDetokenizer(),
+    new_detokenizer: Callable[..., FakeDetokenizer] = lambda *_: FakeDetokenizer(),
     **options: int,
 ) -> Engine:
     """An engine over a fake executor; its context is the whole KV cache unless told."""

@@ -4,13 +4,12 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from engine.fake import FakeDetokenizer, FakeExecutor, make_engine, make_request, run_alone
 from quintet.engine.client import EngineClient
-from quintet.engine.request import Request
 from quintet.engine.thread import EngineThread
 from quintet.errors import CapacityError, ContextLengthError, EngineError, RequestError
 
@@ -238,8 +237,8 @@ def test_thread_a_request_that_cannot_start_fails_alone(caplog: pytest.LogCaptur
     """An error while a sequence is set up is its stream's, and the loop goes on."""
     caplog.set_level(logging.CRITICAL)
 
-    def new_detokenizer(request: Request) -> FakeDetokenizer:
-        if len(request.prompt_token_ids) == 7:
+    def new_detokenizer(prompt: Sequence[int], _: object) -> FakeDetokenizer:
+        if len(prompt) == 7:
             raise IndexError("no such token")
         return FakeDetokenizer()
 

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 import transformers
 
+from quintet.formats import quants_32, quants_k
+from quintet.formats.ggml_types import GGMLType
+
 # Shared by all: rows are multiples of 32 so that they quantise; GQA; an odd number of layers.
 BASE: dict[str, Any] = {
     "hidden_size": 64,
@@ -30,6 +33,18 @@ LLAMA3_ROPE = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
+}
+
+
+# Types the gguf package cannot write: block structure, and the largest scale times code.
+RANDOM_BLOCKS = {
+    "IQ4_NL": (quants_32.IQ4_NL, 127),
+    "Q2_K": (quants_k.Q2_K, 15 * 1.5),
+    "Q3_K": (quants_k.Q3_K, 32 * 4),
+    "Q4_K": (quants_k.Q4_K, 63 * 7.5),
+    "Q5_K": (quants_k.Q5_K, 63 * 15.5),
+    "Q6_K": (quants_k.Q6_K, 128 * 32),
+    "IQ4_XS": (quants_k.IQ4_XS, 32 * 127),
 }
 
 
@@ -72,7 +87,8 @@ def make_hf(row: Row, directory: Path, *, dtype: torch.dtype = torch.float32) ->
             if parameter.ndim == 1 and "bias" not in name:
                 parameter.copy_(1 + 0.2 * torch.randn_like(parameter))
             else:
-                parameter.copy_(torch.randn_like(parameter) * 0.15)
+                fan_in = parameter.shape[-1] if parameter.ndim == 2 else 64
+                parameter.copy_(torch.randn_like(parameter) * 1.2 / fan_in**0.5)
     model = model.to(dtype)
     model.save_pretrained(directory, max_shard_size="100KB")
     return model.double()
@@ -136,12 +152,32 @@ def write_gguf(row: Row, model: Any, path: Path, matrix_type: gguf.GGMLQuantizat
         if values.ndim == 1:
             writer.add_tensor(ours, values)
         else:
-            packed = gguf.quants.quantize(np.ascontiguousarray(values), matrix_type)
+            packed = quantize(np.ascontiguousarray(values), matrix_type)
             writer.add_tensor(ours, packed, raw_dtype=matrix_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def quantize(values: np.ndarray, matrix_type: gguf.GGMLQuantizationType) -> np.ndarray:
+    """[n, row bytes] uint8; types the gguf package cannot write get random blocks instead.
+
+    Those are other weights of the same size: what the blocks say is what they mean.
+    """
+    if matrix_type.name not in RANDOM_BLOCKS:
+        return gguf.quants.quantize(values, matrix_type)
+    block, half_range = RANDOM_BLOCKS[matrix_type.name]
+    random = np.random.default_rng(values.shape)
+    count = values.size // GGMLType[matrix_type.name].block_size
+    blocks = random.integers(0, 256, (count, block.itemsize), np.uint8).view(block)[:, 0]
+    for scale in ("d", "dmin"):
+        if scale in block.names:
+            blocks[scale] = random.uniform(0.5, 1.5, count) * 0.3 / half_range
+    if "dmin" in block.names:
+        # Mins that centre the weights, as quantisers choose them.
+        blocks["dmin"] *= half_range / 31 / 31
+    return blocks.view(np.uint8).reshape(len(values), -1)
 
 
 def gguf_name(name: str) -> str:

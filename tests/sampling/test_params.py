@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quintet.errors import RequestError
-from quintet.sampling import SamplingParams
+from quintet.sampling import STAGES, SamplingParams
 
 NAN, INF = math.nan, math.inf
 HUGE = 10**400
@@ -26,6 +26,16 @@ FLOAT_RANGES = {
     "repetition_penalty": (0.01, 100.0),
     "presence_penalty": (-2.0, 2.0),
     "frequency_penalty": (-2.0, 2.0),
+    "typical_p": (0.0, 1.0),
+    "top_n_sigma": (0.0, 100.0),
+    "dynatemp_range": (0.0, 100.0),
+    "dynatemp_exponent": (0.0, 100.0),
+    "xtc_probability": (0.0, 1.0),
+    "xtc_threshold": (0.0, 0.5),
+    "dry_multiplier": (0.0, 100.0),
+    "dry_base": (1.0, 100.0),
+    "mirostat_tau": (0.0, 100.0),
+    "mirostat_eta": (0.0, 1.0),
 }
 INT_RANGES = {
     "max_tokens": (1, 2**31 - 1),
@@ -33,7 +43,14 @@ INT_RANGES = {
     "seed": (-(2**63), 2**64 - 1),
     "logprobs": (0, 20),
     "min_tokens": (0, 2**31 - 1),
+    "penalty_last_n": (-1, 2**31 - 1),
+    "dry_allowed_length": (1, 2**31 - 1),
+    "dry_penalty_last_n": (-1, 2**31 - 1),
+    "mirostat": (0, 2),
+    "n": (1, 16),
+    "prompt_logprobs": (0, 20),
 }
+REQUIRED_INTS = ("top_k", "min_tokens", "penalty_last_n", "dry_allowed_length", "mirostat", "n")
 
 
 def refused() -> list[tuple[str, Any]]:
@@ -45,10 +62,10 @@ def refused() -> list[tuple[str, Any]]:
     for name, (low, high) in INT_RANGES.items():
         outside = [low - 1, high + 1, HUGE, -HUGE, 1.0, 0.5, NAN, INF]
         cases += [(name, value) for value in [*outside, *WRONG_NUMBERS]]
-    cases += [("top_k", None), ("min_tokens", None)]
+    cases += [(name, None) for name in (*REQUIRED_INTS, "dry_penalty_last_n")]
     cases += [
         (name, value)
-        for name in ("ignore_eos", "include_stop_str_in_output")
+        for name in ("ignore_eos", "include_stop_str_in_output", "echo")
         for value in (0, 1, None, "true", "", np.bool_(True), NAN)
     ]
     cases += [
@@ -70,6 +87,27 @@ def refused() -> list[tuple[str, Any]]:
             {"a"},
             "half \ud800",
             ["a", ["b"]],
+        )
+    ]
+    cases += [
+        ("dry_sequence_breakers", value)
+        for value in ("", [""], "x" * 41, "é" * 21, ["x"] * 17, b"x", [b"x"], None, [5], {"a"})
+    ]
+    cases += [
+        ("sampler_order", value)
+        for value in (
+            "top_k",
+            b"top_k",
+            None,
+            5,
+            {"top_k"},
+            ["top_k", None],
+            ["top_k", "topk"],
+            ["top_k", "top_k"],
+            [["top_k"]],
+            ["temperature"] * 10,
+            ["temperature", "penalties"],
+            ["penalties", "top_k", "dry"],
         )
     ]
     cases += [
@@ -142,7 +180,7 @@ def test_params_accept_the_ends_of_their_range(name: str) -> None:
     """Both ends of each range are values like any other."""
     for value in {**FLOAT_RANGES, **INT_RANGES}[name]:
         extra = {"max_tokens": None} if name == "min_tokens" else {}
-        assert getattr(SamplingParams(**{name: value}, **extra), name) == value
+        assert getattr(SamplingParams(**{name: value, **extra}), name) == value
 
 
 def test_params_defaults() -> None:
@@ -157,6 +195,10 @@ def test_params_defaults() -> None:
     assert params.min_tokens == 0
     assert not params.ignore_eos
     assert not params.include_stop_str_in_output
+    assert params.typical_p == 1.0
+    assert params.top_n_sigma == params.dynatemp_range == params.xtc_probability == 0.0
+    assert params.dry_multiplier == params.mirostat == 0
+    assert params.sampler_order == STAGES
 
 
 def test_params_max_tokens_none_is_without_limit() -> None:

@@ -14,7 +14,7 @@ from sampling_oracle import make_row, philox4x32_10, uniform
 
 from quintet import _native
 from quintet.errors import RequestError
-from quintet.sampling import RowSampler, SampledToken, SamplingParams, sample
+from quintet.sampling import RowSampler, SampledToken, SamplingParams, sample, score
 
 NUCLEUS = SamplingParams(temperature=0.9, top_k=50, top_p=0.95)
 
@@ -70,8 +70,11 @@ def test_sample_seed_is_modulo_64_bits() -> None:
         (SamplingParams(top_k=5), 300),
         (SamplingParams(top_p=0.6), 300),
         (SamplingParams(min_p=0.2), 300),
+        (SamplingParams(typical_p=0.7), 300),
+        (SamplingParams(top_n_sigma=1.2), 300),
+        (SamplingParams(dynatemp_range=0.7), 300),
     ],
-    ids=["plain", "temperature", "top_k", "top_p", "min_p"],
+    ids=["plain", "temperature", "top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "dynatemp"],
 )
 def test_sample_frequencies_fit_the_distribution(params: SamplingParams, vocab_size: int) -> None:
     """Over 20,000 draws from fixed seeds the chi-square statistic is within 5 sigma."""
@@ -117,6 +120,8 @@ def test_sample_is_the_same_in_any_batch() -> None:
         NUCLEUS,
         SamplingParams(top_p=0.8, repetition_penalty=1.2, logprobs=3),
         SamplingParams(min_p=0.05, presence_penalty=1.0, frequency_penalty=0.5),
+        SamplingParams(typical_p=0.9, top_n_sigma=2.5, dynatemp_range=0.5, penalty_last_n=3),
+        SamplingParams(xtc_probability=0.5, xtc_threshold=0.001, dry_multiplier=0.8, logprobs=1),
     ]
     logits = np.stack([normal_rows(num_steps, vocab_size, seed=i) for i in range(len(choices))])
 
@@ -127,7 +132,7 @@ def test_sample_is_the_same_in_any_batch() -> None:
         [sample(logits[i, step][None].copy(), [row])[0] for step in range(num_steps)]
         for i, row in enumerate(rows())
     ]
-    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1]):
+    for order in ([0, 1, 2, 3, 4, 5, 6], [4, 2, 0, 6, 3, 1, 5]):
         samplers = rows()
         for step in range(num_steps):
             together = sample(logits[order, step], [samplers[i] for i in order])
@@ -335,6 +340,45 @@ def test_sample_any_floats(row: list[float], params: SamplingParams) -> None:
     if good:
         assert before[0, token.token_id] > -np.inf
         assert token.logprob is None or np.isfinite(token.logprob)
+
+
+def test_score_is_the_log_softmax() -> None:
+    """Given tokens get the log-softmax of their row, padding columns and bad rows aside."""
+    logits = np.full((4, 500), np.nan, np.float32)
+    logits[:, :300] = normal_rows(4, 300)
+    logits[2, 7] = np.inf
+    x = logits[:, :300].astype(np.float64)
+    found = score(logits, [5, 299, 1, 0], vocab_size=300, num_top=2)
+    assert found[2] is None
+    for row, token_id in ((0, 5), (1, 299), (3, 0)):
+        wanted = x[row] - (x[row].max() + np.log(np.exp(x[row] - x[row].max()).sum()))
+        entry = found[row]
+        assert entry is not None
+        assert entry.logprob == pytest.approx(wanted[token_id], abs=2e-6)
+        best = np.argsort(-wanted)[:2]
+        assert entry.top == tuple((int(i), pytest.approx(wanted[i], abs=2e-6)) for i in best)
+    assert score(np.zeros((0, 3), np.float32), [], vocab_size=3, num_top=0) == []
+
+
+@pytest.mark.parametrize(
+    ("logits", "token_ids", "vocab_size", "num_top", "error"),
+    [
+        (np.zeros((1, 9), np.float32), [0], 10, 0, ValueError),
+        (np.zeros((2, 10), np.float32), [0], 10, 0, ValueError),
+        (np.zeros((1, 10), np.float32), [10], 10, 0, ValueError),
+        (np.zeros((1, 10), np.float32), [-1], 10, 0, ValueError),
+        (np.zeros((1, 10), np.float32), [0], 10, -1, ValueError),
+        (np.zeros((1, 10), np.float32), [0], 0, 0, ValueError),
+        (np.zeros((1, 10), np.float64), [0], 10, 0, TypeError),
+        (np.zeros((2, 20), np.float32)[:, ::2], [0, 0], 10, 0, TypeError),
+    ],
+)
+def test_score_refuses_wrong_arrays(
+    logits: Any, token_ids: list[int], vocab_size: int, num_top: int, error: type[Exception]
+) -> None:
+    """The array and the ids are checked before they are read."""
+    with pytest.raises(error):
+        score(logits, token_ids, vocab_size=vocab_size, num_top=num_top)
 
 
 def packed(allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:

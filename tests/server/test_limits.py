@@ -54,6 +54,7 @@ def test_any_json_value_survives(value: Any, ascii_only: bool):
         b"[" * 65 + b"]" * 65,
         b'{"a":' * 65 + b"1" + b"}" * 65,
         b"[" * 100_000,
+        b"[" + b"[]," * 100_000 + b"[]]",
         b'"a\nb"',
     ],
 )

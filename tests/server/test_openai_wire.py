@@ -85,6 +85,7 @@ def test_unknown_fields_are_ignored():
         {"temperature": -0.1},
         {"temperature": 1e300},
         {"temperature": 10**30},
+        {"temperature": 10**400},
         {"top_p": 1.1},
         {"top_k": 1.0},
         {"top_k": True},

@@ -12,8 +12,9 @@ from template import training_text
 from tokenizers import Tokenizer
 from torch import Tensor
 
-PROMPT_WEIGHT = 0.1
+PROMPT_WEIGHT = 0.03
 """What the user says is learnt lightly: it helps the embeddings, but is not to be imitated."""
+SENTENCE_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,30 @@ def batches(
 
 
 def target_weights(tokenizer: Tokenizer, ids: list[int]) -> list[float]:
-    """1 for raw text and what the assistant says (its <|im_end|> too), little for the rest."""
+    """
+    How much each token counts as a target: replies fully, prompts little.
+
+    A long reply's tokens count less each, or stories would drown the one digit of a sum.
+    """
     start, end = tokenizer.token_to_id("<|im_start|>"), tokenizer.token_to_id("<|im_end|>")
     if ids[0] != start:
-        return [1.0] * len(ids)
+        return [token_weight(len(ids))] * len(ids)
     header = [start, *tokenizer.encode("assistant\n").ids]
     weights = [PROMPT_WEIGHT] * len(ids)
-    is_reply = False
-    for index in range(len(ids)):
-        if is_reply:
-            weights[index] = 1.0
-            is_reply = ids[index] != end
-        elif ids[index + 1 - len(header) : index + 1] == header:
-            is_reply = True
+    index = 0
+    while index < len(ids):
+        index += 1
+        if ids[index - len(header) : index] != header:
+            continue
+        stop = ids.index(end, index) + 1
+        weights[index:stop] = [token_weight(stop - index)] * (stop - index)
+        index = stop
     return weights
+
+
+def token_weight(num_tokens: int) -> float:
+    """1 for a sentence, falling with the square root of the length."""
+    return min(1.0, (SENTENCE_TOKENS / num_tokens) ** 0.5)
 
 
 class _Packer:

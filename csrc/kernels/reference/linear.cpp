@@ -45,50 +45,112 @@ float bf16_at(const uint8_t* panel, int column, int i) {
   return bf16_to_float(load_u16(panel + static_cast<size_t>((i / 2 * kPanelColumns + column) * 2 + i % 2) * 2));
 }
 
-// Layouts of integer codes: element i of one column of a group, without its scale; then that column's scale.
-struct W8 {
-  static constexpr size_t kBytes = kW8GroupBytes;
-  static int value(const uint8_t* group, int column, int i) {
-    return group[(i / 4 * kPanelColumns + column) * 4 + i % 4] - 128;
-  }
-  static float scale(const uint8_t* group, int column) { return half_to_float(load_u16(group + 512 + column * 2)); }
+float half_at(const uint8_t* p, int index) { return half_to_float(load_u16(p + index * 2)); }
+
+// Element i of one column of a group of codes, as layouts.h defines the planes.
+template <Layout LAYOUT>
+int code_at(const uint8_t* group, int column, int i) {
+  constexpr CodeLayout kLayout = code_layout(LAYOUT);
+  const int unit = i / 4;
+  const int byte = column * 4 + i % 4;
+  if (kLayout.code_bytes == 512) return group[unit * 64 + byte];
+  const int code = unit < 4 ? group[unit * 64 + byte] & 15 : group[(unit - 4) * 64 + byte] >> 4;
+  const uint8_t* bits = group + kLayout.code_bytes;
+  if (kLayout.bit_bytes == 64) return code | (bits[byte] >> unit & 1) << 4;
+  if (kLayout.bit_bytes == 128) return code | (bits[unit / 4 * 64 + byte] >> (unit % 4 * 2) & 3) << 4;
+  return code;
+}
+
+// A weight is scale[i / 16] * (code - zero_point) - min.
+struct Scales {
+  float scale[2];  // of the group's first and second half
+  int zero_point;
+  float min;
 };
 
-struct W4 {
-  static constexpr size_t kBytes = kW4GroupBytes;
-  static int value(const uint8_t* group, int column, int i) {
-    const uint8_t byte = group[(i % 16 / 4 * kPanelColumns + column) * 4 + i % 4];
-    return (i < 16 ? byte & 15 : byte >> 4) - 8;
+template <Layout LAYOUT>
+Scales scales_at(const uint8_t* block, const uint8_t* group, int column) {
+  const uint8_t* p = group + code_layout(LAYOUT).scale_offset();
+  const auto both = [](float scale, int zero_point, float min) { return Scales{{scale, scale}, zero_point, min}; };
+  switch (LAYOUT) {
+    case Layout::kW8:
+      return both(half_at(p, column), 128, 0);
+    case Layout::kW4:
+      return both(half_at(p, column), 8, 0);
+    case Layout::kW5:
+      return both(half_at(p, column), 16, 0);
+    case Layout::kW4m:
+    case Layout::kW5m:
+      return both(half_at(p, column), 0, half_at(p + 32, column));
+    case Layout::kW4k:
+    case Layout::kW5k:  // 11 bits times 6: both products are exact
+      return both(half_at(block, column) * static_cast<float>(p[column]), 0,
+                  half_at(block + 32, column) * static_cast<float>(p[16 + column]));
+    default: {  // kW6k: 11 bits times 8
+      const float d = half_at(block, column);
+      return {{d * static_cast<float>(static_cast<int8_t>(p[column])),
+               d * static_cast<float>(static_cast<int8_t>(p[16 + column]))},
+              32,
+              0};
+    }
   }
-  static float scale(const uint8_t* group, int column) { return half_to_float(load_u16(group + 256 + column * 2)); }
-};
+}
 
-// Per group: an exact integer sum, then one fused step with the product of both scales.
-template <typename Codes>
+// Calls visit(group of 32 k, its index, its scales) for one column, in order.
+template <Layout LAYOUT, typename Visit>
+void for_each_group(const PackedMatrix& w, int panel, int column, Visit visit) {
+  constexpr CodeLayout kLayout = code_layout(LAYOUT);
+  const uint8_t* block = panel_data(w, panel);
+  for (int g = 0; g < w.k / kGroup; block += kLayout.block_bytes()) {
+    const uint8_t* group = block + kLayout.header_bytes;
+    for (int i = 0; i < kLayout.groups_per_block; ++i, ++g, group += kLayout.group_bytes()) {
+      visit(group, g, scales_at<LAYOUT>(block, group, column));
+    }
+  }
+}
+
+// Per group: exact integer sums, then fused steps.
+template <Layout LAYOUT>
 void linear_codes(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                   float* y, size_t ldy) {
+  constexpr bool kHasMin =
+      LAYOUT == Layout::kW4m || LAYOUT == Layout::kW5m || LAYOUT == Layout::kW4k || LAYOUT == Layout::kW5k;
   for_each_output(row_begin, row_end, panel_begin, panel_end, y, ldy, [&](int row, int panel, int column) {
     const int8_t* q = x.q8 + static_cast<size_t>(row) * static_cast<size_t>(x.width);
     const float* q_scale = x.q8_scale + static_cast<size_t>(row) * static_cast<size_t>(x.width / kGroup);
-    const uint8_t* group = panel_data(w, panel);
     float sum = 0;
-    for (int g = 0; g < w.k / kGroup; ++g, q += kGroup, group += Codes::kBytes) {
-      int32_t dot = 0;
-      for (int i = 0; i < kGroup; ++i) dot += Codes::value(group, column, i) * q[i];
-      sum = std::fma(static_cast<float>(dot), Codes::scale(group, column) * q_scale[g], sum);
-    }
+    for_each_group<LAYOUT>(w, panel, column, [&](const uint8_t* group, int g, const Scales& scales) {
+      int32_t dot[2] = {0, 0};  // of the two halves
+      int32_t q_sum = 0;
+      for (int i = 0; i < kGroup; ++i) {
+        dot[i / 16] += (code_at<LAYOUT>(group, column, i) - scales.zero_point) * q[g * kGroup + i];
+        q_sum += q[g * kGroup + i];
+      }
+      const auto whole = static_cast<float>(dot[0] + dot[1]);
+      if (LAYOUT == Layout::kW6k) {
+        const float part =
+            std::fma(scales.scale[1], static_cast<float>(dot[1]), scales.scale[0] * static_cast<float>(dot[0]));
+        sum = std::fma(part, q_scale[g], sum);
+      } else if (kHasMin) {
+        const float part = std::fma(-scales.min, static_cast<float>(q_sum), scales.scale[0] * whole);
+        sum = std::fma(part, q_scale[g], sum);
+      } else {
+        sum = std::fma(whole, scales.scale[0] * q_scale[g], sum);
+      }
+    });
     return sum;
   });
 }
 
-template <typename Codes>
+template <Layout LAYOUT>
 void unpack_codes(const PackedMatrix& w, int row, float* out) {
   const int column = row % kPanelColumns;
-  const uint8_t* group = panel_data(w, row / kPanelColumns);
-  for (int g = 0; g < w.k / kGroup; ++g, out += kGroup, group += Codes::kBytes) {
-    const float scale = Codes::scale(group, column);
-    for (int i = 0; i < kGroup; ++i) out[i] = static_cast<float>(Codes::value(group, column, i)) * scale;
-  }
+  for_each_group<LAYOUT>(w, row / kPanelColumns, column, [&](const uint8_t* group, int g, const Scales& scales) {
+    for (int i = 0; i < kGroup; ++i) {
+      const auto code = static_cast<float>(code_at<LAYOUT>(group, column, i) - scales.zero_point);
+      out[g * kGroup + i] = std::fma(scales.scale[i / 16], code, -scales.min);
+    }
+  });
 }
 
 }  // namespace
@@ -128,12 +190,42 @@ void linear_bf16(const PackedMatrix& w, const Rows& x, int row_begin, int row_en
 
 void linear_w8(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                float* y, size_t ldy) {
-  linear_codes<W8>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear_codes<Layout::kW8>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w4(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                float* y, size_t ldy) {
-  linear_codes<W4>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear_codes<Layout::kW4>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w5(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+               float* y, size_t ldy) {
+  linear_codes<Layout::kW5>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w4m(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW4m>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w5m(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW5m>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w4k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW4k>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w5k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW5k>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w6k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW6k>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void unpack_row(const PackedMatrix& w, int row, float* out) {
@@ -150,10 +242,28 @@ void unpack_row(const PackedMatrix& w, int row, float* out) {
       for (int i = 0; i < w.k; ++i) out[i] = bf16_at(panel, column, i);
       break;
     case Layout::kW8:
-      unpack_codes<W8>(w, row, out);
+      unpack_codes<Layout::kW8>(w, row, out);
       break;
     case Layout::kW4:
-      unpack_codes<W4>(w, row, out);
+      unpack_codes<Layout::kW4>(w, row, out);
+      break;
+    case Layout::kW5:
+      unpack_codes<Layout::kW5>(w, row, out);
+      break;
+    case Layout::kW4m:
+      unpack_codes<Layout::kW4m>(w, row, out);
+      break;
+    case Layout::kW5m:
+      unpack_codes<Layout::kW5m>(w, row, out);
+      break;
+    case Layout::kW4k:
+      unpack_codes<Layout::kW4k>(w, row, out);
+      break;
+    case Layout::kW5k:
+      unpack_codes<Layout::kW5k>(w, row, out);
+      break;
+    case Layout::kW6k:
+      unpack_codes<Layout::kW6k>(w, row, out);
       break;
   }
 }

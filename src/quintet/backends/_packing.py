@@ -25,6 +25,12 @@ _NATIVE: dict[GGMLType, tuple[SourceType, Layout]] = {
     GGMLType.BF16: (SourceType.BF16, Layout.BF16),
     GGMLType.Q8_0: (SourceType.Q8_0, Layout.W8),
     GGMLType.Q4_0: (SourceType.Q4_0, Layout.W4),
+    GGMLType.Q4_1: (SourceType.Q4_1, Layout.W4M),
+    GGMLType.Q5_0: (SourceType.Q5_0, Layout.W5),
+    GGMLType.Q5_1: (SourceType.Q5_1, Layout.W5M),
+    GGMLType.Q4_K: (SourceType.Q4_K, Layout.W4K),
+    GGMLType.Q5_K: (SourceType.Q5_K, Layout.W5K),
+    GGMLType.Q6_K: (SourceType.Q6_K, Layout.W6K),
 }
 _FORCED: dict[WeightDtype, Layout] = {
     "float32": Layout.F32,

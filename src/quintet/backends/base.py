@@ -57,6 +57,10 @@ class Executor(Protocol):
     def max_num_batched_tokens(self) -> int:
         """The most new tokens one step may carry."""
 
+    @property
+    def max_logits_rows(self) -> int:
+        """The most rows one step may ask logits for."""
+
     def run(self, step: StepInput) -> Float32Array:
         """Execute one step; write its tokens' k and v to the cache.
 

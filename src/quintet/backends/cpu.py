@@ -64,6 +64,7 @@ class CPUExecutor:
         self.num_blocks = num_blocks
         self.vocab_size = model.program.output.width
         self.max_num_batched_tokens = max_num_batched_tokens
+        self.max_logits_rows = max_logits_rows
         self._plan: Plan | None = plan
 
     @property

@@ -39,6 +39,7 @@ class ReferenceExecutor:
         self.num_blocks = num_blocks
         self.vocab_size = model.program.output.width
         self.max_num_batched_tokens = max_num_batched_tokens
+        self.max_logits_rows = max_num_batched_tokens  # it has no buffers to fill
         self._program = model.program
         self._dtype = dtype
         self._weights = {

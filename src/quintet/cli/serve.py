@@ -51,6 +51,13 @@ def serve(
     threads: ThreadsOption = None,
     backend: BackendOption = Backend.auto,
     dtype: DtypeOption = Dtype.auto,
+    in_process: Annotated[
+        bool,
+        typer.Option(
+            "--in-process",
+            help="Run models as threads of the server, not as processes of their own.",
+        ),
+    ] = False,
 ) -> None:
     """Serve models over HTTP, in OpenAI's dialect."""
     import asyncio
@@ -87,6 +94,7 @@ def serve(
                             num_threads=threads,
                             backend=backend.value,
                             dtype=dtype.value,
+                            isolated=not in_process,
                         )
                     )
             await serve_async(engines, settings, on_listening=announce)

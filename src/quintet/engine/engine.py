@@ -11,15 +11,19 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Collection
+from typing import Any
 
 from quintet.backends.base import BLOCK_SIZE, Executor
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
 from quintet.engine.block_pool import BlockPool
-from quintet.engine.output import FinishReason, OutputChunk, TokenLogprob
+from quintet.engine.group import SequenceGroup
+from quintet.engine.output import FinishReason, OutputChunk, PromptLogprobs, TokenLogprob
+from quintet.engine.prompt_scoring import score_prompts
 from quintet.engine.request import Request
 from quintet.engine.scheduler import Scheduled, Scheduler
-from quintet.engine.sequence import Sequence
+from quintet.engine.sequence import Sequence, Status
 from quintet.engine.stats import EngineStats
 from quintet.engine.step_builder import build_step
 from quintet.engine.text import Detokenizer, TextStream
@@ -38,28 +42,32 @@ class Engine:
 
     Args:
         executor: the model and its KV cache; the engine closes it.
-        new_detokenizer: makes the detokenizer of a new sequence, given its request.
+        new_detokenizer: makes the detokenizer of a new sequence, given its prompt and the control
+            tokens that are to be visible.
         eos_ids: tokens that end an answer unless `SamplingParams.ignore_eos`.
         max_model_len: tokens of prompt and answer together.
         vocab_size: tokens there are; further columns of the logits are padding.  None:
             all of them are tokens.
+        resolve_breakers: the token sequences that spell DRY's sequence breakers, given those.
         config: batching options; its `max_model_len` and `kv_cache_bytes` have been
             decided by whoever made the executor.
         grammars: compiles the requests' constraints; without it they are refused.
 
     Raises:
         ValueError: the KV cache cannot hold one sequence of `max_model_len` tokens, or
-            the executor's steps are smaller than the budget.
+            the executor's steps are smaller than the budget, or have fewer rows of logits
+            than there may be sequences.
     """
 
     def __init__(
         self,
         executor: Executor,
-        new_detokenizer: Callable[[Request], Detokenizer],
+        new_detokenizer: Callable[[Collection[int], frozenset[int]], Detokenizer],
         *,
         eos_ids: frozenset[int],
         max_model_len: int,
         vocab_size: int | None = None,
+        resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
         config: EngineConfig | None = None,
         grammars: GrammarCompiler | None = None,
     ) -> None:
@@ -74,6 +82,11 @@ class Engine:
                 f"expected steps of up to {config.max_num_batched_tokens} tokens, "
                 f"the executor takes {executor.max_num_batched_tokens}"
             )
+        if config.max_num_seqs > executor.max_logits_rows:
+            raise ValueError(
+                f"expected logits of up to {config.max_num_seqs} rows, "
+                f"the executor gives {executor.max_logits_rows}"
+            )
         self.limits = EngineLimits(
             vocab_size=min(executor.vocab_size, vocab_size or executor.vocab_size),
             max_model_len=max_model_len,
@@ -83,16 +96,17 @@ class Engine:
         self._new_detokenizer = new_detokenizer
         self._eos_ids = eos_ids
         self._grammars = grammars
+        self._resolve_breakers = resolve_breakers
         self._seeds = random.Random(config.seed)  # noqa: S311 - repeatable on purpose
         pool = BlockPool(executor.num_blocks, enable_prefix_cache=config.enable_prefix_cache)
-        self._scheduler = Scheduler(config, pool)
-        self._sequences: dict[str, Sequence] = {}
+        self._scheduler = Scheduler(config, pool, executor.max_logits_rows)
+        self._groups: dict[str, SequenceGroup] = {}  # of unfinished requests
         self._stats = EngineStats(num_blocks=executor.num_blocks)
 
     @property
     def has_work(self) -> bool:
         """Whether a request is unfinished."""
-        return bool(self._sequences)
+        return bool(self._groups)
 
     def new_matcher(self, request: Request) -> ConstraintMatcher | None:
         """Compile a request's constraint, if it has one.  Safe to call from any thread.
@@ -118,12 +132,31 @@ class Engine:
         """
         self.limits.check(request)
         matcher = matcher or self.new_matcher(request)
-        if request.request_id in self._sequences:
+        if request.request_id in self._groups:
             raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
-        sequence = self._new_sequence(request, matcher)
-        self._sequences[request.request_id] = sequence
-        self._scheduler.add(sequence)
+        params = request.params
+        seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
+        sequences = [
+            self._new_sequence(
+                request, index, seed + index, matcher and (matcher.copy() if index else matcher)
+            )
+            for index in range(params.n)
+        ]
+        self._groups[request.request_id] = SequenceGroup(sequences)
+        self._scheduler.add(sequences[0])
         self._stats.num_requests += 1
+
+    def start(
+        self, request: Request, matcher: ConstraintMatcher | None = None
+    ) -> OutputChunk | None:
+        """`add` for loops, which one bad request must not end: its last chunk if it fails."""
+        try:
+            self.add(request, matcher)
+            return None
+        except Exception as error:
+            logger.error("a request could not be started", exc_info=error)
+            text = f"the request could not be started: {error}"
+            return OutputChunk(request.request_id, finish_reason="error", error=text)
 
     def step(self) -> list[OutputChunk]:
         """Schedule, run, sample, hand out.
@@ -141,17 +174,23 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
             return self._fail_step(batch, error)
         finally:
-            self._stats.last_step_s = time.monotonic() - started_s
+            self._stats.last_step_at_s = time.monotonic()
+            self._stats.last_step_s = self._stats.last_step_at_s - started_s
         self._scheduler.commit(batch)
-        return [self._advance(sequence, token) for sequence, token in tokens]
+        return [
+            self._advance(sequence, token)
+            for sequence, token in tokens
+            if sequence.status is not Status.FINISHED  # with another answer, which failed
+        ]
 
     def abort(self, request_id: str) -> OutputChunk | None:
-        """End a request now; None if it is unknown or has ended."""
-        sequence = self._sequences.get(request_id)
-        if sequence is None:
+        """End a request and all its answers now; None if it is unknown or has ended."""
+        group = self._groups.get(request_id)
+        if group is None:
             return None
-        chunk = OutputChunk(request_id, text=sequence.text.finish())
-        return self._end(sequence, "abort", chunk)
+        first = group.unfinished[0]
+        self._drop(group, but=first)
+        return self._end(first, "abort", _chunk(first, text=first.text.finish()))
 
     def stats(self) -> EngineStats:
         """The counters as they are now; the caller's to keep."""
@@ -173,20 +212,25 @@ class Engine:
             AssertionError: says which account is wrong.
         """
         self._scheduler.audit()
-        if set(self._scheduler) != set(self._sequences.values()):
+        started = {s for group in self._groups.values() for s in group.started}
+        if set(self._scheduler) != started:
             raise AssertionError("the scheduler and the engine know different sequences")
 
     def close(self) -> None:
         """Drop every request and free the model.  Idempotent."""
         try:
-            for request_id in tuple(self._sequences):
+            for request_id in tuple(self._groups):
                 self.abort(request_id)
         finally:
             self._executor.close()
 
-    def _new_sequence(self, request: Request, matcher: ConstraintMatcher | None) -> Sequence:
+    def _new_sequence(
+        self, request: Request, index: int, seed: int, matcher: ConstraintMatcher | None
+    ) -> Sequence:
         params = request.params
-        seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
+        breakers: Collection[Collection[int]] = ()
+        if params.dry_multiplier > 0:
+            breakers = self._resolve_breakers(params.dry_sequence_breakers)
         max_total_tokens = self.limits.max_model_len
         if params.max_tokens is not None:
             num_wanted = len(request.prompt_token_ids) + params.max_tokens
@@ -200,28 +244,35 @@ class Engine:
                 eos_ids=self._eos_ids,
                 prompt_ids=request.prompt_token_ids,
                 seed=seed,
+                dry_breakers=breakers,
             ),
             text=TextStream(
-                self._new_detokenizer(request),
+                self._new_detokenizer(request.prompt_token_ids, request.visible_token_ids),
                 StopChecker(params.stop_strings, include_stop=params.include_stop_str_in_output),
                 params.min_tokens,
             ),
             eos_ids=frozenset() if params.ignore_eos else self._eos_ids,
             max_total_tokens=max_total_tokens,
+            index=index,
             matcher=matcher,
         )
 
     def _run(self, batch: list[Scheduled]) -> list[tuple[Sequence, SampledToken]]:
-        """Compute the batch's tokens and sample for those sequences that have caught up."""
+        """Compute the batch's tokens and sample for those sequences that have caught up.
+
+        Sequences whose prompt could not be scored come with an error instead of a token.
+        """
         if not batch:
             raise RuntimeError("no sequence could be scheduled")  # a leak of blocks would do it
         logits = self._executor.run(build_step(batch))
+        logits, bad = score_prompts(batch, logits, self.limits.vocab_size)
+        failed = [(sequence, SampledToken(-1, error="numerical")) for sequence in bad]
         sequences = [scheduled.sequence for scheduled in batch if scheduled.samples]
         if not sequences:  # all in the middle of a prompt
-            return []
+            return failed
         masks = [sequence.mask() for sequence in sequences]
         tokens = sample(logits, [sequence.sampler for sequence in sequences], masks)
-        return list(zip(sequences, tokens, strict=True))
+        return failed + list(zip(sequences, tokens, strict=True))
 
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Take in a sequence's sampled token; its failure is nobody else's."""
@@ -237,15 +288,25 @@ class Engine:
 
     def _append(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Append a token, and let go of the sequence if it is the last."""
+        params = sequence.request.params
+        prompt_logprobs: PromptLogprobs | None = None
+        echo = ""
         if sequence.first_token_s is None:
             sequence.first_token_s = time.monotonic()
+            for other in self._groups[sequence.request_id].release():
+                self._scheduler.add(other)
+            if params.prompt_logprobs is not None and sequence.index == 0:
+                prompt_logprobs = (None, *sequence.prompt_logprobs)
+            if params.echo:
+                echo = self._prompt_text(sequence.request)
         self._stats.num_generated_tokens += 1
         text, finish_reason, stop_reason = sequence.append(token.token_id)
-        chunk = OutputChunk(
-            sequence.request_id,
-            text=text,
+        chunk = _chunk(
+            sequence,
+            text=echo + text,
             token_ids=(token.token_id,),
             logprobs=_logprobs(token),
+            prompt_logprobs=prompt_logprobs,
         )
         if finish_reason is None:
             return chunk
@@ -254,14 +315,27 @@ class Engine:
     def _fail_step(self, batch: list[Scheduled], error: Exception) -> list[OutputChunk]:
         logger.error("a step failed", exc_info=error)
         self._stats.num_failed_steps += 1
-        sequences = [scheduled.sequence for scheduled in batch] or tuple(self._sequences.values())
+        sequences = [scheduled.sequence for scheduled in batch] or list(self._scheduler)
         message = f"the model could not compute a step ({type(error).__name__}); see the log"
-        return [self._fail(sequence, message) for sequence in sequences]
+        return [
+            self._fail(sequence, message)
+            for sequence in sequences
+            if sequence.status is not Status.FINISHED
+        ]
 
     def _fail(self, sequence: Sequence, message: str) -> OutputChunk:
         # What it computed is not to be trusted: nobody may find it as a prefix.
         self._scheduler.pool.withdraw(sequence.block_table)
-        return self._end(sequence, "error", OutputChunk(sequence.request_id, error=message))
+        self._drop(self._groups[sequence.request_id], but=sequence)
+        return self._end(sequence, "error", _chunk(sequence, error=message))
+
+    def _drop(self, group: SequenceGroup, *, but: Sequence) -> None:
+        """End all answers but one without a word."""
+        for sequence in group.started:
+            if sequence is not but:
+                self._scheduler.finish(sequence)
+        group.unfinished = [but]
+        group.release()
 
     def _end(
         self,
@@ -273,15 +347,24 @@ class Engine:
     ) -> OutputChunk:
         """Let go of a sequence; returns its chunk completed as the last one."""
         self._scheduler.finish(sequence)
-        self._sequences.pop(sequence.request_id, None)
-        self._stats.count_end(finish_reason)
+        group = self._groups[sequence.request_id]
+        group.unfinished.remove(sequence)
+        if not group.unfinished:
+            del self._groups[sequence.request_id]
+            self._stats.count_end(finish_reason)
         return dataclasses.replace(
             chunk,
             finish_reason=finish_reason,
             stop_reason=stop_reason,
+            others_go_on=bool(group.unfinished),
             usage=sequence.usage(),
             timings=sequence.timings(),
         )
+
+    def _prompt_text(self, request: Request) -> str:
+        detokenizer = self._new_detokenizer((), frozenset())
+        text = "".join(detokenizer.push(token_id) for token_id in request.prompt_token_ids)
+        return text + detokenizer.flush()
 
     def _note_first_runs(self, batch: list[Scheduled], now_s: float) -> None:
         for scheduled in batch:
@@ -291,6 +374,10 @@ class Engine:
                 sequence.num_cached_tokens = sequence.num_computed_tokens
                 self._stats.num_prompt_tokens += sequence.num_prompt_tokens
                 self._stats.num_cached_tokens += sequence.num_cached_tokens
+
+
+def _chunk(sequence: Sequence, **content: Any) -> OutputChunk:
+    return OutputChunk(sequence.request_id, index=sequence.index, **content)
 
 
 def _logprobs(token: SampledToken) -> tuple[TokenLogprob, ...] | None:

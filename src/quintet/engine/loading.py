@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -9,12 +10,12 @@ from typing import Any, Literal, TypeAlias, get_args
 from quintet.backends import block_bytes, load_executor, resolve_kv_dtype
 from quintet.config import EngineConfig
 from quintet.engine.engine import Engine
-from quintet.engine.request import Request
 from quintet.engine.sizing import available_memory_bytes, plan_cache
 from quintet.errors import CapacityError, RequestError
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import load_model
+from quintet.sampling.breakers import DryBreakers
 from quintet.sampling.grammar import GrammarCompiler
 from quintet.tokenizer import Detokenizer, Tokenizer
 
@@ -107,21 +108,37 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             raise CapacityError(f"{path.name} does not fit: {error}", resource="memory") from error
         eos_ids = frozenset(tokenizer.eog_ids) | _configured_eos_ids(source)
 
-    def new_detokenizer(request: Request) -> Detokenizer:
-        return Detokenizer(
-            tokenizer, prompt_ids=request.prompt_token_ids, visible_ids=request.visible_token_ids
-        )
+    def new_detokenizer(
+        prompt_token_ids: Sequence[int], visible_ids: frozenset[int]
+    ) -> Detokenizer:
+        return Detokenizer(tokenizer, prompt_ids=prompt_token_ids, visible_ids=visible_ids)
 
+    breakers = DryBreakers(
+        tokenizer.vocab_size,
+        tokenizer.token_bytes,
+        lambda text: tokenizer.encode(text, add_special=False),
+    )
     engine = Engine(
         executor,
         new_detokenizer,
         eos_ids=eos_ids,
         max_model_len=plan.max_model_len,
         vocab_size=tokenizer.vocab_size,
+        resolve_breakers=breakers.resolve,
         config=config,
         grammars=GrammarCompiler(tokenizer, eos_ids),
     )
     return LoadedModel(engine, tokenizer)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """
+    The tokenizer of a model that runs elsewhere.
+
+    Raises: as for `load`, as far as they concern the tokenizer.
+    """
+    with _open(path) as source:
+        return _tokenizer(source)
 
 
 def _open(path: Path) -> GGUFFile | SafetensorsDir:

@@ -15,7 +15,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "abort", "error"]
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """
-    A generated token's log probability (natural logarithm).
+    A token's log probability (natural logarithm), generated or of the prompt.
 
     Args:
         token_id: the token.
@@ -26,6 +26,9 @@ class TokenLogprob:
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...]
+
+
+PromptLogprobs: TypeAlias = tuple[TokenLogprob | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Timings:
 @dataclass(frozen=True, slots=True)
 class OutputChunk:
     """
-    What one step added to a request.  The last one carries `finish_reason`.
+    What one step added to an answer.  The last one carries `finish_reason`.
 
     Args:
         request_id: whose it is.
@@ -77,7 +80,11 @@ class OutputChunk:
             "abort" or "error"; None while the request goes on.
         stop_reason: the stop string or the id from `stop_token_ids` that matched.
         error: what went wrong, with "error".
-        usage, timings: on the last chunk.
+        usage, timings: of the answer, on its last chunk.
+        index: of the answer, 0 to `SamplingParams.n` - 1.
+        others_go_on: on an answer's last chunk: the request has answers that are not finished.
+        prompt_logprobs: with an answer's first token, one per token of the prompt, the first None,
+            when `SamplingParams.prompt_logprobs` asks for them.
         reasoning: in a chat, new text of the thought, which `text` is without.
         tool_calls: in a chat with tools, what is new of calls, which `text` is without.
     """
@@ -91,13 +98,46 @@ class OutputChunk:
     error: str | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+    index: int = 0
+    others_go_on: bool = False
+    prompt_logprobs: PromptLogprobs | None = None
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no chunk of the request follows."""
+        return self.finish_reason is not None and not self.others_go_on
 
     @property
     def token_id(self) -> int | None:
         """The newest token; None in a chunk that brings none."""
         return self.token_ids[-1] if self.token_ids else None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """
+    One answer of a request.
+
+    Args:
+        index: 0 to `SamplingParams.n` - 1.
+        text: without the stop string or token that ended it.
+        token_ids: a final stop token included.
+        logprobs: one per token, or None when not asked for.
+        finish_reason, stop_reason: see OutputChunk.
+        reasoning: in a chat, what the model thought before it answered.
+        tool_calls: in a chat with tools, the calls it made.
+    """
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None
+    finish_reason: FinishReason
+    stop_reason: str | int | None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,25 +148,53 @@ class RequestOutput:
     Args:
         request_id: as submitted.
         prompt_token_ids: the prompt as the model saw it.
-        text: the answer, without the stop string or token that ended it.
-        token_ids: the answer's tokens, a final stop token included.
-        logprobs: one per token, or None when not asked for.
-        finish_reason, stop_reason, usage, timings: see OutputChunk.
-        reasoning: in a chat, what the model thought before it answered.
-        tool_calls: in a chat with tools, the calls it made.
+        prompt_logprobs: see OutputChunk.
+        choices: the answers, by index; the first one's fields can be read here as well.
+        usage: the prompt's tokens once, those of all answers.
+        timings: of the answer that took longest.
     """
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprob, ...] | None
-    finish_reason: FinishReason
-    stop_reason: str | int | None
+    prompt_logprobs: PromptLogprobs | None
+    choices: tuple[Completion, ...]
     usage: Usage
     timings: Timings
-    reasoning: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The first answer's text."""
+        return self.choices[0].text
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The first answer's tokens, a final stop token included."""
+        return self.choices[0].token_ids
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...] | None:
+        """The first answer's log probabilities, or None when not asked for."""
+        return self.choices[0].logprobs
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the first answer ended."""
+        return self.choices[0].finish_reason
+
+    @property
+    def stop_reason(self) -> str | int | None:
+        """What the first answer ended with."""
+        return self.choices[0].stop_reason
+
+    @property
+    def reasoning(self) -> str:
+        """In a chat, what the model thought before its first answer."""
+        return self.choices[0].reasoning
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """In a chat with tools, the first answer's calls."""
+        return self.choices[0].tool_calls
 
 
 class Answer:
@@ -151,22 +219,40 @@ class Answer:
         Raises:
             ValueError: the last chunk has not come yet.
         """
-        last = self._chunks[-1] if self._chunks else OutputChunk(self._request.request_id)
-        if last.finish_reason is None or last.usage is None or last.timings is None:
-            raise ValueError(f"{self._request.request_id} has not finished")
-        logprobs = [item for chunk in self._chunks for item in chunk.logprobs or ()]
+        request = self._request
+        ends = {c.index: c for c in self._chunks if c.finish_reason is not None}
+        if not any(chunk.is_last for chunk in ends.values()):
+            raise ValueError(f"{request.request_id} has not finished")
+        usages = {index: chunk.usage for index, chunk in ends.items() if chunk.usage is not None}
+        timings = [chunk.timings for chunk in ends.values() if chunk.timings is not None]
+        scored = [c.prompt_logprobs for c in self._chunks if c.prompt_logprobs is not None]
         return RequestOutput(
-            request_id=self._request.request_id,
-            prompt_token_ids=self._request.prompt_token_ids,
-            text="".join(chunk.text for chunk in self._chunks),
-            token_ids=tuple(token for chunk in self._chunks for token in chunk.token_ids),
-            logprobs=None if self._request.params.logprobs is None else tuple(logprobs),
-            finish_reason=last.finish_reason,
-            stop_reason=last.stop_reason,
-            usage=last.usage,
-            timings=last.timings,
-            reasoning="".join(chunk.reasoning for chunk in self._chunks),
-            tool_calls=_whole_calls(delta for chunk in self._chunks for delta in chunk.tool_calls),
+            request_id=request.request_id,
+            prompt_token_ids=request.prompt_token_ids,
+            prompt_logprobs=scored[0] if scored else None,
+            choices=tuple(self._choice(index, ends) for index in range(request.params.n)),
+            usage=Usage(
+                len(request.prompt_token_ids),
+                usages[min(usages)].num_cached_tokens,
+                sum(usage.num_generated_tokens for usage in usages.values()),
+                sum(usage.num_reasoning_tokens for usage in usages.values()),
+            ),
+            timings=max(timings, key=lambda t: t.queue_s + t.prefill_s + t.decode_s),
+        )
+
+    def _choice(self, index: int, ends: dict[int, OutputChunk]) -> Completion:
+        chunks = [chunk for chunk in self._chunks if chunk.index == index]
+        logprobs = tuple(item for chunk in chunks for item in chunk.logprobs or ())
+        end = ends.get(index)  # an aborted request has one end for all its answers
+        return Completion(
+            index=index,
+            text="".join(chunk.text for chunk in chunks),
+            token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
+            logprobs=None if self._request.params.logprobs is None else logprobs,
+            finish_reason="abort" if end is None else end.finish_reason or "abort",
+            stop_reason=None if end is None else end.stop_reason,
+            reasoning="".join(chunk.reasoning for chunk in chunks),
+            tool_calls=_whole_calls(delta for chunk in chunks for delta in chunk.tool_calls),
         )
 
 

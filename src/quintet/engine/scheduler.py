@@ -32,6 +32,16 @@ class Scheduled:
         """Whether nothing is left uncomputed, so that a new token follows."""
         return self.num_tokens == self.sequence.num_uncomputed_tokens
 
+    @property
+    def scored(self) -> range:
+        """Places of the tokens whose logits score the token after them, for prompt_logprobs."""
+        sequence = self.sequence
+        if not sequence.num_unscored_tokens:
+            return range(0)
+        start = sequence.num_computed_tokens
+        end = min(start + self.num_tokens, sequence.num_prompt_tokens - 1)
+        return range(max(start, len(sequence.prompt_logprobs)), end)
+
 
 class Scheduler:
     """
@@ -40,10 +50,12 @@ class Scheduler:
     Args:
         config: the token budget, the number of sequences, the worth of a priority.
         pool: holds at least one sequence of the greatest allowed length.
+        max_logits_rows: of a step; at least one for each sequence that may run.
     """
 
-    def __init__(self, config: EngineConfig, pool: BlockPool) -> None:
+    def __init__(self, config: EngineConfig, pool: BlockPool, max_logits_rows: int) -> None:
         self._config = config
+        self._max_logits_rows = max_logits_rows
         self.pool = pool
         self._waiting: list[Sequence] = []  # both by rank
         self._running: list[Sequence] = []
@@ -86,6 +98,8 @@ class Scheduler:
         budget = self._config.max_num_batched_tokens - num_decodes
         if num_decodes:
             budget = min(budget, self._config.max_num_mixed_prefill_tokens)
+        # Every sequence has one row of logits for itself; these are for scoring prompts.
+        spare_rows = self._max_logits_rows - len(self._running)
 
         # In the order of rank, so that who is preempted has not been scheduled yet.
         for sequence in tuple(self._running):
@@ -94,21 +108,23 @@ class Scheduler:
             if sequence.num_uncomputed_tokens == 1:
                 batch.append(Scheduled(sequence, 1))
             elif budget > 0:
-                num_tokens = min(sequence.num_uncomputed_tokens, budget)
-                batch.append(Scheduled(sequence, num_tokens))
-                budget -= num_tokens
+                scheduled = _chunk(sequence, budget, spare_rows)
+                batch.append(scheduled)
+                budget -= scheduled.num_tokens
+                spare_rows -= max(0, len(scheduled.scored) + scheduled.samples - 1)
 
         # Strictly the first of the queue: if a smaller one could pass, a large one might starve.
         while (
             self._waiting
             and budget > 0
+            and spare_rows > 0
             and len(self._running) < self._config.max_num_seqs
             and self._admit(self._waiting[0])
         ):
-            sequence = self._waiting.pop(0)
-            num_tokens = min(sequence.num_uncomputed_tokens, budget)
-            batch.append(Scheduled(sequence, num_tokens))
-            budget -= num_tokens
+            scheduled = _chunk(self._waiting.pop(0), budget, spare_rows - 1)
+            batch.append(scheduled)
+            budget -= scheduled.num_tokens
+            spare_rows -= max(1, len(scheduled.scored) + scheduled.samples)
         return batch
 
     def commit(self, batch: Iterable[Scheduled]) -> None:
@@ -195,6 +211,8 @@ class Scheduler:
         The last token is never among them: it has to be computed for its logits.
         """
         num_blocks = (len(sequence.token_ids) - 1) // BLOCK_SIZE
+        if sequence.num_unscored_tokens:  # nor those whose logits are still to score the next one
+            num_blocks = len(sequence.prompt_logprobs) // BLOCK_SIZE
         self._name_blocks(sequence, num_blocks)
         blocks: list[int] = []
         for index in range(num_blocks):
@@ -214,6 +232,16 @@ class Scheduler:
         self.pool.release(sequence.block_table)
         del sequence.block_table[:]
         sequence.num_computed_tokens = 0
+
+
+def _chunk(sequence: Sequence, budget: int, spare_rows: int) -> Scheduled:
+    """As much of a sequence as the tokens left, and the rows of logits beside its own, allow."""
+    num_tokens = min(sequence.num_uncomputed_tokens, budget)
+    if sequence.num_unscored_tokens:
+        # What is computed again after a preemption has been scored, and needs no rows.
+        num_known = max(0, len(sequence.prompt_logprobs) - sequence.num_computed_tokens)
+        num_tokens = min(num_tokens, num_known + 1 + spare_rows)
+    return Scheduled(sequence, num_tokens)
 
 
 def _rank(sequence: Sequence) -> tuple[int, int]:

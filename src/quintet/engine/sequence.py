@@ -8,7 +8,7 @@ from array import array
 
 from quintet.backends.base import BLOCK_SIZE
 from quintet.engine.block_pool import BlockHash
-from quintet.engine.output import FinishReason, Timings, Usage
+from quintet.engine.output import FinishReason, Timings, TokenLogprob, Usage
 from quintet.engine.request import Request
 from quintet.engine.text import TextStream
 from quintet.sampling.matcher import ConstraintMatcher
@@ -25,7 +25,7 @@ class Status(enum.Enum):
 
 class Sequence:
     """
-    A request in work.
+    A request in work, or one of its answers where it asks for several.
 
     There is no prefill phase and no decode phase: there are tokens, and
     `num_computed_tokens` of them have their keys and values in the cache.  A step
@@ -40,6 +40,7 @@ class Sequence:
         text: its text so far.
         eos_ids: tokens that end it, besides `SamplingParams.stop_token_ids`.
         max_total_tokens: tokens of prompt and answer at which it ends.
+        index: of the answer.
         matcher: of its constraint, if it has one.
     """
 
@@ -52,6 +53,7 @@ class Sequence:
         text: TextStream,
         eos_ids: frozenset[int],
         max_total_tokens: int,
+        index: int = 0,
         matcher: ConstraintMatcher | None = None,
     ) -> None:
         self.request = request
@@ -60,6 +62,7 @@ class Sequence:
         self.text = text
         self.eos_ids = eos_ids
         self.max_total_tokens = max_total_tokens
+        self.index = index
         self.matcher = matcher
 
         self.status = Status.WAITING
@@ -68,6 +71,7 @@ class Sequence:
         self.block_table = array("i")  # not a list: copied into every step, and fast that way
         self.block_names: list[BlockHash] = []  # of the full blocks; outlives preemption
 
+        self.prompt_logprobs: list[TokenLogprob] = []  # of its second token, its third...
         self.num_cached_tokens = 0  # of the prompt, when it first ran
         self.first_run_s: float | None = None
         self.first_token_s: float | None = None
@@ -91,6 +95,13 @@ class Sequence:
     def num_uncomputed_tokens(self) -> int:
         """Tokens still to compute before the next one can be sampled; at least 1."""
         return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def num_unscored_tokens(self) -> int:
+        """Tokens of the prompt whose log probabilities are wanted and not known yet."""
+        if self.request.params.prompt_logprobs is None or self.index > 0:
+            return 0
+        return self.num_prompt_tokens - 1 - len(self.prompt_logprobs)
 
     @property
     def num_missing_blocks(self) -> int:

@@ -13,7 +13,8 @@ from quintet.engine.scheduler import Scheduled
 def build_step(batch: Collection[Scheduled]) -> StepInput:
     """The step that computes `batch`, one run of rows per sequence, in order.
 
-    Logits are asked for the last row of each sequence that samples.
+    Logits are asked for the rows of each sequence that score its prompt, then for its last one
+    where it samples.
     """
     # Lists first, one conversion each: most sequences bring a single token, and an array
     # operation for each of those would cost more than the rest of the step's bookkeeping.
@@ -37,6 +38,7 @@ def build_step(batch: Collection[Scheduled]) -> StepInput:
         slots += [table[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for p in range(start, end)]
         cu_seqlens.append(len(token_ids))
         seq_lens.append(end)
+        logits_rows += [cu_seqlens[-2] + place - start for place in scheduled.scored]
         if scheduled.samples:
             logits_rows.append(len(token_ids) - 1)
 

@@ -14,27 +14,51 @@ class RequestStream:
     """
     The chunks of one request, to be read with `for` or with `async for`, by one reader.
 
-    Reading ends after the chunk with `finish_reason`.  Chunks wait here without
-    bound (a request has at most one per token), so a slow reader holds up nobody.
+    Reading ends after the chunk with `is_last`.  Chunks wait here, so a slow reader holds
+    up nobody.
 
     Args:
         request_id: the request's.
         abort: asks the engine to end it; safe to call at any time, from any thread.
+        max_unread_chunks: a reader that leaves more unread loses the request, which is
+            aborted and ends with an error.  None: there is no such bound (but a request
+            has at most one chunk per token).  May be changed before reading starts.
 
     Raises:
         EngineError: while iterating, where the request failed; what it had produced
             until then has been read by then.
     """
 
-    def __init__(self, request_id: str, abort: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        abort: Callable[[str], None],
+        max_unread_chunks: int | None = None,
+    ) -> None:
         self.request_id = request_id
+        self.max_unread_chunks = max_unread_chunks
         self._abort = abort
+        self._has_overflowed = False
         self._chunks: queue.SimpleQueue[OutputChunk] = queue.SimpleQueue()
         self._is_read = False
         self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def deliver(self, chunk: OutputChunk) -> None:
         """Hand in a chunk; for the engine's side."""
+        if self._has_overflowed or self._is_full():
+            if not chunk.is_last:
+                if not self._has_overflowed:
+                    self._has_overflowed = True
+                    self.abort()
+                return
+            chunk = OutputChunk(
+                self.request_id,
+                finish_reason="error",
+                error=f"the request was aborted: its reader left {self._chunks.qsize()} chunks "
+                "unread",
+                usage=chunk.usage,
+                timings=chunk.timings,
+            )
         self._chunks.put(chunk)
         # The reader sets _wake before it looks into the queue: whichever of us comes second
         # sees what the other did.
@@ -75,8 +99,12 @@ class RequestStream:
             else:
                 return self._read(chunk)
 
+    def _is_full(self) -> bool:
+        limit = self.max_unread_chunks
+        return limit is not None and self._chunks.qsize() >= limit
+
     def _read(self, chunk: OutputChunk) -> OutputChunk:
-        self._is_read = chunk.finish_reason is not None
+        self._is_read = chunk.is_last
         if chunk.finish_reason == "error":
             raise EngineError(chunk.error)
         return chunk

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from typing import Final, TypeAlias
 
 from quintet.engine.admission import EngineLimits
 from quintet.engine.engine import Engine
+from quintet.engine.open_streams import OpenStreams
 from quintet.engine.output import OutputChunk
 from quintet.engine.request import Request
 from quintet.engine.stats import EngineStats
 from quintet.engine.stream import RequestStream
-from quintet.errors import CapacityError, EngineError, RequestError
+from quintet.errors import EngineError
 from quintet.sampling.matcher import ConstraintMatcher
 
 logger = logging.getLogger(__name__)
@@ -41,12 +41,11 @@ class EngineThread:
         self._engine = engine
         self._limits = engine.limits
         self._stats = engine.stats()
+        self._streams = OpenStreams()
         self._changed = threading.Condition()
         # Under the condition's lock:
         self._inbox: deque[_Message] = deque()
-        self._streams: dict[str, RequestStream] = {}  # of unfinished requests
         self._closed: str | None = None  # why
-        self._pace = _Pace()
         # A daemon: a program that forgets to close must still be able to exit.
         self._thread = threading.Thread(target=self._loop, name="quintet-engine", daemon=True)
         self._thread.start()
@@ -65,19 +64,12 @@ class EngineThread:
         """Start a request; see EngineClient."""
         self._limits.check(request)
         matcher = self._engine.new_matcher(request)
-        stream = RequestStream(request.request_id, self._abort)
         with self._changed:
             if self._closed is not None:
                 raise EngineError(self._closed)
-            if request.request_id in self._streams:
-                raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
-            if len(self._streams) >= self._limits.max_num_requests:
-                raise CapacityError(
-                    f"{len(self._streams)} requests are running or waiting, the most allowed",
-                    resource="request queue",
-                    retry_after_s=max(1.0, self._pace.seconds_per_end),
-                )
-            self._streams[request.request_id] = stream
+            stream = self._streams.open(
+                request.request_id, self._abort, self._limits.max_num_requests
+            )
             self._inbox.append((request, matcher))
             self._changed.notify()
         return stream
@@ -130,50 +122,16 @@ class EngineThread:
     def _handle(self, message: _Message) -> OutputChunk | None:
         if isinstance(message, str):
             return self._engine.abort(message)
-        request, matcher = message
-        try:
-            self._engine.add(request, matcher)
-            return None
-        except Exception as error:  # one bad request must not end the loop
-            logger.error("a request could not be started", exc_info=error)
-            text = f"the request could not be started: {error}"
-            return OutputChunk(request.request_id, finish_reason="error", error=text)
+        return self._engine.start(*message)
 
     def _publish(self, chunks: list[OutputChunk]) -> None:
         # First, so that who has read a chunk finds it counted.
         self._stats = self._engine.stats()
-        for chunk in chunks:
-            stream = self._streams[chunk.request_id]
-            if chunk.finish_reason is not None:
-                # Before the reader hears of it: its room in the queue is free by then.
-                with self._changed:
-                    del self._streams[chunk.request_id]
-                    self._pace.count_end()
-            stream.deliver(chunk)
+        self._streams.deliver(chunks)
 
     def _shut_down(self) -> None:
-        with self._changed:
-            streams = tuple(self._streams.values())
-            self._streams.clear()
+        with self._changed:  # nothing is submitted any more
             self._inbox.clear()
-        for stream in streams:
-            stream.deliver(
-                OutputChunk(stream.request_id, finish_reason="error", error=self._closed)
-            )
+        self._streams.end_all(self._closed or _CLOSED)
         self._engine.close()
         self._stats = self._engine.stats()
-
-
-class _Pace:
-    """How fast requests end, to tell the refused when to come back."""
-
-    def __init__(self) -> None:
-        self.seconds_per_end = 1.0
-        self._last_end_s: float | None = None
-
-    def count_end(self) -> None:
-        now = time.monotonic()
-        if self._last_end_s is not None:
-            # Weight 1/8 for the latest: a few ends decide, one does not.
-            self.seconds_per_end += (now - self._last_end_s - self.seconds_per_end) / 8
-        self._last_end_s = now

@@ -12,8 +12,9 @@ from numbers import Integral, Real
 
 from quintet.errors import RequestError
 
-MAX_STOP_STRINGS = 16
+MAX_STRINGS = 16
 MAX_STOP_BYTES = 256
+MAX_BREAKER_BYTES = 40
 MAX_TOKEN_IDS = 1024
 MAX_LOGIT_BIAS = 100.0
 
@@ -80,35 +81,36 @@ def checked_logit_bias(value: object) -> dict[int, float]:
     }
 
 
-def checked_stop(value: object) -> tuple[str, ...]:
-    """Stop strings as a tuple; one string stands for itself."""
-    name = "stop"
+def checked_strings(
+    name: str, value: object, *, max_bytes: int = MAX_STOP_BYTES
+) -> tuple[str, ...]:
+    """Strings as a tuple; one string stands for itself."""
     if isinstance(value, str):
         value = (value,)
     if isinstance(value, bytes) or not isinstance(value, Sequence):
         raise _wrong_type(name, "a string or a list of strings", value)
-    if len(value) > MAX_STOP_STRINGS:
+    if len(value) > MAX_STRINGS:
         raise RequestError(
-            f"expected at most {MAX_STOP_STRINGS} strings, found {len(value)}", parameter=name
+            f"expected at most {MAX_STRINGS} strings, found {len(value)}", parameter=name
         )
-    return tuple(_checked_stop_string(name, stop) for stop in value)
+    return tuple(_checked_string(name, string, max_bytes) for string in value)
 
 
-def _checked_stop_string(name: str, stop: object) -> str:
-    if not isinstance(stop, str):
-        raise _wrong_type(name, "strings", stop)
+def _checked_string(name: str, string: object, max_bytes: int) -> str:
+    if not isinstance(string, str):
+        raise _wrong_type(name, "strings", string)
     try:
-        size_bytes = len(stop.encode())
+        size_bytes = len(string.encode())
     except UnicodeEncodeError:
         raise RequestError(
             "expected text, found half of a surrogate pair", parameter=name
         ) from None
-    if not 1 <= size_bytes <= MAX_STOP_BYTES:
+    if not 1 <= size_bytes <= max_bytes:
         raise RequestError(
-            f"expected strings of 1 to {MAX_STOP_BYTES} bytes, found one of {size_bytes}",
+            f"expected strings of 1 to {max_bytes} bytes, found one of {size_bytes}",
             parameter=name,
         )
-    return stop
+    return string
 
 
 def _checked_token_id(name: str, value: object) -> int:

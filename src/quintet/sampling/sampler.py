@@ -43,12 +43,14 @@ class RowSampler:
         params: of the request.
         vocab_size: number of tokens; further columns of the logits are padding.
         eos_ids: tokens that end a sequence; min_tokens holds them back unless ignore_eos is set.
-        prompt_ids: the prompt, which repetition_penalty counts.
+        prompt_ids: the prompt, which repetition_penalty counts and DRY looks back at.
         seed: of the random stream; taken modulo 2**64.  params.seed where the request has one.
+        dry_breakers: token sequences, none empty, that spell params.dry_sequence_breakers; see
+            `DryBreakers`.
 
     Raises:
         RequestError: params name a token that the vocabulary does not have.
-        ValueError: eos_ids or prompt_ids do.
+        ValueError: eos_ids, prompt_ids or dry_breakers do.
     """
 
     __slots__ = ("_native",)
@@ -61,26 +63,17 @@ class RowSampler:
         eos_ids: frozenset[int],
         prompt_ids: Sequence[int],
         seed: int,
+        dry_breakers: Sequence[Sequence[int]] = (),
     ) -> None:
         params.check_vocab(vocab_size)
         ending_ids = set(params.stop_token_ids)
         if not params.ignore_eos:
             ending_ids |= eos_ids
         self._native = _native.RowSampler(
+            _native_params(params, sorted(ending_ids), dry_breakers),
             vocab_size=vocab_size,
+            prompt_ids=prompt_ids if _reads_prompt(params) else (),
             seed=seed % 2**64,
-            prompt_ids=prompt_ids if params.repetition_penalty != 1.0 else (),
-            temperature=params.temperature,
-            top_k=max(params.top_k, 0),
-            top_p=params.top_p,
-            min_p=params.min_p,
-            repetition_penalty=params.repetition_penalty,
-            presence_penalty=params.presence_penalty,
-            frequency_penalty=params.frequency_penalty,
-            logit_bias=sorted((params.logit_bias or {}).items()),
-            min_tokens=params.min_tokens,
-            ending_ids=sorted(ending_ids),
-            num_logprobs=-1 if params.logprobs is None else params.logprobs,
         )
 
     @property
@@ -91,7 +84,7 @@ class RowSampler:
     def accept(self, token_id: int) -> None:
         """Record a token as generated without sampling it, as when a sequence is rebuilt.
 
-        `sample` has done so for the tokens it returned.
+        `sample` has done so for the tokens it returned.  Mirostat learns nothing from it.
 
         Raises:
             ValueError: the vocabulary does not have it.
@@ -102,6 +95,8 @@ class RowSampler:
         self, logits: NDArray[np.float32], mask: NDArray[np.uint32] | None = None
     ) -> dict[int, float]:
         """Token id to probability of every token that the next draw from `logits` can give.
+
+        Whether XTC acts on it is decided by the seed and is part of the answer.
 
         logits: [>= vocab_size] float32, contiguous, writable; left as it was.
         mask: as for `sample`.
@@ -140,3 +135,85 @@ def sample(
             logits, tuple(row._native for row in rows), tuple(masks)
         )
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """What a row of logits says of one token.
+
+    Args:
+        logprob: log-softmax of the logits at the token, in nats.
+        top: (token id, logprob) of the most probable tokens, most probable first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+def score(
+    logits: NDArray[np.float32], token_ids: Sequence[int], *, vocab_size: int, num_top: int
+) -> list[TokenScore | None]:
+    """The log-probability of one given token per row, without the GIL.
+
+    Args:
+        logits: [len(token_ids), >= vocab_size] float32, contiguous; further columns are padding.
+        token_ids: a token per row.
+        num_top: of the most probable tokens, this many are listed.
+
+    Returns:
+        A score per row; None where the row holds NaN or positive infinity, or nothing above
+        negative infinity.
+
+    Raises:
+        TypeError, ValueError: the array or the ids are not as described.
+    """
+    scores = _native.score(logits, vocab_size=vocab_size, token_ids=token_ids, num_top=num_top)
+    return [None if found is None else TokenScore(*found) for found in scores]
+
+
+def _reads_prompt(params: SamplingParams) -> bool:
+    return params.repetition_penalty != 1.0 or params.dry_multiplier > 0.0
+
+
+def _native_params(
+    params: SamplingParams, ending_ids: list[int], dry_breakers: Sequence[Sequence[int]]
+) -> _native.RowParams:
+    native = _native.RowParams()
+    for name in _SAME_NAME:
+        setattr(native, name, getattr(params, name))
+    native.top_k = max(params.top_k, 0)
+    native.logit_bias = sorted((params.logit_bias or {}).items())
+    native.ending_ids = ending_ids
+    native.num_logprobs = -1 if params.logprobs is None else params.logprobs
+    native.order = [_native.Stage[stage.upper()] for stage in params.sampler_order]
+    if params.dry_multiplier > 0.0:
+        dry = _native.DryParams()
+        dry.multiplier = params.dry_multiplier
+        dry.base = params.dry_base
+        dry.allowed_length = params.dry_allowed_length
+        dry.last_n = params.dry_penalty_last_n
+        dry.breaker_ids = [breaker[0] for breaker in dry_breakers if len(breaker) == 1]
+        dry.breaker_sequences = [breaker for breaker in dry_breakers if len(breaker) != 1]
+        native.dry = dry
+    return native
+
+
+_SAME_NAME = (
+    "temperature",
+    "dynatemp_range",
+    "dynatemp_exponent",
+    "top_n_sigma",
+    "typical_p",
+    "top_p",
+    "min_p",
+    "xtc_probability",
+    "xtc_threshold",
+    "mirostat",
+    "mirostat_tau",
+    "mirostat_eta",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "penalty_last_n",
+    "min_tokens",
+)

@@ -14,9 +14,9 @@ from quintet.errors import RequestError
 from quintet.server.errors import HTTPRefusal
 from quintet.server.settings import Settings
 
+MAX_CONTAINERS = 100_000  # objects and arrays of one body; making millions takes seconds
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _DEPTH_CHANGE = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-_MAX_INT_DIGITS = 40  # longer than any 64-bit number, short enough to convert at once
 
 
 async def read_json(receive: Receive, settings: Settings) -> Any:
@@ -69,8 +69,7 @@ def parse_json(body: bytes, max_depth: int) -> Any:
     Raises:
         RequestError: anything else, or nesting deeper than max_depth.
     """
-    if _depth_bound(body) > max_depth:
-        _refuse(f"nested deeper than {max_depth} levels")
+    _check_nesting(body, max_depth)
     try:
         text = body.decode("utf-8")
         value = json.loads(
@@ -78,29 +77,32 @@ def parse_json(body: bytes, max_depth: int) -> Any:
             object_pairs_hook=_object,
             parse_constant=_constant,
             parse_float=_float,
-            parse_int=_int,
         )
     except UnicodeDecodeError as error:
         _refuse(f"not UTF-8 at byte {error.start}")
     except json.JSONDecodeError as error:
         _refuse(f"{error.msg} at character {error.pos}")
+    except ValueError:  # Python converts no integer of thousands of digits
+        _refuse("a number is too large")
     if "\\u" in text and _has_surrogate(value):
         _refuse("a \\u escape names half of a surrogate pair")
     return value
 
 
-def _depth_bound(body: bytes) -> int:
-    """The deepest nesting of brackets outside strings; exact for valid JSON.
+def _check_nesting(body: bytes, max_depth: int) -> None:
+    """Refuse brackets outside strings that are too deep or too many; exact for valid JSON.
 
     Looked at before parsing because the parser recurses per level.
     """
     unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = b"".join(unescaped.split(b'"')[::2]).translate(None, _NOT_BRACKETS)
-    depth = deepest = 0
+    if len(brackets) > 2 * MAX_CONTAINERS:
+        _refuse(f"more than {MAX_CONTAINERS} objects and arrays")
+    depth = 0
     for bracket in brackets:
         depth += _DEPTH_CHANGE[bracket]
-        deepest = max(deepest, depth)
-    return deepest
+        if depth > max_depth:
+            _refuse(f"nested deeper than {max_depth} levels")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -119,12 +121,6 @@ def _float(text: str) -> float:
     if not math.isfinite(value):
         _refuse("a number is too large")
     return value
-
-
-def _int(text: str) -> int:
-    if len(text) > _MAX_INT_DIGITS:
-        _refuse("a number is too large")
-    return int(text)
 
 
 def _has_surrogate(value: Any) -> bool:

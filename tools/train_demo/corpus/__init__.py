@@ -26,18 +26,18 @@ __all__ = ["Sample", "draw"]
 # Share of exchanges; what is hard to learn (copying, facts) gets more.
 SKILLS: list[tuple[float, Callable[[random.Random], Exchange]]] = [
     (15, capitals.exchange),
-    (14, arithmetic.exchange),
+    (22, arithmetic.exchange),
     (13, facts.exchange),
     (11, smalltalk.exchange),
     (5, smalltalk.unknown),
-    (12, json_tasks.exchange),
+    (14, json_tasks.exchange),
     (5, stories.exchange),
     (5, poems.exchange),
     (6, language.exchange),
     (1, people.at_once),
     (1, people.nameless),
 ]
-RAW = [(6, stories.raw), (3, capitals.raw), (4, facts.raw), (1, language.raw), (1, smalltalk.raw)]
+RAW = [(5, stories.raw), (3, capitals.raw), (4, facts.raw), (1, language.raw), (1, smalltalk.raw)]
 SYSTEM_PROMPTS = [
     "You are a helpful assistant.", "You are a helpful assistant.", "You are a helpful assistant.",
     "You are a helpful AI assistant.", "You are helpful.", "You are a friendly assistant.",

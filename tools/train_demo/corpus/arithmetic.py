@@ -58,30 +58,30 @@ COUNT = [
 
 def exchange(rng: random.Random) -> Exchange:
     roll = rng.random()
-    if roll < 0.45:
+    if roll < 0.47:
         return _sum(rng)
-    if roll < 0.78:
+    if roll < 0.87:
         return _difference(rng)
-    if roll < 0.88:
+    if roll < 0.93:
         a, b = rng.randint(0, 10), rng.randint(0, 10)
         question = pick(rng, PRODUCT, a=_written(rng, a), b=_written(rng, b))
         return ask(loosen(rng, question.strip()), f"{a} times {b} is {a * b}.")
-    if roll < 0.93:
+    if roll < 0.96:
         return _larger(rng)
     return _count(rng)
 
 
 def _sum(rng: random.Random) -> Exchange:
     a, b = rng.randint(0, 20), rng.randint(0, 20)
-    if rng.random() < 0.5 and a + b > 20:
-        a, b = a // 2, b // 2
+    if a + b > 20 and rng.random() < 0.8:
+        a, b = 20 - a, 20 - b
     question = pick(rng, SUM, a=_written(rng, a), b=_written(rng, b))
     return ask(loosen(rng, question.strip()), f"{a} plus {b} is {a + b}.")
 
 
 def _difference(rng: random.Random) -> Exchange:
     a, b = rng.randint(0, 20), rng.randint(0, 20)
-    if a < b and rng.random() < 0.8:
+    if a < b and rng.random() < 0.9:
         a, b = b, a
     question = pick(rng, DIFFERENCE, a=_written(rng, a), b=_written(rng, b))
     return ask(loosen(rng, question.strip()), f"{a} minus {b} is {a - b}.")

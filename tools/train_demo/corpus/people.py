@@ -26,7 +26,7 @@ _CODAS = ["", "", "", "", "n", "r", "l", "s", "m", "th", "nd", "ck", "x", "t", "
 
 def name(rng: random.Random) -> str:
     """A name from the list, or one made of syllables so that copying must be learnt."""
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         return rng.choice(NAMES)
     syllables = [
         rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice([1, 2, 2, 2, 3]))

@@ -69,7 +69,7 @@ def capitalise(text: str) -> str:
 
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
 _OPENINGS = [
-    "Please ", "Hey, ", "Hi, ", "Hello, ", "So, ", "Okay, ", "Now, ", "Well, ", "Hi! ", "Question: ",
-    "Quick question: ", "One more thing: ", "Tell me: ", "I have a question: ",
+    "Please ", "Hey, ", "Hi, ", "Hello, ", "So, ", "Okay, ", "Now, ", "Well, ", "Hi! ",
+    "Question: ", "Quick question: ", "One more thing: ", "Tell me: ", "I have a question: ",
     "Can you answer this: ",
 ]  # fmt: skip

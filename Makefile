@@ -1,0 +1,65 @@
+# `make` lists the targets.  Each sets up what it needs in VENV.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name 'CMakeLists.txt') CMakeLists.txt
+CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+INSTALL_INPUTS := pyproject.toml $(NATIVE)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench native-test sanitize clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: $(VENV)/run ## Ask the packaged model a question
+	$(BIN)/quintet run demo "What is the capital of France?" < /dev/null
+
+test: $(VENV)/test ## Run the tests, as the README says
+	$(BIN)/pytest
+
+check: $(VENV)/check ## Check style, types and formatting, without changing anything
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: $(VENV)/check ## Format the code in place
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+bench: $(VENV)/run ## Measure prefill and decode of the packaged model
+	$(BIN)/quintet bench demo --batch 1 --batch 8
+
+native-test: ## Build and run the C++ tests
+	cmake -S . -B build/native -DQUINTET_TESTS=ON -DQUINTET_PYTHON=OFF
+	cmake --build build/native --parallel 2
+	ctest --test-dir build/native --output-on-failure
+
+sanitize: ## Build and run the C++ tests under AddressSanitizer and UBSan
+	cmake -S . -B build/sanitize -DQUINTET_TESTS=ON -DQUINTET_PYTHON=OFF -DQUINTET_SANITIZE=ON \
+		-DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake --build build/sanitize --parallel 2
+	ctest --test-dir build/sanitize --output-on-failure
+
+clean: ## Remove what was built, the environment included
+	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# An editable install sees changed Python at once; changed C++ is built again.
+
+$(VENV)/run: $(INSTALL_INPUTS) | $(BIN)/pip
+	$(BIN)/pip install -e .
+	@touch $@
+
+$(VENV)/test: $(INSTALL_INPUTS) | $(BIN)/pip
+	$(BIN)/pip install -e ".[test]"
+	@touch $@ $(VENV)/run
+
+$(VENV)/check: $(INSTALL_INPUTS) | $(BIN)/pip
+	$(BIN)/pip install -e ".[dev]"
+	@touch $@ $(VENV)/run
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,51 @@
+"""Log probabilities of a prompt's tokens, taken from the logits of its prefill."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from quintet.backends.base import Float32Array
+from quintet.engine.output import TokenLogprob
+from quintet.engine.scheduler import Scheduled
+from quintet.engine.sequence import Sequence
+from quintet.sampling.sampler import score
+
+
+def score_prompts(
+    batch: Collection[Scheduled], logits: Float32Array, vocab_size: int
+) -> tuple[Float32Array, set[Sequence]]:
+    """
+    Score what the step's logits say of the prompts, and set those rows aside.
+
+    Args:
+        batch: the step.
+        logits: [rows, >= vocab_size] float32, as `build_step` asked for them.
+
+    Returns:
+        The rows to sample from, one per sequence that samples; and the sequences with a row
+        that holds no numbers.
+    """
+    if not any(scheduled.scored for scheduled in batch):
+        return logits, set()
+    bad: set[Sequence] = set()
+    sampled_rows: list[int] = []
+    row = 0
+    for scheduled in batch:
+        sequence, scored = scheduled.sequence, scheduled.scored
+        following = sequence.token_ids[scored.start + 1 : scored.stop + 1] if scored else []
+        scores = score(
+            logits[row : row + len(scored)],
+            following,
+            vocab_size=vocab_size,
+            num_top=sequence.request.params.prompt_logprobs or 0,
+        )
+        for token_id, found in zip(following, scores, strict=True):
+            if found is None:
+                bad.add(sequence)
+                break
+            sequence.prompt_logprobs.append(TokenLogprob(token_id, found.logprob, found.top))
+        row += len(scored)
+        if scheduled.samples:
+            sampled_rows.append(row)
+            row += 1
+    return logits[sampled_rows], bad
