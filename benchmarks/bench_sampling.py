@@ -35,6 +35,16 @@ CASES = {
         top_k=40, repetition_penalty=1.1, presence_penalty=0.5, frequency_penalty=0.5
     ),
     "greedy, 20 logprobs": SamplingParams(temperature=0.0, logprobs=20),
+    "typical-p 0.9": SamplingParams(typical_p=0.9),
+    "top-n-sigma 1": SamplingParams(top_n_sigma=1.0),
+    "dynamic temperature": SamplingParams(dynatemp_range=0.5),
+    "XTC 0.1 at every token": SamplingParams(xtc_probability=1.0),
+    "greedy, DRY, 2,000 tokens": SamplingParams(temperature=0.0, dry_multiplier=0.8),
+    "Mirostat 1": SamplingParams(mirostat=1),
+    "Mirostat 2": SamplingParams(mirostat=2),
+    "top-p 0.95 before temperature 0.8": SamplingParams(
+        top_p=0.95, temperature=0.8, sampler_order=["top_p", "temperature"]
+    ),
 }
 NUM_PROMPT_TOKENS = 2000
 NUM_CALLS = 60

@@ -290,3 +290,49 @@ def test_llm_demo_answers_sixteen_together_as_alone() -> None:
     assert [(o.token_ids, o.logprobs) for o in together] == [
         (o.token_ids, o.logprobs) for o in alone
     ]
+
+
+def test_llm_gives_several_answers(llm: LLM) -> None:
+    """n answers to each prompt, of which the first can be read without an index."""
+    params = SamplingParams(max_tokens=6, n=3, seed=5, ignore_eos=True)
+    outputs = llm.generate(["Once upon", "a time"], params)
+    for output in outputs:
+        assert [choice.index for choice in output.choices] == [0, 1, 2]
+        assert output.text == output.choices[0].text
+        assert len({choice.token_ids for choice in output.choices}) == 3
+    second = SamplingParams(max_tokens=6, seed=6, ignore_eos=True)
+    assert llm.generate("a time", second)[0].token_ids == outputs[1].choices[1].token_ids
+    chunks = list(llm.stream("a time", params))
+    assert {chunk.index for chunk in chunks} == {0, 1, 2}
+    assert [chunk.is_last for chunk in chunks].index(True) == len(chunks) - 1
+    for choice in outputs[1].choices:
+        streamed = [t for c in chunks if c.index == choice.index for t in c.token_ids]
+        assert tuple(streamed) == choice.token_ids
+
+
+def test_llm_scores_and_echoes_the_prompt(llm: LLM) -> None:
+    """What a prompt's tokens get is what they would have got when generated."""
+    generated = SamplingParams(max_tokens=5, temperature=0, logprobs=2, ignore_eos=True)
+    (output,) = llm.generate("Hello", generated)
+    prompt = [*output.prompt_token_ids, *output.token_ids]
+    scored = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=2, echo=True)
+    (again,) = llm.generate([prompt], scored)
+    assert again.prompt_logprobs is not None
+    assert again.prompt_logprobs[0] is None
+    assert again.prompt_logprobs[-5:] == output.logprobs
+    assert again.text.startswith(llm.tokenizer.decode(prompt))
+
+
+def test_llm_dry_minds_the_breakers(llm: LLM) -> None:
+    """Breakers are text: the same repetition is free where one lies in its way."""
+    ways = {"max_tokens": 1, "temperature": 0, "dry_multiplier": 100.0, "logprobs": 0}
+    bias = {ord("d"): 20.0}
+    prompt = [*b"x abcd x abc"]
+    for breakers, is_free in (("|", False), ("b", True), ("x", False)):
+        params = SamplingParams(
+            **ways,  # type: ignore[arg-type]
+            logit_bias=bias,
+            dry_sequence_breakers=breakers,
+        )
+        (output,) = llm.generate([prompt], params)
+        assert (output.token_ids == (ord("d"),)) == is_free

@@ -50,6 +50,10 @@ const uint32_t* mask_words(const nb::handle& mask, const RowSampler& sampler) {
   return words.data();
 }
 
+void require_rows(int64_t num_rows, int64_t width, int64_t stride) {
+  if (num_rows > 0 && width > 1 && stride != 1) throw std::invalid_argument("a row of logits must be contiguous");
+}
+
 std::string outside_vocabulary(int32_t id) { return "token id " + std::to_string(id) + " is outside the vocabulary"; }
 
 nb::tuple to_tuple(const std::vector<std::pair<int32_t, double>>& logprobs) {
@@ -77,8 +81,7 @@ nb::list sample(const Logits& logits, const nb::tuple& samplers, const nb::tuple
     throw std::invalid_argument(std::to_string(masks.size()) + " masks for " + std::to_string(samplers.size()) +
                                 " samplers");
   }
-  if (num_rows > 0 && width > 1 && logits.stride(1) != 1)
-    throw std::invalid_argument("a row of logits must be contiguous");
+  require_rows(num_rows, width, logits.stride(1));
   if (num_rows > 1 && logits.stride(0) < width) throw std::invalid_argument("rows of logits must not overlap");
   std::vector<RowSampler*> rows;  // kept alive by the tuple
   for (const nb::handle sampler : samplers) {
@@ -112,9 +115,10 @@ std::vector<std::pair<int32_t, double>> distribution(const RowSampler& sampler, 
   return sampler.distribution(logits.data(), thread_scratch(), words);
 }
 
-nb::list score_rows(const nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>& logits, int vocab_size,
+nb::list score_rows(const nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>& logits, int vocab_size,
                     const std::vector<int32_t>& token_ids, int num_top) {
   const int64_t num_rows = static_cast<int64_t>(logits.shape(0)), width = static_cast<int64_t>(logits.shape(1));
+  require_rows(num_rows, width, logits.stride(1));
   if (vocab_size < 1 || width < vocab_size) throw std::invalid_argument(width_error(width, vocab_size));
   if (num_rows != static_cast<int64_t>(token_ids.size())) {
     throw std::invalid_argument("logits have " + std::to_string(num_rows) + " rows for " +
@@ -128,7 +132,7 @@ nb::list score_rows(const nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb
   {
     nb::gil_scoped_release release;
     for (size_t r = 0; r < scores.size(); ++r) {
-      const float* row = logits.data() + static_cast<int64_t>(r) * width;
+      const float* row = logits.data() + static_cast<int64_t>(r) * logits.stride(0);
       scores[r] = quintet::score(row, vocab_size, token_ids[r], num_top, thread_scratch());
     }
   }

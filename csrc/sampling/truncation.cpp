@@ -39,6 +39,25 @@ void for_each_surprise(const CandidateRow& row, double temperature, Visit visit)
   }
 }
 
+// Sets to 0 the weights of all but the first of `scored`, (distance, index), that together reach `needed`; of one at
+// least.  Halves what is left of the list, which holds the last one to keep, until that is alone.
+void keep_nearest(std::vector<std::pair<double, int32_t>>& scored, float* weights, double needed) {
+  auto begin = scored.begin(), end = scored.end();
+  while (end - begin > 1) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end);
+    double mass = 0;
+    for (auto it = begin; it != middle; ++it) mass += weights[it->second];
+    if (mass >= needed) {
+      end = middle;
+    } else {
+      needed -= mass;
+      begin = middle;
+    }
+  }
+  for (auto it = end; it != scored.end(); ++it) weights[it->second] = 0;
+}
+
 }  // namespace
 
 void keep_top_n_sigma(CandidateRow& row, double n) {
@@ -67,28 +86,31 @@ double entropy(const CandidateRow& row, double temperature) {
 }
 
 void keep_typical(CandidateRow& row, double temperature, double p) {
-  auto& scored = row.scratch->scored;
-  scored.clear();
+  // The mass at each distance from the entropy is counted in bins first, so that the candidates of one bin only have to
+  // be put in order.
+  constexpr int kBins = 4096;
+  constexpr double kBinsPerNat = 32;
+  SamplingScratch& scratch = *row.scratch;
   const double expected = entropy(row, temperature);
-  for_each_surprise(row, temperature,
-                    [&](int i, double surprise) { scored.emplace_back(std::abs(surprise - expected), i); });
-
-  // Halves [begin, end), which holds the last one to keep, until it is alone.
+  const auto bin_of = [](double distance) { return static_cast<int>(std::min(distance * kBinsPerNat, kBins - 1.0)); };
+  const auto for_each_distance = [&](auto visit) {
+    for_each_surprise(row, temperature, [&](int i, double surprise) { visit(i, std::abs(surprise - expected)); });
+  };
+  auto& mass = scratch.histogram;
+  mass.assign(kBins, 0.0);
+  for_each_distance([&](int i, double distance) { mass[bin_of(distance)] += row.weights[i]; });
   double needed = p * row.total;
-  auto begin = scored.begin(), end = scored.end();
-  while (end - begin > 1) {
-    const auto middle = begin + (end - begin) / 2;
-    std::nth_element(begin, middle, end);
-    double mass = 0;
-    for (auto it = begin; it != middle; ++it) mass += row.weights[it->second];
-    if (mass >= needed) {
-      end = middle;
-    } else {
-      needed -= mass;
-      begin = middle;
-    }
-  }
-  for (auto it = end; it != scored.end(); ++it) row.weights[it->second] = 0;
+  int reached = 0;
+  while (reached < kBins - 1 && (mass[reached] == 0 || mass[reached] < needed)) needed -= mass[reached++];
+
+  auto& scored = scratch.scored;
+  scored.clear();
+  for_each_distance([&](int i, double distance) {
+    const int bin = bin_of(distance);
+    if (bin == reached) scored.emplace_back(distance, i);
+    if (bin > reached) row.weights[i] = 0;
+  });
+  keep_nearest(scored, row.weights, needed);
   compact(row);
 }
 

@@ -27,6 +27,7 @@ from quintet.errors import (
 
 if TYPE_CHECKING:
     from quintet.async_llm import AsyncLLM
+    from quintet.engine.beam_search import BeamSearchParams
     from quintet.engine.output import OutputChunk, RequestOutput
     from quintet.engine.request import Priority
     from quintet.llm import LLM
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "LLM",
     "AsyncLLM",
+    "BeamSearchParams",
     "CapacityError",
     "ContextLengthError",
     "EngineError",
@@ -55,6 +57,7 @@ __all__ = [
 
 _LAZY = {
     "AsyncLLM": "quintet.async_llm",
+    "BeamSearchParams": "quintet.engine.beam_search",
     "LLM": "quintet.llm",
     "OutputChunk": "quintet.engine.output",
     "Priority": "quintet.engine.request",

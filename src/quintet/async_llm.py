@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from quintet.beams import Beams, BeamSearchOutput
 from quintet.chat import (
     ChatOptions,
     ChatRequest,
@@ -18,6 +19,7 @@ from quintet.chat import (
 )
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
+from quintet.engine.beam_search import BeamSearchParams
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request
@@ -153,6 +155,20 @@ class AsyncLLM:
         return self._chunks(
             lambda runtime: runtime.chat_request(messages, params, options, priority)
         )
+
+    async def beam_search(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: BeamSearchParams | None = None,
+        *,
+        priority: Priority = Priority.NORMAL,
+    ) -> list[BeamSearchOutput]:
+        """The most probable answers to prompts; see `LLM.beam_search`.  May be cancelled."""
+        runtime = await self._runtime()
+        beams = Beams(runtime, prompts, params, priority)
+        while requests := beams.requests():
+            beams.advance(await _answers(runtime, requests))
+        return beams.outputs()
 
     def stats(self) -> EngineStats:
         """The engine's counters after its latest step.

@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Iterator, Sequence
 
+from quintet.beams import Beams, BeamSearchOutput
 from quintet.chat import (
     ChatOptions,
     ChatRequest,
@@ -16,6 +17,7 @@ from quintet.chat import (
 )
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
+from quintet.engine.beam_search import BeamSearchParams
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request
@@ -198,6 +200,34 @@ class LLM:
         options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
         chat = self._runtime.chat_request(messages, params, options, priority)
         return self._chunks(chat.request, chat)
+
+    def beam_search(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: BeamSearchParams | None = None,
+        *,
+        priority: Priority = Priority.NORMAL,
+    ) -> list[BeamSearchOutput]:
+        """
+        The most probable answers to prompts, rather than random ones.
+
+        Each step is a request per answer in the running, which finds what it has in common with
+        the others in the prefix cache; without that cache every step computes all anew.
+
+        Args:
+            prompts: as for `generate`.
+            params: for all prompts.
+            priority: against other requests of this model.
+
+        Returns:
+            An output per prompt, in order.
+
+        Raises: as for `generate`.
+        """
+        beams = Beams(self._runtime, prompts, params, priority)
+        while requests := beams.requests():
+            beams.advance(self._answers(requests))
+        return beams.outputs()
 
     def stats(self) -> EngineStats:
         """The engine's counters after its latest step."""

@@ -85,7 +85,7 @@ class Runtime:
             RequestError: a prompt is neither text nor token ids or cannot be served, or there
                 are not as many params as prompts.
         """
-        several = _several(prompts)
+        several = several_prompts(prompts)
         if params is None or isinstance(params, SamplingParams):
             params = [params or SamplingParams()] * len(several)
         if len(params) != len(several):
@@ -191,7 +191,7 @@ class Batch:
             stream.abort()
 
 
-def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+def several_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """One prompt, a text or token ids, becomes a list of one."""
     if isinstance(prompts, str):
         return [prompts]

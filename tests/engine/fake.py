@@ -144,6 +144,7 @@ def make_engine(
     max_model_len: int | None = None,
     eos_ids: frozenset[int] = frozenset({EOS}),
     new_detokenizer: Callable[..., FakeDetokenizer] = lambda *_: FakeDetokenizer(),
+    resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
     **options: int,
 ) -> Engine:
     """An engine over a fake executor; its context is the whole KV cache unless told."""
@@ -153,6 +154,7 @@ def make_engine(
         executor,
         new_detokenizer,
         eos_ids=eos_ids,
+        resolve_breakers=resolve_breakers,
         max_model_len=max_model_len or executor.num_blocks * BLOCK_SIZE,
         config=config,
     )

@@ -94,6 +94,10 @@ def refused() -> list[tuple[str, Any]]:
         for value in ("", [""], "x" * 41, "é" * 21, ["x"] * 17, b"x", [b"x"], None, [5], {"a"})
     ]
     cases += [
+        ("logits_processors", value)
+        for value in ("abs", b"abs", abs, None, 5, {abs}, [abs, 5], ["abs"], [abs] * 17)
+    ]
+    cases += [
         ("sampler_order", value)
         for value in (
             "top_k",

@@ -105,7 +105,7 @@ class ReferenceExecutor:
 
 def rms_norm(x: Array, weight: Array, group: int, eps: float) -> Array:
     """x [n, width], normalised over each run of `group` columns."""
-    runs = x.reshape(len(x), -1, group)
+    runs = x.reshape(len(x), x.shape[1] // group, group)  # there may be no rows
     scale = 1 / np.sqrt(np.mean(runs * runs, axis=-1, keepdims=True) + x.dtype.type(eps))
     return (runs * scale * weight).reshape(x.shape)
 

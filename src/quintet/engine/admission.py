@@ -17,11 +17,13 @@ class EngineLimits:
         vocab_size: token ids are 0 .. vocab_size - 1.
         max_model_len: tokens of prompt and answer together.
         max_num_requests: unfinished requests, running and waiting.
+        eos_ids: tokens that end an answer.
     """
 
     vocab_size: int
     max_model_len: int
     max_num_requests: int
+    eos_ids: frozenset[int] = frozenset()
 
     def check(self, request: Request) -> None:
         """Refuse a request that could never be served.

@@ -19,6 +19,7 @@ from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
 from quintet.engine.block_pool import BlockPool
 from quintet.engine.group import SequenceGroup
+from quintet.engine.logits_processors import apply_logits_processors
 from quintet.engine.output import FinishReason, OutputChunk, PromptLogprobs, TokenLogprob
 from quintet.engine.prompt_scoring import score_prompts
 from quintet.engine.request import Request
@@ -91,6 +92,7 @@ class Engine:
             vocab_size=min(executor.vocab_size, vocab_size or executor.vocab_size),
             max_model_len=max_model_len,
             max_num_requests=config.max_num_seqs + config.max_queue,
+            eos_ids=eos_ids,
         )
         self._executor = executor
         self._new_detokenizer = new_detokenizer
@@ -170,18 +172,21 @@ class Engine:
         batch = self._scheduler.schedule()
         self._note_first_runs(batch, started_s)
         try:
-            tokens = self._run(batch)
+            tokens, failed = self._run(batch)
         except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
             return self._fail_step(batch, error)
         finally:
             self._stats.last_step_at_s = time.monotonic()
             self._stats.last_step_s = self._stats.last_step_at_s - started_s
         self._scheduler.commit(batch)
-        return [
-            self._advance(sequence, token)
-            for sequence, token in tokens
-            if sequence.status is not Status.FINISHED  # with another answer, which failed
-        ]
+        chunks: list[OutputChunk] = []
+        for sequence, message in failed.items():
+            if sequence.status is not Status.FINISHED:  # with another answer, which failed
+                chunks.append(self._fail(sequence, message))
+        for sequence, token in tokens:
+            if sequence.status is not Status.FINISHED:
+                chunks.append(self._advance(sequence, token))
+        return chunks
 
     def abort(self, request_id: str) -> OutputChunk | None:
         """End a request and all its answers now; None if it is unknown or has ended."""
@@ -257,29 +262,34 @@ class Engine:
             matcher=matcher,
         )
 
-    def _run(self, batch: list[Scheduled]) -> list[tuple[Sequence, SampledToken]]:
+    def _run(
+        self, batch: list[Scheduled]
+    ) -> tuple[list[tuple[Sequence, SampledToken]], dict[Sequence, str]]:
         """Compute the batch's tokens and sample for those sequences that have caught up.
 
-        Sequences whose prompt could not be scored come with an error instead of a token.
+        Returns:
+            A token per sequence that sampled; and the sequences that failed, with the reason.
         """
         if not batch:
             raise RuntimeError("no sequence could be scheduled")  # a leak of blocks would do it
+        vocab_size = self.limits.vocab_size
         logits = self._executor.run(build_step(batch))
-        logits, bad = score_prompts(batch, logits, self.limits.vocab_size)
-        failed = [(sequence, SampledToken(-1, error="numerical")) for sequence in bad]
+        logits, unscored = score_prompts(batch, logits, vocab_size)
+        failed = dict.fromkeys(unscored, _message("numerical"))
         sequences = [scheduled.sequence for scheduled in batch if scheduled.samples]
         if not sequences:  # all in the middle of a prompt
-            return failed
+            return [], failed
+        failed |= apply_logits_processors(sequences, logits, vocab_size)
         masks = [sequence.mask() for sequence in sequences]
         tokens = sample(logits, [sequence.sampler for sequence in sequences], masks)
-        return failed + list(zip(sequences, tokens, strict=True))
+        return list(zip(sequences, tokens, strict=True)), failed
 
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Take in a sequence's sampled token; its failure is nobody else's."""
         if token.error == "constraint" and sequence.matcher is not None:
             return self._fail(sequence, f"no token fits the constraint ({sequence.matcher.error})")
         if token.error is not None:
-            return self._fail(sequence, f"the model gave no usable logits ({token.error} error)")
+            return self._fail(sequence, _message(token.error))
         try:
             return self._append(sequence, token)
         except Exception as error:
@@ -374,6 +384,10 @@ class Engine:
                 sequence.num_cached_tokens = sequence.num_computed_tokens
                 self._stats.num_prompt_tokens += sequence.num_prompt_tokens
                 self._stats.num_cached_tokens += sequence.num_cached_tokens
+
+
+def _message(kind: str) -> str:
+    return f"the model gave no usable logits ({kind} error)"
 
 
 def _chunk(sequence: Sequence, **content: Any) -> OutputChunk:

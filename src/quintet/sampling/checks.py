@@ -7,8 +7,9 @@ that names the parameter.  A bool is not a number here, though Python counts it 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from quintet.errors import RequestError
 
@@ -16,6 +17,7 @@ MAX_STRINGS = 16
 MAX_STOP_BYTES = 256
 MAX_BREAKER_BYTES = 40
 MAX_TOKEN_IDS = 1024
+MAX_PROCESSORS = 16
 MAX_LOGIT_BIAS = 100.0
 
 
@@ -94,6 +96,21 @@ def checked_strings(
             f"expected at most {MAX_STRINGS} strings, found {len(value)}", parameter=name
         )
     return tuple(_checked_string(name, string, max_bytes) for string in value)
+
+
+def checked_processors(value: object) -> tuple[Callable[..., Any], ...]:
+    """Functions as a tuple."""
+    name = "logits_processors"
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise _wrong_type(name, "a list of functions", value)
+    if len(value) > MAX_PROCESSORS:
+        raise RequestError(
+            f"expected at most {MAX_PROCESSORS} functions, found {len(value)}", parameter=name
+        )
+    for processor in value:
+        if not callable(processor):
+            raise _wrong_type(name, "functions", processor)
+    return tuple(value)
 
 
 def _checked_string(name: str, string: object, max_bytes: int) -> str:

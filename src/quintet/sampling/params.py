@@ -23,8 +23,12 @@ breakers); Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from quintet.errors import RequestError
 from quintet.sampling.checks import (
@@ -33,11 +37,17 @@ from quintet.sampling.checks import (
     checked_float,
     checked_int,
     checked_logit_bias,
+    checked_processors,
     checked_strings,
     checked_token_ids,
 )
 from quintet.sampling.constraint import Constraint
 from quintet.sampling.stages import STAGES, check_combinations, checked_order
+
+# (prompt_ids, output_ids, logits [vocab_size]) -> logits [vocab_size]
+LogitsProcessor: TypeAlias = Callable[
+    [Sequence[int], Sequence[int], NDArray[np.float32]], NDArray[Any]
+]
 
 MAX_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1
@@ -138,6 +148,10 @@ class SamplingParams:
         prompt_logprobs: like `logprobs`, for each token of the prompt but the first, which nothing
             precedes.  The prompt is computed anew, whatever the prefix cache holds.
         echo: the prompt's text, without control tokens, stands before the answer's.
+        logits_processors: up to 16 functions, for engines in this process: each takes the ids of
+            the prompt, those of the output so far and the logits [vocab_size] float32, and returns
+            logits.  They act before everything else, so that what they return counts as the
+            model's own.  One that raises fails its request.
         constraint: the form the answer must have.  It acts before everything else: the other
             parameters see only the tokens it allows.
 
@@ -181,6 +195,7 @@ class SamplingParams:
     n: int = 1
     prompt_logprobs: int | None = None
     echo: bool = False
+    logits_processors: Sequence[LogitsProcessor] = ()
     constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
@@ -191,6 +206,7 @@ class SamplingParams:
                 "dry_sequence_breakers", self.dry_sequence_breakers, max_bytes=MAX_BREAKER_BYTES
             ),
             "sampler_order": checked_order(self.sampler_order),
+            "logits_processors": checked_processors(self.logits_processors),
         }
         for name, (lowest, highest) in _FLOAT_RANGES.items():
             checked[name] = checked_float(name, getattr(self, name), lowest, highest)

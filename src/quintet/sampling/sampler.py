@@ -156,7 +156,8 @@ def score(
     """The log-probability of one given token per row, without the GIL.
 
     Args:
-        logits: [len(token_ids), >= vocab_size] float32, contiguous; further columns are padding.
+        logits: [len(token_ids), >= vocab_size] float32, each row contiguous; further columns are
+            padding.
         token_ids: a token per row.
         num_top: of the most probable tokens, this many are listed.
 
