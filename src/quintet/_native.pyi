@@ -149,6 +149,11 @@ class Stage(enum.Enum):
     MIN_P = 7
     XTC = 8
 
+class TokenSequences:
+    """Token sequences to look for; made once, shared by many samplers."""
+
+    def __init__(self, sequences: Sequence[Sequence[int]]) -> None: ...
+
 class DryParams:
     """What the DRY penalty acts on; as made, it is off."""
 
@@ -156,8 +161,7 @@ class DryParams:
     base: float
     allowed_length: int
     last_n: int
-    breaker_ids: Sequence[int]
-    breaker_sequences: Sequence[Sequence[int]]
+    breakers: TokenSequences | None
     def __init__(self) -> None: ...
 
 class RowParams:

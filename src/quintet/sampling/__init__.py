@@ -1,8 +1,14 @@
 """Sampling parameters and the sampler.  May import errors and the native module."""
 
-from quintet.sampling.breakers import DryBreakers
+from quintet.sampling.breakers import DryBreakers, TokenSequences
 from quintet.sampling.params import SamplingParams
-from quintet.sampling.sampler import RowSampler, SampledToken, TokenScore, sample, score
+from quintet.sampling.sampler import (
+    RowSampler,
+    SampledToken,
+    TokenScore,
+    sample,
+    score,
+)
 from quintet.sampling.stages import STAGES
 from quintet.sampling.stop import StopChecker
 
@@ -14,6 +20,7 @@ __all__ = [
     "SamplingParams",
     "StopChecker",
     "TokenScore",
+    "TokenSequences",
     "sample",
     "score",
 ]
