@@ -53,8 +53,8 @@ inline constexpr float kSmallestGroup = 0x1p-100f;
 
 enum class KVType : uint8_t { kF32 = 0, kBF16 = 1 };
 
-// One layer's paged KV cache.  Block b of KV head h starts at k + ((b * num_kv_heads) + h) * head_dim * 16 elements
-// (v alike).  head_dim is even and at most 256.
+// One layer's paged KV cache.  Block b of KV head h starts at k + ((h * num_blocks) + b) * head_dim * 16 elements (v
+// alike), so that consecutive blocks are one stream for each head.  head_dim is even and at most 256.
 //   kBF16  K block bf16 [head_dim / 2][16 tokens][2];   V block bf16 [8 token pairs][head_dim][2]
 //   kF32   K block float [head_dim][16 tokens];         V block float [16 tokens][head_dim]
 // A slot that a query does not see changes no bit of its result: it may hold anything, NaN included, so blocks are
