@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <optional>
@@ -22,6 +23,7 @@ using quintet::Sampled;
 using quintet::SamplingScratch;
 using quintet::Stage;
 using quintet::TokenScore;
+using quintet::TokenSequences;
 
 namespace {
 
@@ -183,14 +185,16 @@ void quintet::bind_sampling(nb::module_& m) {
       .def_rw("order", &RowParams::order)
       .def_rw("dry", &RowParams::dry);
 
+  nb::class_<TokenSequences>(m, "TokenSequences", "Token sequences to look for; made once, shared by many samplers.")
+      .def(nb::init<std::vector<std::vector<int32_t>>>(), "sequences"_a);
+
   nb::class_<DryParams>(m, "DryParams", "What the DRY penalty acts on; as made, it is off.")
       .def(nb::init<>())
       .def_rw("multiplier", &DryParams::multiplier)
       .def_rw("base", &DryParams::base)
       .def_rw("allowed_length", &DryParams::allowed_length)
       .def_rw("last_n", &DryParams::last_n)
-      .def_rw("breaker_ids", &DryParams::breaker_ids)
-      .def_rw("breaker_sequences", &DryParams::breaker_sequences);
+      .def_rw("breakers", &DryParams::breakers, "breakers"_a.none());
 
   nb::class_<RowSampler>(m, "RowSampler", "One sequence's sampler; quintet.sampling.RowSampler is its public form.")
       .def(nb::init<RowParams, int, const std::vector<int32_t>&, uint64_t>(), "params"_a, nb::kw_only(), "vocab_size"_a,

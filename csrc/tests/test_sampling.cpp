@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <string>
@@ -312,7 +313,7 @@ void test_dry_against_trying_all() {
     params.base = 2;
     params.allowed_length = 1 + static_cast<int>(random() % 3);
     if (round % 3 == 0) params.last_n = static_cast<int>(random() % 30);
-    if (round % 2 == 0) params.breaker_ids = {3};
+    if (round % 2 == 0) params.breakers = std::make_shared<TokenSequences>(std::vector<std::vector<int32_t>>{{3}});
     const int64_t window = params.last_n;
     DryPenalty dry(params);
     std::vector<int32_t> tokens(random() % 60);

@@ -20,6 +20,7 @@ from quintet.config import EngineConfig
 from quintet.engine.engine import Engine
 from quintet.engine.output import OutputChunk
 from quintet.engine.request import Priority, Request
+from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.params import SamplingParams
 
 VOCAB_SIZE = 32
@@ -144,7 +145,7 @@ def make_engine(
     max_model_len: int | None = None,
     eos_ids: frozenset[int] = frozenset({EOS}),
     new_detokenizer: Callable[..., FakeDetokenizer] = lambda *_: FakeDetokenizer(),
-    resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
+    resolve_breakers: Callable[[Collection[str]], TokenSequences | None] = lambda _: None,
     **options: int,
 ) -> Engine:
     """An engine over a fake executor; its context is the whole KV cache unless told."""

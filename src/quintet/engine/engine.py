@@ -29,6 +29,7 @@ from quintet.engine.stats import EngineStats
 from quintet.engine.step_builder import build_step
 from quintet.engine.text import Detokenizer, TextStream
 from quintet.errors import RequestError
+from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.grammar import GrammarCompiler
 from quintet.sampling.matcher import ConstraintMatcher
 from quintet.sampling.sampler import RowSampler, SampledToken, sample
@@ -68,7 +69,7 @@ class Engine:
         eos_ids: frozenset[int],
         max_model_len: int,
         vocab_size: int | None = None,
-        resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
+        resolve_breakers: Callable[[Collection[str]], TokenSequences | None] = lambda _: None,
         config: EngineConfig | None = None,
         grammars: GrammarCompiler | None = None,
     ) -> None:
@@ -233,7 +234,7 @@ class Engine:
         self, request: Request, index: int, seed: int, matcher: ConstraintMatcher | None
     ) -> Sequence:
         params = request.params
-        breakers: Collection[Collection[int]] = ()
+        breakers: TokenSequences | None = None
         if params.dry_multiplier > 0:
             breakers = self._resolve_breakers(params.dry_sequence_breakers)
         max_total_tokens = self.limits.max_model_len

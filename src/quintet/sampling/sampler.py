@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quintet import _native
+from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.params import SamplingParams
 
 
@@ -45,8 +46,7 @@ class RowSampler:
         eos_ids: tokens that end a sequence; min_tokens holds them back unless ignore_eos is set.
         prompt_ids: the prompt, which repetition_penalty counts and DRY looks back at.
         seed: of the random stream; taken modulo 2**64.  params.seed where the request has one.
-        dry_breakers: token sequences, none empty, that spell params.dry_sequence_breakers; see
-            `DryBreakers`.
+        dry_breakers: what spells params.dry_sequence_breakers; see `DryBreakers`.
 
     Raises:
         RequestError: params name a token that the vocabulary does not have.
@@ -63,7 +63,7 @@ class RowSampler:
         eos_ids: frozenset[int],
         prompt_ids: Sequence[int],
         seed: int,
-        dry_breakers: Sequence[Sequence[int]] = (),
+        dry_breakers: TokenSequences | None = None,
     ) -> None:
         params.check_vocab(vocab_size)
         ending_ids = set(params.stop_token_ids)
@@ -177,7 +177,7 @@ def _reads_prompt(params: SamplingParams) -> bool:
 
 
 def _native_params(
-    params: SamplingParams, ending_ids: list[int], dry_breakers: Sequence[Sequence[int]]
+    params: SamplingParams, ending_ids: list[int], dry_breakers: TokenSequences | None
 ) -> _native.RowParams:
     native = _native.RowParams()
     for name in _SAME_NAME:
@@ -193,8 +193,7 @@ def _native_params(
         dry.base = params.dry_base
         dry.allowed_length = params.dry_allowed_length
         dry.last_n = params.dry_penalty_last_n
-        dry.breaker_ids = [breaker[0] for breaker in dry_breakers if len(breaker) == 1]
-        dry.breaker_sequences = [breaker for breaker in dry_breakers if len(breaker) != 1]
+        dry.breakers = dry_breakers
         native.dry = dry
     return native
 
