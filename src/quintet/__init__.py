@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from quintet.engine.output import OutputChunk, RequestOutput
     from quintet.engine.request import Priority
     from quintet.llm import LLM
+    from quintet.sampling.constraint import Constraint
     from quintet.sampling.params import SamplingParams
     from quintet.sessions import AsyncSessions, Sessions
     from quintet.tokenizer import Tokenizer
@@ -44,6 +45,7 @@ __all__ = [
     "AsyncSessions",
     "BeamSearchParams",
     "CapacityError",
+    "Constraint",
     "ContextLengthError",
     "DraftSpeculation",
     "EngineError",
@@ -65,6 +67,7 @@ _LAZY = {
     "AsyncLLM": "quintet.async_llm",
     "AsyncSessions": "quintet.sessions",
     "BeamSearchParams": "quintet.engine.beam_search",
+    "Constraint": "quintet.sampling.constraint",
     "DraftSpeculation": "quintet.config",
     "LLM": "quintet.llm",
     "NgramSpeculation": "quintet.config",

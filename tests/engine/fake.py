@@ -23,6 +23,7 @@ from quintet.engine.request import Overflow, Priority, Request
 from quintet.engine.sequence import Sequence
 from quintet.engine.speculation.payoff import StepCost
 from quintet.engine.speculation.speculator import Drafter
+from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.params import SamplingParams
 
 VOCAB_SIZE = 32
@@ -146,8 +147,8 @@ def make_engine(
     *,
     max_model_len: int | None = None,
     eos_ids: frozenset[int] = frozenset({EOS}),
-    new_detokenizer: Callable[[Collection[int]], FakeDetokenizer] = lambda _: FakeDetokenizer(),
-    resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
+    new_detokenizer: Callable[..., FakeDetokenizer] = lambda *_: FakeDetokenizer(),
+    resolve_breakers: Callable[[Collection[str]], TokenSequences | None] = lambda _: None,
     drafter: Drafter | None = None,
     **options: object,
 ) -> Engine:

@@ -33,6 +33,9 @@ from quintet.engine.step_builder import build_step
 from quintet.engine.text import Detokenizer, TextStream
 from quintet.engine.verification import Row, first_rows, logits_of
 from quintet.errors import RequestError
+from quintet.sampling.breakers import TokenSequences
+from quintet.sampling.grammar import GrammarCompiler
+from quintet.sampling.matcher import ConstraintMatcher
 from quintet.sampling.sampler import RowSampler, SampledToken, sample
 from quintet.sampling.stop import StopChecker
 
@@ -47,7 +50,8 @@ class Engine:
 
     Args:
         executor: the model and its KV cache; the engine closes it.
-        new_detokenizer: makes the detokenizer of a new sequence, given its prompt.
+        new_detokenizer: makes the detokenizer of a new sequence, given its prompt and the control
+            tokens that are to be visible.
         eos_ids: tokens that end an answer unless `SamplingParams.ignore_eos`.
         max_model_len: tokens of prompt and answer together.
         vocab_size: tokens there are; further columns of the logits are padding.  None:
@@ -58,6 +62,7 @@ class Engine:
         drafter: guesses tokens ahead; the engine closes it.  None: n-gram lookup where
             the config asks for it.
         block_bytes: of a KV block, for the statistics.
+        grammars: compiles the requests' constraints; without it they are refused.
 
     Raises:
         ValueError: the KV cache cannot hold one sequence of `max_model_len` tokens, or
@@ -68,15 +73,16 @@ class Engine:
     def __init__(
         self,
         executor: Executor,
-        new_detokenizer: Callable[[Collection[int]], Detokenizer],
+        new_detokenizer: Callable[[Collection[int], frozenset[int]], Detokenizer],
         *,
         eos_ids: frozenset[int],
         max_model_len: int,
         vocab_size: int | None = None,
-        resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
+        resolve_breakers: Callable[[Collection[str]], TokenSequences | None] = lambda _: None,
         config: EngineConfig | None = None,
         drafter: Drafter | None = None,
         block_bytes: int = 0,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         config = EngineConfig() if config is None else config
         if max_model_len > executor.num_blocks * BLOCK_SIZE:
@@ -103,6 +109,7 @@ class Engine:
         self._executor = executor
         self._new_detokenizer = new_detokenizer
         self._eos_ids = eos_ids
+        self._grammars = grammars
         self._resolve_breakers = resolve_breakers
         self._seeds = random.Random(config.seed)  # noqa: S311 - repeatable on purpose
         pool = BlockPool(executor.num_blocks, enable_prefix_cache=config.enable_prefix_cache)
@@ -118,28 +125,52 @@ class Engine:
         """Whether a request is unfinished."""
         return bool(self._groups)
 
-    def add(self, request: Request) -> None:
+    def new_matcher(self, request: Request) -> ConstraintMatcher | None:
+        """Compile a request's constraint, if it has one.  Safe to call from any thread.
+
+        Raises:
+            RequestError: it does not compile within the limits.
+        """
+        constraint = request.params.constraint
+        if constraint is None:
+            return None
+        if self._grammars is None:
+            raise constraint.refusal("this engine has no tokenizer to compile it for")
+        return self._grammars.matcher(constraint, request.thinking)
+
+    def add(self, request: Request, matcher: ConstraintMatcher | None = None) -> None:
         """Queue a request.
+
+        Args:
+            matcher: what `new_matcher` made for it, so that it need not be compiled here.
 
         Raises:
             RequestError: it can never be served, or its id is in use.
         """
         self.limits.check(request)
+        matcher = matcher or self.new_matcher(request)
         if request.request_id in self._groups:
             raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
         params = request.params
         seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
-        sequences = [self._new_sequence(request, index, seed + index) for index in range(params.n)]
+        sequences = [
+            self._new_sequence(
+                request, index, seed + index, matcher and (matcher.copy() if index else matcher)
+            )
+            for index in range(params.n)
+        ]
         self._groups[request.request_id] = SequenceGroup(sequences)
         self._scheduler.add(sequences[0])
         if request.timeout_s is not None:
             self._deadlines.add(request.request_id, request.arrival_s + request.timeout_s)
         self._meter.totals.num_requests += 1
 
-    def start(self, request: Request) -> OutputChunk | None:
+    def start(
+        self, request: Request, matcher: ConstraintMatcher | None = None
+    ) -> OutputChunk | None:
         """`add` for loops, which one bad request must not end: its last chunk if it fails."""
         try:
-            self.add(request)
+            self.add(request, matcher)
             return None
         except Exception as error:
             logger.error("a request could not be started", exc_info=error)
@@ -208,9 +239,11 @@ class Engine:
             self._speculator.close()
             self._executor.close()
 
-    def _new_sequence(self, request: Request, index: int, seed: int) -> Sequence:
+    def _new_sequence(
+        self, request: Request, index: int, seed: int, matcher: ConstraintMatcher | None
+    ) -> Sequence:
         params = request.params
-        breakers: Collection[Collection[int]] = ()
+        breakers: TokenSequences | None = None
         if params.dry_multiplier > 0:
             breakers = self._resolve_breakers(params.dry_sequence_breakers)
         max_total_tokens = self.limits.max_model_len
@@ -230,7 +263,7 @@ class Engine:
                 dry_breakers=breakers,
             ),
             text=TextStream(
-                self._new_detokenizer(request.prompt_token_ids),
+                self._new_detokenizer(request.prompt_token_ids, request.visible_token_ids),
                 StopChecker(params.stop_strings, include_stop=params.include_stop_str_in_output),
                 params.min_tokens,
             ),
@@ -238,6 +271,7 @@ class Engine:
             max_total_tokens=max_total_tokens,
             max_model_len=self.limits.max_model_len,
             index=index,
+            matcher=matcher,
         )
 
     def _step(self, started_s: float) -> list[OutputChunk]:
@@ -265,7 +299,7 @@ class Engine:
         self._settle(batch, time.monotonic() - run_s)
         return chunks
 
-    def _run(self, batch: list[Scheduled]) -> tuple[Float32Array, set[Sequence]]:
+    def _run(self, batch: list[Scheduled]) -> tuple[Float32Array, list[Sequence]]:
         """Compute the batch's tokens and score the prompts among them.
 
         Returns:
@@ -309,7 +343,8 @@ class Engine:
     ) -> tuple[list[SampledToken], dict[Sequence, str]]:
         """A token per sequence from its row; and the sequences that failed, with the reason."""
         failed = apply_logits_processors(sequences, logits, self.limits.vocab_size)
-        return sample(logits, [sequence.sampler for sequence in sequences]), failed
+        masks = [sequence.mask() for sequence in sequences]
+        return sample(logits, [sequence.sampler for sequence in sequences], masks), failed
 
     def _settle(self, batch: list[Scheduled], seconds: float) -> None:
         """Clear up after guesses, right or wrong."""
@@ -321,6 +356,8 @@ class Engine:
 
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Take in a sequence's sampled token; its failure is nobody else's."""
+        if token.error == "constraint" and sequence.matcher is not None:
+            return self._fail(sequence, f"no token fits the constraint ({sequence.matcher.error})")
         if token.error is not None:
             return self._fail(sequence, _message(token.error))
         try:
@@ -434,7 +471,7 @@ class Engine:
         self._speculator.forget(sequence)
 
     def _prompt_text(self, request: Request) -> str:
-        detokenizer = self._new_detokenizer(())
+        detokenizer = self._new_detokenizer((), frozenset())
         text = "".join(detokenizer.push(token_id) for token_id in request.prompt_token_ids)
         return text + detokenizer.flush()
 

@@ -18,6 +18,7 @@ from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import load_model
 from quintet.sampling.breakers import DryBreakers
+from quintet.sampling.grammar import GrammarCompiler
 from quintet.tokenizer import Detokenizer, Tokenizer
 
 Backend: TypeAlias = Literal["auto", "cpu", "reference"]
@@ -124,8 +125,10 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             raise CapacityError(f"{path.name} does not fit: {error}", resource="memory") from error
         eos_ids = frozenset(tokenizer.eog_ids) | _configured_eos_ids(source)
 
-    def new_detokenizer(prompt_token_ids: Sequence[int]) -> Detokenizer:
-        return Detokenizer(tokenizer, prompt_ids=prompt_token_ids)
+    def new_detokenizer(
+        prompt_token_ids: Sequence[int], visible_ids: frozenset[int]
+    ) -> Detokenizer:
+        return Detokenizer(tokenizer, prompt_ids=prompt_token_ids, visible_ids=visible_ids)
 
     drafter = None
     if config.draft_speculation is not None:
@@ -150,6 +153,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         config=config,
         drafter=drafter,
         block_bytes=bytes_per_block,
+        grammars=GrammarCompiler(tokenizer, eos_ids),
     )
     return LoadedModel(engine, tokenizer)
 

@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Literal, TypeAlias, TypedDict, get_args
 
 from quintet.errors import RequestError
+from quintet.parsing.thinking import Thinking
 from quintet.sampling.params import SamplingParams
 
 
@@ -52,6 +53,8 @@ class Request:
         num_keep_tokens: tokens at the start of the prompt that "slide" never drops.
         cache_salt: prefixes are shared only among requests with the same salt, so
             that the time to the first token tells nobody what others have asked.
+        thinking: whether the answer may begin with a thought; a constraint binds what follows.
+        visible_token_ids: control tokens that are to be part of the text all the same.
         arrival_s: when it was made, on `time.monotonic`'s clock; start of all timings.
 
     Raises:
@@ -63,6 +66,8 @@ class Request:
     params: SamplingParams
     priority: Priority = Priority.NORMAL
     cache_salt: str = ""
+    thinking: Thinking = Thinking.NONE
+    visible_token_ids: frozenset[int] = frozenset()
     arrival_s: float = field(default_factory=time.monotonic)
     timeout_s: float | None = None
     overflow: Overflow = "error"

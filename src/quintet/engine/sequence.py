@@ -12,7 +12,8 @@ from quintet.engine.output import FinishReason, Timings, TokenLogprob, Usage
 from quintet.engine.overflow import num_dropped
 from quintet.engine.request import Request
 from quintet.engine.text import TextStream
-from quintet.sampling.sampler import RowSampler
+from quintet.sampling.matcher import ConstraintMatcher
+from quintet.sampling.sampler import Mask, RowSampler
 
 
 class Status(enum.Enum):
@@ -42,6 +43,7 @@ class Sequence:
         max_total_tokens: tokens of prompt and answer, dropped ones included, at which it ends.
         max_model_len: tokens that it can have at a time.
         index: of the answer.
+        matcher: of its constraint, if it has one.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Sequence:
         max_total_tokens: int,
         max_model_len: int,
         index: int = 0,
+        matcher: ConstraintMatcher | None = None,
     ) -> None:
         self.request = request
         self.rank = rank
@@ -64,6 +67,7 @@ class Sequence:
         self.max_total_tokens = max_total_tokens
         self.max_model_len = max_model_len
         self.index = index
+        self.matcher = matcher
 
         self.status = Status.WAITING
         self.token_ids = list(request.prompt_token_ids)
@@ -128,12 +132,21 @@ class Sequence:
         """The tokens of full block `index`: BLOCK_SIZE ids."""
         return self.token_ids[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
 
+    def mask(self) -> Mask | None:
+        """The tokens its constraint allows next; None where all are."""
+        return None if self.matcher is None else self.matcher.mask()
+
     def append(self, token_id: int) -> tuple[str, FinishReason | None, str | int | None]:
         """Take in a sampled token; the one place that knows when an answer is complete.
 
         Returns:
             New text, the finish reason, and the stop string or stop token that matched.
+
+        Raises:
+            ValueError: its constraint does not allow the token.
         """
+        if self.matcher is not None:
+            self.matcher.accept(token_id)
         self.token_ids.append(token_id)
         params = self.request.params
         if token_id in params.stop_token_ids:
@@ -144,6 +157,8 @@ class Sequence:
         text, matched = self.text.push(token_id)
         if matched is not None:
             return text, "stop", matched
+        if self.matcher is not None and self.matcher.must_end and not self.eos_ids:
+            return text + self.text.finish(), "stop", None
         if self.num_total_tokens >= self.max_total_tokens:
             return text + self.text.finish(), "length", None
         return text, None, None
@@ -173,7 +188,7 @@ class Sequence:
             self.num_prompt_tokens,
             self.num_cached_tokens,
             self.num_generated_tokens,
-            self.num_dropped_tokens,
+            num_dropped_tokens=self.num_dropped_tokens,
         )
 
     def timings(self) -> Timings:

@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from quintet.async_llm import AsyncLLM
+from quintet.chat import Tools
 from quintet.engine.output import OutputChunk
 from quintet.engine.request import RequestOptions
-from quintet.runtime import Tools
 from quintet.sampling.params import SamplingParams
 from quintet.sessions.exchange import Exchange, Reply
 from quintet.sessions.store import Message, SessionInfo, SessionStore

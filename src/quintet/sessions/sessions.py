@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from quintet.chat import Tools
 from quintet.engine.output import OutputChunk
 from quintet.engine.request import RequestOptions
 from quintet.llm import LLM
-from quintet.runtime import Tools
 from quintet.sampling.params import SamplingParams
 from quintet.sessions.exchange import Exchange, Reply
 from quintet.sessions.locks import NameLocks

@@ -16,6 +16,7 @@ from quintet.engine.worker.launch import WorkerProcess
 from quintet.engine.worker.messages import (
     Audited,
     Close,
+    Compiled,
     FromWorker,
     Load,
     LoadFailed,
@@ -64,6 +65,9 @@ class Listener(Protocol):
 
     def on_step(self, step: Step) -> None:
         """A step has ended."""
+
+    def on_compiled(self, compiled: Compiled) -> None:
+        """A constraint has been compiled, or could not be."""
 
     def on_audited(self, audited: Audited) -> None:
         """An audit has ended."""
@@ -201,7 +205,9 @@ class Supervisor:
         return failure
 
     def _pass_on(
-        self, message: Loading | Ready | Step | Audited, channel: Channel[ToWorker, FromWorker]
+        self,
+        message: Loading | Ready | Step | Compiled | Audited,
+        channel: Channel[ToWorker, FromWorker],
     ) -> None:
         match message:
             case Step():
@@ -209,6 +215,8 @@ class Supervisor:
             case Ready():
                 self._was_ready, self._ready_at_s = True, time.monotonic()
                 self._listener.on_ready(channel, message)
+            case Compiled():
+                self._listener.on_compiled(message)
             case Audited():
                 self._listener.on_audited(message)
             case Loading():
