@@ -25,7 +25,7 @@ FLOORS = [
     {"runtime"},
     {"beams"},
     {"llm", "async_llm"},
-    {"tools"},
+    {"tools", "sessions"},
     {"server"},
     {"cli"},
     {"__main__"},

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from quintet.beams import Beams, BeamSearchOutput
 from quintet.chat import (
@@ -17,17 +18,20 @@ from quintet.chat import (
     Tools,
     unparsed,
 )
-from quintet.config import EngineConfig
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
-from quintet.engine.request import Priority, Request
+from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
-from quintet.runtime import Batch, Params, Prompt, Runtime
+from quintet.runtime import Batch, Params, Prompt, Runtime, draft_options, ngram_options
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class AsyncLLM:
@@ -56,6 +60,8 @@ class AsyncLLM:
         max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
         max_queue: int = EngineConfig.max_queue,
         enable_prefix_cache: bool = True,
+        ngram_speculation: NgramSpeculation | bool = False,
+        draft_model: DraftSpeculation | str | os.PathLike[str] | None = None,
         seed: int | None = None,
         isolated: bool = False,
     ) -> None:
@@ -70,6 +76,8 @@ class AsyncLLM:
             max_num_batched_tokens=max_num_batched_tokens,
             max_queue=max_queue,
             enable_prefix_cache=enable_prefix_cache,
+            ngram_speculation=ngram_options(ngram_speculation),
+            draft_speculation=draft_options(draft_model),
             seed=seed,
         )
         self._isolated = isolated
@@ -99,27 +107,25 @@ class AsyncLLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: Params | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """Continue prompts; see `LLM.generate`.  Cancelling it aborts them."""
         runtime = await self._runtime()
-        requests = await asyncio.to_thread(runtime.requests, prompts, params, priority)
+        requests = await asyncio.to_thread(runtime.requests, prompts, params, **options)
         return await _answers(runtime, requests)
 
     def stream(
         self,
         prompt: Prompt,
         params: SamplingParams | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> AsyncIterator[OutputChunk]:
         """Continue one prompt, token by token; see `LLM.stream`.
 
         `aclose` aborts the request; so does the event loop for an iterator left behind.
         """
         return self._chunks(
-            lambda runtime: ChatRequest(runtime.request(prompt, params, priority), lambda: None)
+            lambda runtime: ChatRequest(runtime.request(prompt, params, **options), lambda: None)
         )
 
     async def chat(
@@ -131,12 +137,14 @@ class AsyncLLM:
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> RequestOutput:
         """The assistant's next message; see `LLM.chat`.  Cancelling it aborts the request."""
         runtime = await self._runtime()
-        options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
-        chat = await asyncio.to_thread(runtime.chat_request, messages, params, options, priority)
+        chat_options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
+        chat = await asyncio.to_thread(
+            runtime.chat_request, messages, params, chat_options, **options
+        )
         return (await _answers(runtime, [chat.request], chat))[0]
 
     def stream_chat(
@@ -148,12 +156,12 @@ class AsyncLLM:
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> AsyncIterator[OutputChunk]:
         """The assistant's next message, token by token; see `LLM.chat` and `stream`."""
-        options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
+        chat_options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
         return self._chunks(
-            lambda runtime: runtime.chat_request(messages, params, options, priority)
+            lambda runtime: runtime.chat_request(messages, params, chat_options, **options)
         )
 
     async def beam_search(
@@ -177,6 +185,11 @@ class AsyncLLM:
             EngineError: the model has not been loaded yet.
         """
         return self._loaded_runtime().client.stats()
+
+    async def audit(self) -> None:
+        """Have the engine check its books; see `LLM.audit`."""
+        runtime = await self._runtime()
+        await asyncio.to_thread(runtime.client.audit)
 
     @property
     def is_closed(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from quintet.beams import Beams, BeamSearchOutput
 from quintet.chat import (
@@ -15,16 +16,19 @@ from quintet.chat import (
     Tools,
     unparsed,
 )
-from quintet.config import EngineConfig
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
-from quintet.engine.request import Priority, Request
+from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
-from quintet.runtime import Batch, Params, Prompt, Runtime
+from quintet.runtime import Batch, Params, Prompt, Runtime, draft_options, ngram_options
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class LLM:
@@ -47,6 +51,11 @@ class LLM:
         max_num_batched_tokens: new tokens of one step.
         max_queue: requests that may wait.
         enable_prefix_cache: share the KV blocks of common prefixes.
+        ngram_speculation: True, or `NgramSpeculation`, to look up what followed the latest
+            tokens before, guess that it follows again, and check several guesses in one step.
+            The answers stay the same to the last bit.
+        draft_model: name or path of a smaller model with the same vocabulary that guesses, or
+            `DraftSpeculation`.
         seed: makes requests without a seed of their own repeatable.
         isolated: run the model in a process of its own: a crash ends its requests with
             EngineError and it is loaded again, and `close` gives all of its memory back.
@@ -72,6 +81,8 @@ class LLM:
         max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
         max_queue: int = EngineConfig.max_queue,
         enable_prefix_cache: bool = True,
+        ngram_speculation: NgramSpeculation | bool = False,
+        draft_model: DraftSpeculation | str | os.PathLike[str] | None = None,
         seed: int | None = None,
         isolated: bool = False,
     ) -> None:
@@ -85,6 +96,8 @@ class LLM:
             max_num_batched_tokens=max_num_batched_tokens,
             max_queue=max_queue,
             enable_prefix_cache=enable_prefix_cache,
+            ngram_speculation=ngram_options(ngram_speculation),
+            draft_speculation=draft_options(draft_model),
             seed=seed,
         )
         self._runtime = Runtime.load(model, options, config, isolated=isolated)
@@ -110,8 +123,7 @@ class LLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: Params | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """
         Continue prompts.
@@ -122,7 +134,7 @@ class LLM:
                 a control token is that token; for text of unknown origin use `chat`, or
                 encode it yourself with `parse_special=False`.
             params: for all prompts, or one for each.
-            priority: against other requests of this model.
+            options: `priority`, `timeout_s`, `overflow` and `num_keep_tokens`; see `Request`.
 
         Returns:
             An output per prompt, in order.
@@ -133,14 +145,13 @@ class LLM:
             CapacityError: requests of other threads fill the queue.
             EngineError: a request failed, or the model is closed; the others are aborted.
         """
-        return self._answers(self._runtime.requests(prompts, params, priority))
+        return self._answers(self._runtime.requests(prompts, params, **options))
 
     def stream(
         self,
         prompt: Prompt,
         params: SamplingParams | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> Iterator[OutputChunk]:
         """
         Continue one prompt, token by token.
@@ -149,7 +160,7 @@ class LLM:
 
         Args, Raises: as for `generate`; what the engine raises comes while iterating.
         """
-        return self._chunks(self._runtime.request(prompt, params, priority))
+        return self._chunks(self._runtime.request(prompt, params, **options))
 
     def chat(
         self,
@@ -160,7 +171,7 @@ class LLM:
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> RequestOutput:
         """
         The assistant's next message.
@@ -174,15 +185,15 @@ class LLM:
             tool_choice: "auto", "none", "required", or one function by name, as OpenAI has it.
             parallel_tool_calls: there may be several calls.
             enable_thinking: for templates that ask; None leaves it to them.
-            priority: against other requests of this model.
+            options: `priority`, `timeout_s`, `overflow` and `num_keep_tokens`; see `Request`.
 
         Returns:
             The answer, its thought in `reasoning`.
 
         Raises: as for `generate`; RequestError also where the template refuses the messages.
         """
-        options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
-        chat = self._runtime.chat_request(messages, params, options, priority)
+        chat_options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
+        chat = self._runtime.chat_request(messages, params, chat_options, **options)
         return self._answers([chat.request], chat)[0]
 
     def stream_chat(
@@ -194,11 +205,11 @@ class LLM:
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> Iterator[OutputChunk]:
         """The assistant's next message, token by token; see `chat` and `stream`."""
-        options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
-        chat = self._runtime.chat_request(messages, params, options, priority)
+        chat_options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
+        chat = self._runtime.chat_request(messages, params, chat_options, **options)
         return self._chunks(chat.request, chat)
 
     def beam_search(
@@ -232,6 +243,14 @@ class LLM:
     def stats(self) -> EngineStats:
         """The engine's counters after its latest step."""
         return self._runtime.client.stats()
+
+    def audit(self) -> None:
+        """Have the engine check its books, which takes about a millisecond; for monitoring.
+
+        Raises:
+            EngineError: an account is wrong, which is a bug; or the engine is closed.
+        """
+        self._runtime.client.audit()
 
     def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""

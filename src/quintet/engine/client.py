@@ -49,5 +49,15 @@ class EngineClient(Protocol):
     def stats(self) -> EngineStats:
         """The counters after the latest step."""
 
+    def audit(self, timeout_s: float = 10.0) -> None:
+        """
+        Have the engine check its books between two steps; see `Engine.audit`.
+
+        Raises:
+            EngineError: an account is wrong, there is no answer within `timeout_s`, or the
+                engine is closed.
+            CapacityError: it is being restarted.
+        """
+
     def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""

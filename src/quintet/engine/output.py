@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from quintet.engine.request import Request
 from quintet.parsing.events import ToolCall, ToolCallDelta
 
-FinishReason: TypeAlias = Literal["stop", "length", "abort", "error"]
+FinishReason: TypeAlias = Literal["stop", "length", "timeout", "abort", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,15 @@ class Usage:
         num_cached_tokens: those of the prompt that the prefix cache spared.
         num_generated_tokens: of the answer, a final stop token included.
         num_reasoning_tokens: of those, the ones of a chat model's thought.
+        num_dropped_tokens: of prompt and answer, those that a sliding context gave up on the
+            way; see `Request.overflow`.
     """
 
     num_prompt_tokens: int
     num_cached_tokens: int
     num_generated_tokens: int
     num_reasoning_tokens: int = 0
+    num_dropped_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class OutputChunk:
         token_ids: the tokens generated in this step, a final stop token included.
         logprobs: one per token when `SamplingParams.logprobs` asks for them.
         finish_reason: "stop" (end-of-text token, stop token or stop string), "length",
-            "abort" or "error"; None while the request goes on.
+            "timeout", "abort" or "error"; None while the request goes on.
         stop_reason: the stop string or the id from `stop_token_ids` that matched.
         error: what went wrong, with "error".
         usage, timings: of the answer, on its last chunk.
@@ -147,7 +150,7 @@ class RequestOutput:
 
     Args:
         request_id: as submitted.
-        prompt_token_ids: the prompt as the model saw it.
+        prompt_token_ids: the prompt as the model saw it, unless a sliding context dropped some.
         prompt_logprobs: see OutputChunk.
         choices: the answers, by index; the first one's fields can be read here as well.
         usage: the prompt's tokens once, those of all answers.
@@ -236,6 +239,7 @@ class Answer:
                 usages[min(usages)].num_cached_tokens,
                 sum(usage.num_generated_tokens for usage in usages.values()),
                 sum(usage.num_reasoning_tokens for usage in usages.values()),
+                sum(usage.num_dropped_tokens for usage in usages.values()),
             ),
             timings=max(timings, key=lambda t: t.queue_s + t.prefill_s + t.decode_s),
         )
@@ -243,13 +247,15 @@ class Answer:
     def _choice(self, index: int, ends: dict[int, OutputChunk]) -> Completion:
         chunks = [chunk for chunk in self._chunks if chunk.index == index]
         logprobs = tuple(item for chunk in chunks for item in chunk.logprobs or ())
-        end = ends.get(index)  # an aborted request has one end for all its answers
+        # A request that is aborted or late has one end for all its answers.
+        end = ends.get(index)
+        early = next((c.finish_reason for c in ends.values() if c.is_last), None)
         return Completion(
             index=index,
             text="".join(chunk.text for chunk in chunks),
             token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
             logprobs=None if self._request.params.logprobs is None else logprobs,
-            finish_reason="abort" if end is None else end.finish_reason or "abort",
+            finish_reason=(early if end is None else end.finish_reason) or "abort",
             stop_reason=None if end is None else end.stop_reason,
             reasoning="".join(chunk.reasoning for chunk in chunks),
             tool_calls=_whole_calls(delta for chunk in chunks for delta in chunk.tool_calls),

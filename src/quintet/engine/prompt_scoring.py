@@ -22,8 +22,8 @@ def score_prompts(
         logits: [rows, >= vocab_size] float32, as `build_step` asked for them.
 
     Returns:
-        The rows to sample from, one per sequence that samples; and the sequences with a row
-        that holds no numbers.
+        The rows to sample from, 1 and one per guess for each sequence that samples; and the
+        sequences with a row that holds no numbers.
     """
     if not any(scheduled.scored for scheduled in batch):
         return logits, []
@@ -46,6 +46,7 @@ def score_prompts(
             sequence.prompt_logprobs.append(TokenLogprob(token_id, found.logprob, found.top))
         row += len(scored)
         if scheduled.samples:
-            sampled_rows.append(row)
-            row += 1
+            num_rows = 1 + len(scheduled.draft_ids)
+            sampled_rows += range(row, row + num_rows)
+            row += num_rows
     return logits[sampled_rows], bad

@@ -25,7 +25,8 @@ from quintet.sampling.matcher import ConstraintMatcher
 logger = logging.getLogger(__name__)
 
 _CLOSED: Final = "the engine was closed"
-_Message: TypeAlias = tuple[Request, ConstraintMatcher | None] | str
+# Requests to add, ids to abort, and audits.
+_Message: TypeAlias = "tuple[Request, ConstraintMatcher | None] | str | _Audit"
 """A request to add, with what its constraint was compiled to; or the id of one to abort."""
 
 
@@ -83,6 +84,19 @@ class EngineThread:
         """The counters after the latest step."""
         return self._stats
 
+    def audit(self, timeout_s: float = 10.0) -> None:
+        """Have the engine check its books; see EngineClient."""
+        audit = _Audit()
+        with self._changed:
+            if self._closed is not None:
+                raise EngineError(self._closed)
+            self._inbox.append(audit)
+            self._changed.notify()
+        if not audit.is_done.wait(timeout_s):
+            raise EngineError(f"the audit failed: no answer within {timeout_s} s")
+        if audit.fault is not None:
+            raise EngineError(f"the audit failed: {audit.fault}")
+
     def close(self) -> None:
         """End what is running with EngineError, stop the thread, free the model.  Idempotent."""
         with self._changed:
@@ -120,6 +134,10 @@ class EngineThread:
             return messages
 
     def _handle(self, message: _Message) -> OutputChunk | None:
+        if isinstance(message, _Audit):
+            message.fault = self._engine.find_fault()
+            message.is_done.set()
+            return None
         if isinstance(message, str):
             return self._engine.abort(message)
         return self._engine.start(*message)
@@ -131,7 +149,19 @@ class EngineThread:
 
     def _shut_down(self) -> None:
         with self._changed:  # nothing is submitted any more
+            audits = [message for message in self._inbox if isinstance(message, _Audit)]
             self._inbox.clear()
+        for audit in audits:
+            audit.fault = self._closed
+            audit.is_done.set()
         self._streams.end_all(self._closed or _CLOSED)
         self._engine.close()
         self._stats = self._engine.stats()
+
+
+class _Audit:
+    """An audit whose outcome is awaited."""
+
+    def __init__(self) -> None:
+        self.is_done = threading.Event()
+        self.fault: str | None = None

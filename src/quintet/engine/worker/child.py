@@ -147,7 +147,7 @@ class _Loop:
             case Compile():
                 threading.Thread(target=self._compile, args=(message,), daemon=True).start()
             case Audit(ticket):
-                self._channel.send(Audited(ticket, self._fault()), wait=True)
+                self._channel.send(Audited(ticket, self._engine.find_fault()), wait=True)
             case Close():
                 self._is_closing = True
             case Load():
@@ -166,13 +166,6 @@ class _Loop:
             failure = Failure.of(error)
         with contextlib.suppress(CapacityError):  # closing: nobody waits any more
             self._channel.send(Compiled(order.ticket, failure), wait=True)
-
-    def _fault(self) -> str | None:
-        try:
-            self._engine.audit()
-        except AssertionError as error:
-            return str(error)
-        return None
 
 
 if __name__ == "__main__":
