@@ -199,6 +199,7 @@ HOSTILE = {
     "schema: refers to itself": Constraint.json_schema({"$ref": "#"}),
     "schema: divisor": Constraint.json_schema({"type": "integer", "multipleOf": 1_000_003}),
     "schema: tiny divisor": Constraint.json_schema({"type": "number", "multipleOf": 1e-300}),
+    "schema: infinite divisor": Constraint.json_schema('{"type": "number", "multipleOf": 1e400}'),
     "schema: product": Constraint.json_schema(
         {"allOf": [{"type": "integer", "multipleOf": n} for n in (97, 89, 83, 79, 73, 71)]}
     ),
@@ -224,6 +225,10 @@ HOSTILE = {
     "lark: old repetition": Constraint.lark('start: "a" ~ 1 .. 100000'),
     "lark: options": Constraint.lark('%llguidance {"no_forcing": false}\nstart: "a"'),
     "lark: import": Constraint.lark('%import /etc/passwd\nstart: "a"'),
+    "lark: divisor": Constraint.lark('start: %json {"type": "integer", "multipleOf": 1000003}'),
+    "lark: hidden divisor": Constraint.lark(
+        'start: %json {"type": "integer", "multipleO\\u0066" : 1000003}'
+    ),
     "lark: only itself": Constraint.lark("start: start"),
     "gbnf: not one": Constraint.gbnf("root ::= ("),
     "gbnf: nesting": Constraint.gbnf("root ::= " + "(" * 10_000 + '"a"' + ")" * 10_000),
