@@ -13,7 +13,7 @@ from quintet.sampling.sampler import score
 
 def score_prompts(
     batch: Collection[Scheduled], logits: Float32Array, vocab_size: int
-) -> tuple[Float32Array, set[Sequence]]:
+) -> tuple[Float32Array, list[Sequence]]:
     """
     Score what the step's logits say of the prompts, and set those rows aside.
 
@@ -26,8 +26,8 @@ def score_prompts(
         that holds no numbers.
     """
     if not any(scheduled.scored for scheduled in batch):
-        return logits, set()
-    bad: set[Sequence] = set()
+        return logits, []
+    bad: list[Sequence] = []
     sampled_rows: list[int] = []
     row = 0
     for scheduled in batch:
@@ -41,7 +41,7 @@ def score_prompts(
         )
         for token_id, found in zip(following, scores, strict=True):
             if found is None:
-                bad.add(sequence)
+                bad.append(sequence)
                 break
             sequence.prompt_logprobs.append(TokenLogprob(token_id, found.logprob, found.top))
         row += len(scored)
