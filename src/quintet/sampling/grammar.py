@@ -35,6 +35,7 @@ MAX_RULES: Final = 512  # llguidance recurses along chains of rules: 3000 overfl
 MAX_REPETITIONS: Final = 2000  # llama.cpp's limit
 MAX_MULTIPLE: Final = 10_000  # an automaton that divides by n has n states
 MAX_LEXER_STATES: Final = 50_000  # 1 to 2 KB each, per answer
+INITIAL_LEXER_FUEL: Final = 250_000  # a quarter of the default, which can take 2 s to use up
 MAX_CACHED_BYTES: Final = 256 * 1024  # of sources; the worst take 500 times their size in memory
 
 _NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
@@ -46,10 +47,12 @@ _JSON_FORM = {
     "key_separator": ": ?",
 }
 _BRACKET_DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
-_REPETITION = re.compile(r"\{ *([0-9]*) *(?:, *([0-9]*) *)?\}|~ *([0-9]+)(?: *\.\. *([0-9]+))?")
+# Expressions for clients' text: no two neighbours that may match the same, or it is quadratic.
+_REPETITION = re.compile(
+    r"\{\s*(?:([0-9]+)\s*)?(?:,\s*(?:([0-9]+)\s*)?)?\}|~\s*([0-9]+)(?:\s*\.\.\s*([0-9]+))?"
+)
 _MULTIPLE = re.compile(r'"multipleOf"\s*:\s*([0-9.eE+-]{1,400})')
 _ESCAPED_ASCII = re.compile(r"\\u00[2-7]")
-_RULE = re.compile(r"^[^\S\n]*[?!]?[\w-]+[^\n:]*:", re.MULTILINE)
 
 
 class GrammarCompiler:
@@ -96,6 +99,7 @@ class GrammarCompiler:
             verbose_errors=False,
             precompute_large_lexemes=False,
             max_lexer_states=MAX_LEXER_STATES,
+            initial_lexer_fuel=INITIAL_LEXER_FUEL,
         )
         matcher = llguidance.LLMatcher(
             self._llguidance_tokenizer(),
@@ -172,7 +176,7 @@ def _lark(constraint: Constraint) -> str:
     _check_repetitions(constraint, source)
     if constraint.kind == "regex":
         return f"start: /{_regex_body(source)}/{_NO_FORCING}"
-    num_rules = len(_RULE.findall(source))
+    num_rules = sum(":" in line for line in source.splitlines())  # a rule begins a line
     if num_rules > MAX_RULES:
         raise constraint.refusal(f"expected at most {MAX_RULES} rules, found {num_rules}")
     if constraint.kind == "gbnf":
