@@ -345,7 +345,7 @@ def test_engine_a_failing_allocation_fails_its_own_request_only(
 ) -> None:
     """Whoever cannot be given blocks ends with an error, waiting or running; nothing leaks."""
     caplog.set_level(logging.CRITICAL)
-    engine = make_engine(FakeExecutor(num_blocks=20), max_num_seqs=3)
+    engine = make_engine(FakeExecutor(num_blocks=20), max_num_seqs=3, max_num_batched_tokens=48)
     pool = engine._scheduler.pool
     allocate, counts = pool.allocate, []
 
@@ -357,7 +357,8 @@ def test_engine_a_failing_allocation_fails_its_own_request_only(
         return allocate(count)
 
     pool.allocate = failing
-    requests = [make_request(20 + 3 * i, 30 + i) for i in range(6)]
+    # With a common start, so that what fails may have been given blocks to share already.
+    requests = [make_request([j * j % 32 for j in range(40 + 3 * i)], 30 + i) for i in range(6)]
     outputs = run_all(engine, requests)
     failed = [r for r in requests if outputs[r.request_id].last.finish_reason == "error"]
     assert len(failed) == 1

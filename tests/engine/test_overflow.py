@@ -79,6 +79,18 @@ def test_sliding_context_keeps_its_first_blocks_in_the_cache() -> None:
     assert max(recomputed) <= 128 - 64
 
 
+def test_sliding_context_leaves_its_blocks_to_be_found() -> None:
+    """Who asks with what is left of the context finds it computed, new positions and all."""
+    engine = make_engine(max_model_len=128)
+    request = make_request(100, 80, overflow="slide")
+    output = run_all(engine, [request])[request.request_id]
+    text = [*request.prompt_token_ids, *output.token_ids]
+    left = text[output.last.usage.num_dropped_tokens :]
+    again = make_request(left, 3)
+    usage = run_all(engine, [again])[again.request_id].last.usage
+    assert usage.num_cached_tokens == (len(left) - 1) // BLOCK_SIZE * BLOCK_SIZE
+
+
 def test_context_overflow_is_an_error_by_default() -> None:
     """Nothing is dropped unless asked for."""
     engine = make_engine(max_model_len=CONTEXT)

@@ -70,6 +70,48 @@ def test_draft_model_reads_each_token_once_where_it_is_right() -> None:
     assert sum(len(step.token_ids) for step in small.steps) <= 40 + 50 + 10
 
 
+def test_draft_model_is_right_again_after_a_wrong_guess() -> None:
+    """Keys and values of wrong guesses are overwritten: only where the models differ it errs."""
+    engine = make_drafting_engine(NearlyAlike(), FakeExecutor())
+    request = make_request(40, 200)
+    run_audited(engine, [request])
+    # Four of five places are guessed rightly; per five tokens one guess is wrong.
+    assert engine.stats().acceptance_rate > 0.6
+    assert engine.stats().num_accepted_tokens > 100
+
+
+@pytest.mark.parametrize("num_right", range(4))
+@pytest.mark.parametrize("num_new", [1, 2, 5, 20])
+def test_draft_model_guesses_from_the_true_tokens_only(num_right: int, num_new: int) -> None:
+    """However many tokens came since its last guess, it guesses as if it had never guessed."""
+
+    def new_drafter() -> ModelDrafter:
+        return ModelDrafter(
+            FakeExecutor(), vocab_size=VOCAB_SIZE, max_draft_tokens=4,
+            max_num_mixed_prefill_tokens=64,
+        )  # fmt: skip
+
+    engine = make_engine()
+    engine.add(make_request(30, 100))
+    (sequence,) = engine._scheduler
+    drafter = new_drafter()
+    (guess,) = drafter.propose([(sequence, 4)])
+    assert len(guess) == 4
+    wrong = [(token + 1) % VOCAB_SIZE for token in guess]
+    sequence.token_ids += (guess[:num_right] + wrong[num_right:] + [3] * 20)[:num_new]
+    assert drafter.propose([(sequence, 4)]) == new_drafter().propose([(sequence, 4)])
+    drafter.audit()
+
+
+def test_draft_model_follows_a_sliding_context() -> None:
+    """When tokens are dropped it reads the rest anew, and is as right as before."""
+    engine = make_drafting_engine(FakeExecutor(), FakeExecutor(), max_model_len=64)
+    request = make_request(20, 200, overflow="slide")
+    output = run_audited(engine, [request])[request.request_id]
+    assert output.last.usage.num_dropped_tokens > 0
+    assert engine.stats().acceptance_rate == 1.0
+
+
 def test_draft_model_reads_a_long_prompt_in_chunks() -> None:
     """Nobody waits for a guess: until the prompt is read there is none."""
     small, large = FakeExecutor(max_num_batched_tokens=512), FakeExecutor()
