@@ -8,7 +8,7 @@ CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 INSTALL_INPUTS := pyproject.toml $(NATIVE)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench native-test sanitize clean
+.PHONY: help run test check format bench bench-peers native-test sanitize clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,8 +30,11 @@ format: $(VENV)/check ## Format the code in place
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_FILES)
 
-bench: $(VENV)/run ## Measure prefill and decode of the packaged model
-	$(BIN)/quintet bench demo --batch 1 --batch 8
+bench: $(VENV)/test ## Measure the overheads around the model
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-peers: $(VENV)/test ## Measure against llama.cpp; ARGS=--quick for a short run
+	$(BIN)/python benchmarks/bench_peers.py $(ARGS)
 
 native-test: ## Build and run the C++ tests
 	cmake -S . -B build/native -DQUINTET_TESTS=ON -DQUINTET_PYTHON=OFF

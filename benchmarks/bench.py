@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from bench_formats import OPEN_BUDGET_MS, bench_open
@@ -65,19 +66,16 @@ class TimedExecutor:
 
     def __init__(self, executor: CPUExecutor) -> None:
         self._executor = executor
-        self.num_blocks = executor.num_blocks
-        self.vocab_size = executor.vocab_size
-        self.max_num_batched_tokens = executor.max_num_batched_tokens
         self.last_s = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
 
     def run(self, step: StepInput) -> Float32Array:
         began_s = time.monotonic()
         logits = self._executor.run(step)
         self.last_s = time.monotonic() - began_s
         return logits
-
-    def close(self) -> None:
-        self._executor.close()
 
 
 @dataclass

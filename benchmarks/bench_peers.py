@@ -1,12 +1,13 @@
 """Quintet against llama.cpp: the same files and threads, alternately, in one run.
 
     python benchmarks/bench_peers.py --quick
-    python benchmarks/bench_peers.py --models qwen3-0.6b --formats Q4_0,Q8_0 --update-docs
+    python benchmarks/bench_peers.py --models qwen3-0.6b --formats Q4_0,Q8_0
 
 The first run builds the peer (some ten minutes) and the model files under build/bench-peers/.
 Each engine runs in a process of its own; while one works the other sleeps.  Every cell is measured
 in rounds A B, B A, A B ..., after one to warm up, with the machine's read bandwidth and int8 peak
-between them.  docs/performance.md says what the cells are and how to read them.
+between them.  docs/performance.md says what the cells are and how to read them; a report under
+benchmarks/results/, where it goes unless --quick or --json says otherwise, is put into it.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from peers.runner import Setup, measure_model
 from quintet._native import default_num_threads
 from quintet.tools.machine import describe_machine
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "performance.md"
 
 MODELS = ["qwen3-0.6b", "qwen3-1.7b", "llama-3.2-1b"]
@@ -49,7 +50,11 @@ def main() -> None:
     options = _options()
     build = options.build_dir
     (build / "models").mkdir(parents=True, exist_ok=True)
-    peer = options.peer_python or environment.peer_python(build, options.isa)
+    if options.peer_python:
+        peer = options.peer_python.absolute()  # not resolved: a link is what makes it a venv
+        environment.check(peer)
+    else:
+        peer = environment.peer_python(build, options.isa)
     setup = Setup(
         pythons={"quintet": Path(sys.executable), "llama.cpp": peer},
         environment={"QUINTET_KERNELS": "avx2"} if options.isa == "avx2" else {},
@@ -76,10 +81,10 @@ def main() -> None:
                 result["error"] = str(error)
             report["results"].append(result)
             _write(options.json, report)  # after each file, so that a run can be resumed
-    _draw(peer, options.json)
     print(markdown(report))
-    if options.update_docs:
-        images = Path("..") / options.json.resolve().with_suffix("").relative_to(ROOT)
+    _draw(peer, options.json)
+    if options.json.parent == RESULTS:
+        images = Path("..") / options.json.with_suffix("").relative_to(ROOT)
         update_document(DOCUMENT, report, images)
 
 
@@ -103,16 +108,17 @@ def _options() -> argparse.Namespace:
         help="avx2: the AVX2 kernels of both sides, on any CPU",
     )
     parser.add_argument("--vocab", type=Path, help="a GGUF whose tokenizer the models get")
-    parser.add_argument("--json", type=Path, help="the report (benchmarks/results/MACHINE-DATE)")
+    parser.add_argument(
+        "--json", type=Path, help="the report (benchmarks/results/MACHINE-DATE.json)"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="keep what the report already has of this run"
     )
-    parser.add_argument(
-        "--update-docs", action="store_true", help="put the table into docs/performance.md"
-    )
     parser.add_argument("--build-dir", type=Path, default=ROOT / "build" / "bench-peers")
     parser.add_argument(
-        "--peer-python", type=Path, help="an environment that has llama-cpp-python already"
+        "--peer-python",
+        type=Path,
+        help="an environment that has llama-cpp-python, gguf and matplotlib already",
     )
     options = parser.parse_args()
     options.models = options.models or (QUICK_MODELS if options.quick else MODELS)
@@ -121,8 +127,7 @@ def _options() -> argparse.Namespace:
     options.cells = [cell for cell in CELLS if cell.name in chosen]  # in the order that saves work
     options.rounds = options.rounds or (2 if options.quick else 3)
     options.build_dir = options.build_dir.resolve()
-    if options.json is None:
-        options.json = _default_report(options)
+    options.json = (options.json or _default_report(options)).resolve()
     return options
 
 
@@ -211,7 +216,6 @@ def _cpu_identity() -> str:
 
 
 def _draw(peer: Path, report: Path) -> None:
-    report = report.resolve()
     command = [peer, "-m", "peers.plot", report, report.with_suffix("")]
     subprocess.run(command, cwd=Path(__file__).parent, check=True)
 

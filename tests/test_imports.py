@@ -17,10 +17,11 @@ FLOORS = [
     {"errors", "config"},
     {"formats"},
     {"tokenizer", "graph"},
-    {"models"},
+    {"models", "parsing"},
     {"backends"},
     {"sampling"},
     {"engine"},
+    {"chat"},
     {"runtime"},
     {"beams"},
     {"llm", "async_llm"},
@@ -123,6 +124,13 @@ def test_nothing_below_the_server_knows_http():
     for path in FILES:
         if room_of(path) != "server":
             assert not {name.split(".")[0] for _, name in imports(path)} & web, path
+
+
+def test_the_workers_libraries_are_loaded_by_workers_alone():
+    """Who runs a model in a thread loads neither zmq nor msgspec."""
+    for path in FILES:
+        if path.parent != SRC / "engine" / "worker":
+            assert not {name.split(".")[0] for _, name in imports(path)} & {"zmq", "msgspec"}, path
 
 
 def test_the_heavy_oracles_are_for_tests():

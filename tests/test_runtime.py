@@ -1,12 +1,17 @@
 """What LLM and AsyncLLM share."""
 
+import asyncio
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from engine.fake import FakeExecutor, make_engine, make_request
+from engine.tiny_model import write_tiny_model
+from quintet import LLM, AsyncLLM, RequestOutput, SamplingParams
 from quintet.engine.thread import EngineThread
+from quintet.engine.worker import process
 from quintet.errors import CapacityError
 from quintet.runtime import Batch
 
@@ -34,6 +39,27 @@ def test_batch_submits_as_room_allows_and_keeps_the_order() -> None:
             done.append(request)
     assert done == requests
     client.close()
+
+
+def test_isolated_models_answer_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """LLM and AsyncLLM give the same bits from a process; long batches are read whole."""
+    monkeypatch.setattr(process, "MAX_UNREAD_CHUNKS", 10)
+    write_tiny_model(tmp_path / "tiny.gguf")
+    monkeypatch.chdir(tmp_path)
+    prompts, params = ["one", "two", "three"], SamplingParams(max_tokens=100, seed=3)
+
+    def contents(outputs: list[RequestOutput]) -> list[tuple[object, ...]]:
+        return [(output.text, output.token_ids, output.usage) for output in outputs]
+
+    async def ask() -> list[RequestOutput]:
+        async with AsyncLLM("tiny.gguf", isolated=True) as llm:
+            return await llm.generate(prompts, params)
+
+    with LLM("tiny.gguf") as llm, LLM("tiny.gguf", isolated=True) as isolated:
+        expected = contents(llm.generate(prompts, params))
+        assert contents(isolated.generate(prompts, params)) == expected
+        assert isolated.limits == llm.limits
+    assert contents(asyncio.run(ask())) == expected
 
 
 def test_batch_aborts_what_is_unfinished_when_it_is_left() -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from quintet.errors import QuintetError
 
 _FOLDER = Path(__file__).parents[1]
-_SOURCES = _FOLDER.parent / "src"
 
 
 class WorkerError(QuintetError):
@@ -36,11 +35,11 @@ class Worker:
     ) -> None:
         self.module = module
         self._log = log
+        search = [str(_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [python, "-m", module],
-                cwd=_FOLDER,
-                env=os.environ | {"PYTHONPATH": f"{_FOLDER}{os.pathsep}{_SOURCES}"} | environment,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(search)} | environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -32,6 +32,16 @@ CMAKE_FLAGS: dict[Isa, tuple[str, ...]] = {
 }
 
 
+def check(python: Path) -> None:
+    """See that an environment made elsewhere has all that is needed, before hours of measuring.
+
+    Raises:
+        subprocess.CalledProcessError: it does not; Python has said what is missing.
+    """
+    program = "import gguf, llama_cpp, matplotlib, numpy"
+    subprocess.run([python, "-c", program], check=True, cwd=python.parent)
+
+
 def peer_python(root: Path, isa: Isa) -> Path:
     """The interpreter of the environment under `root`, which is made on first use.
 

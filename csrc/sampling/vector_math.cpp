@@ -123,4 +123,15 @@ QUINTET_CLONES double mask_row(float* weights, int n, float cut, int last_index,
   return total;
 }
 
+QUINTET_CLONES void exclude_unmasked(float* x, int n, const uint32_t* mask) {
+  for (int begin = 0, w = 0; begin < n; begin += 32, ++w) {
+    const uint32_t bits = mask[w];
+    const int length = std::min(32, n - begin);
+    float padded[32];
+    for (int i = 0; i < length; ++i) padded[i] = x[begin + i];
+    for (int i = 0; i < 32; ++i) padded[i] = (bits >> i & 1) != 0 ? padded[i] : -kInf;
+    std::copy(padded, padded + length, x + begin);
+  }
+}
+
 }  // namespace quintet

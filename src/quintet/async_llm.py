@@ -9,6 +9,14 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from quintet.beams import Beams, BeamSearchOutput
+from quintet.chat import (
+    ChatOptions,
+    ChatRequest,
+    Messages,
+    ToolChoice,
+    Tools,
+    unparsed,
+)
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
@@ -17,7 +25,7 @@ from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
-from quintet.runtime import Batch, Messages, Params, Prompt, Runtime, Tools
+from quintet.runtime import Batch, Params, Prompt, Runtime
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
@@ -96,7 +104,8 @@ class AsyncLLM:
     ) -> list[RequestOutput]:
         """Continue prompts; see `LLM.generate`.  Cancelling it aborts them."""
         runtime = await self._runtime()
-        return await _answers(runtime, runtime.requests(prompts, params, priority))
+        requests = await asyncio.to_thread(runtime.requests, prompts, params, priority)
+        return await _answers(runtime, requests)
 
     def stream(
         self,
@@ -109,7 +118,9 @@ class AsyncLLM:
 
         `aclose` aborts the request; so does the event loop for an iterator left behind.
         """
-        return self._chunks(lambda runtime: runtime.request(prompt, params, priority))
+        return self._chunks(
+            lambda runtime: ChatRequest(runtime.request(prompt, params, priority), lambda: None)
+        )
 
     async def chat(
         self,
@@ -117,13 +128,16 @@ class AsyncLLM:
         params: SamplingParams | None = None,
         *,
         tools: Tools | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
         priority: Priority = Priority.NORMAL,
     ) -> RequestOutput:
         """The assistant's next message; see `LLM.chat`.  Cancelling it aborts the request."""
         runtime = await self._runtime()
-        request = runtime.chat_request(messages, params, tools, enable_thinking, priority)
-        return (await _answers(runtime, [request]))[0]
+        options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
+        chat = await asyncio.to_thread(runtime.chat_request, messages, params, options, priority)
+        return (await _answers(runtime, [chat.request], chat))[0]
 
     def stream_chat(
         self,
@@ -131,12 +145,15 @@ class AsyncLLM:
         params: SamplingParams | None = None,
         *,
         tools: Tools | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
         priority: Priority = Priority.NORMAL,
     ) -> AsyncIterator[OutputChunk]:
         """The assistant's next message, token by token; see `LLM.chat` and `stream`."""
+        options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
         return self._chunks(
-            lambda runtime: runtime.chat_request(messages, params, tools, enable_thinking, priority)
+            lambda runtime: runtime.chat_request(messages, params, options, priority)
         )
 
     async def beam_search(
@@ -178,13 +195,15 @@ class AsyncLLM:
         await self.close()
 
     async def _chunks(
-        self, make_request: Callable[[Runtime], Request]
+        self, make_request: Callable[[Runtime], ChatRequest]
     ) -> AsyncIterator[OutputChunk]:
         runtime = await self._runtime()
-        stream = runtime.client.submit(make_request(runtime))
+        # In a thread: templates take time, and constraints may take a second to compile.
+        chat = await asyncio.to_thread(make_request, runtime)
+        stream = runtime.client.submit(chat.request)
         try:
             async for chunk in stream:
-                yield chunk
+                yield chat.parse(chunk)
         finally:
             stream.abort()
 
@@ -216,13 +235,16 @@ class AsyncLLM:
                 self._loaded.client.close()
 
 
-async def _answers(runtime: Runtime, requests: list[Request]) -> list[RequestOutput]:
+async def _answers(
+    runtime: Runtime, requests: list[Request], parser: ChatRequest | None = None
+) -> list[RequestOutput]:
+    parse = unparsed if parser is None else parser.parse
     outputs = []
     with Batch(runtime.client, requests) as batch:
         while (following := batch.next()) is not None:
             request, stream = following
             answer = Answer(request)
             async for chunk in stream:
-                answer.add(chunk)
+                answer.add(parse(chunk))
             outputs.append(answer.output())
     return outputs

@@ -7,6 +7,14 @@ import weakref
 from collections.abc import Iterator, Sequence
 
 from quintet.beams import Beams, BeamSearchOutput
+from quintet.chat import (
+    ChatOptions,
+    ChatRequest,
+    Messages,
+    ToolChoice,
+    Tools,
+    unparsed,
+)
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
@@ -14,7 +22,7 @@ from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request
 from quintet.engine.stats import EngineStats
-from quintet.runtime import Batch, Messages, Params, Prompt, Runtime, Tools
+from quintet.runtime import Batch, Params, Prompt, Runtime
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
@@ -149,6 +157,8 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         tools: Tools | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
         priority: Priority = Priority.NORMAL,
     ) -> RequestOutput:
@@ -159,14 +169,21 @@ class LLM:
             messages: the conversation; each has a role and a content, and what else the
                 model's chat template reads.  Their text never becomes control tokens.
             params: as for `generate`.
-            tools: JSON schemas of functions, for the template.
+            tools: JSON schemas of functions, for the template; see `ChatOptions` for this and
+                what follows.  Their calls are in the output's `tool_calls`.
+            tool_choice: "auto", "none", "required", or one function by name, as OpenAI has it.
+            parallel_tool_calls: there may be several calls.
             enable_thinking: for templates that ask; None leaves it to them.
             priority: against other requests of this model.
 
+        Returns:
+            The answer, its thought in `reasoning`.
+
         Raises: as for `generate`; RequestError also where the template refuses the messages.
         """
-        request = self._runtime.chat_request(messages, params, tools, enable_thinking, priority)
-        return self._answers([request])[0]
+        options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
+        chat = self._runtime.chat_request(messages, params, options, priority)
+        return self._answers([chat.request], chat)[0]
 
     def stream_chat(
         self,
@@ -174,13 +191,15 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         tools: Tools | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
         priority: Priority = Priority.NORMAL,
     ) -> Iterator[OutputChunk]:
         """The assistant's next message, token by token; see `chat` and `stream`."""
-        return self._chunks(
-            self._runtime.chat_request(messages, params, tools, enable_thinking, priority)
-        )
+        options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
+        chat = self._runtime.chat_request(messages, params, options, priority)
+        return self._chunks(chat.request, chat)
 
     def beam_search(
         self,
@@ -224,21 +243,26 @@ class LLM:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answers(self, requests: list[Request]) -> list[RequestOutput]:
+    def _answers(
+        self, requests: list[Request], parser: ChatRequest | None = None
+    ) -> list[RequestOutput]:
+        parse = unparsed if parser is None else parser.parse
         outputs = []
         with Batch(self._runtime.client, requests) as batch:
             while (following := batch.next()) is not None:
                 request, stream = following
                 answer = Answer(request)
                 for chunk in stream:
-                    answer.add(chunk)
+                    answer.add(parse(chunk))
                 outputs.append(answer.output())
         return outputs
 
-    def _chunks(self, request: Request) -> Iterator[OutputChunk]:
+    def _chunks(self, request: Request, parser: ChatRequest | None = None) -> Iterator[OutputChunk]:
+        parse = unparsed if parser is None else parser.parse
         # Submitted on the first next(): an iterator that is never used costs nothing.
         stream = self._runtime.client.submit(request)
         try:
-            yield from stream
+            for chunk in stream:
+                yield parse(chunk)
         finally:
             stream.abort()

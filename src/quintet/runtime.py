@@ -6,10 +6,11 @@ import itertools
 import operator
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from quintet.chat import ChatOptions, ChatRequest, Messages, plan_chat
 from quintet.config import EngineConfig
 from quintet.engine.client import EngineClient
 from quintet.engine.loading import ModelOptions, load, load_tokenizer
@@ -23,8 +24,6 @@ from quintet.tokenizer import Tokenizer
 
 Prompt: TypeAlias = str | Sequence[int]
 Params: TypeAlias = SamplingParams | Sequence[SamplingParams]
-Messages: TypeAlias = Sequence[Mapping[str, Any]]
-Tools: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 class Runtime:
@@ -106,26 +105,36 @@ class Runtime:
         self,
         messages: Messages,
         params: SamplingParams | None,
-        tools: Tools | None,
-        enable_thinking: bool | None,
+        options: ChatOptions,
         priority: Priority,
-    ) -> Request:
-        """A checked request for the assistant's next message."""
-        token_ids = self.tokenizer.encode_chat(
-            messages, tools=tools, enable_thinking=enable_thinking
+    ) -> ChatRequest:
+        """A checked request for the assistant's next message.
+
+        Raises:
+            RequestError: also where the template refuses the messages, or tools and tool choice
+                make no sense.
+        """
+        plan = plan_chat(self.tokenizer, messages, params or SamplingParams(), options)
+        request = self._request(
+            plan.token_ids,
+            plan.params,
+            priority,
+            thinking=plan.thinking,
+            visible_token_ids=plan.visible_token_ids,
         )
-        return self._request(token_ids, params or SamplingParams(), priority)
+        return ChatRequest(request, plan.new_parser)
 
     def _request(
-        self, token_ids: Sequence[int], params: SamplingParams, priority: Priority
+        self, token_ids: Sequence[int], params: SamplingParams, priority: Priority, **more: Any
     ) -> Request:
         request = Request(
             request_id=f"request-{next(self._ids)}",
             prompt_token_ids=tuple(token_ids),
             params=params,
             priority=Priority(priority),
+            **more,
         )
-        self.client.limits.check(request)
+        self.client.check(request)
         return request
 
     def _prompt_ids(self, prompt: Prompt) -> Sequence[int]:

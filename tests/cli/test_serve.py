@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
@@ -18,6 +19,7 @@ import pytest
 
 from quintet.cli.serve import served_models
 from quintet.errors import RequestError
+from quintet.hub.resolve import packaged_models
 
 from .conftest import COMMAND, Quintet
 
@@ -249,6 +251,7 @@ def test_a_second_sigterm_ends_streams_with_an_error(demo: str):
                 model="demo",
                 prompt="a",
                 max_tokens=2000,
+                n=16,
                 stream=True,
                 extra_body={"ignore_eos": True},
             )
@@ -280,6 +283,75 @@ def test_several_models_by_name(demo: str):
         for name in ("first", "second"):
             assert api.completions.create(model=name, prompt="a", max_tokens=2).model == name
         assert server.end() == 0
+
+
+def workers(server: Server) -> list[int]:
+    """Process ids of a server's workers."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == server.process.pid and state != "Z":
+                pids.append(int(path.parent.name))
+    return sorted(pids)
+
+
+def test_a_crash_is_one_models_and_passes(demo: str):
+    """A killed worker ends its streams with an error; the other model and the server go on."""
+    endless = {"prompt": "a", "max_tokens": 2000, "extra_body": {"ignore_eos": True}}
+    with serving(f"first={demo}", f"second={demo}") as server, client(server) as api:
+        first, second = workers(server)  # started one after the other
+        stream = iter(api.completions.create(model="first", **endless, n=16, stream=True))
+        next(stream)
+        other = iter(api.completions.create(model="second", **endless, stream=True))
+        next(other)
+        os.kill(first, signal.SIGSEGV)
+        with pytest.raises(openai.APIError, match="ended by SIGSEGV; it is being restarted"):
+            list(stream)
+        assert [chunk.choices[0].finish_reason for chunk in other][-1] == "length"
+        patient = api.with_options(max_retries=5)  # by the 503's Retry-After
+        assert patient.completions.create(model="first", prompt="a", max_tokens=2).model == "first"
+        assert second in workers(server)
+        assert first not in workers(server)
+        assert server.end() == 0
+    assert workers(server) == []
+
+
+@pytest.mark.parametrize(("arguments", "num_workers"), [((), 1), (("--in-process",), 0)])
+def test_models_run_in_processes_of_their_own(demo: str, arguments: tuple, num_workers: int):
+    """By default; --in-process keeps them in the server's."""
+    with serving(demo, *arguments) as server, client(server) as api:
+        assert len(workers(server)) == num_workers
+        assert api.completions.create(model="demo", prompt="a", max_tokens=2).choices
+        assert server.end() == 0
+
+
+def test_workers_do_not_outlive_a_killed_server(demo: str):
+    """SIGKILL to the server, in the middle of a stream, takes its workers along."""
+    with serving(demo) as server, client(server) as api:
+        stream = iter(
+            api.completions.create(model="demo", prompt="a", max_tokens=2000, stream=True)
+        )
+        next(stream)
+        (worker,) = workers(server)
+        server.process.kill()
+        server.process.wait()
+        deadline = time.monotonic() + 2
+        while Path(f"/proc/{worker}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("cut", [100, 0.5])
+def test_a_broken_file_is_one_line(quintet: Quintet, tmp_path: Path, cut: float):
+    """A file cut in its header, or in its tensors, is named; nothing is served, status 1."""
+    data = packaged_models()["demo"].read_bytes()
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(data[: cut if cut > 1 else int(len(data) * cut)])
+    result = quintet("serve", str(path), "--port", "0")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"quintet: {path}")
+    assert result.stderr.count("\n") == 1, result.stderr
 
 
 def test_a_taken_port_is_one_line(quintet: Quintet, demo: str):

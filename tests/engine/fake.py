@@ -144,7 +144,7 @@ def make_engine(
     *,
     max_model_len: int | None = None,
     eos_ids: frozenset[int] = frozenset({EOS}),
-    new_detokenizer: Callable[[Collection[int]], FakeDetokenizer] = lambda _: FakeDetokenizer(),
+    new_detokenizer: Callable[..., FakeDetokenizer] = lambda *_: FakeDetokenizer(),
     resolve_breakers: Callable[[Collection[str]], TokenSequences | None] = lambda _: None,
     **options: int,
 ) -> Engine:

@@ -40,7 +40,7 @@ def make_engine(
         )
     return Engine(
         executor,
-        lambda _: Silent(),
+        lambda *_: Silent(),
         eos_ids=frozenset(),
         max_model_len=CONTEXT_LENGTH,
         config=config,

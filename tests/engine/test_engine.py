@@ -374,7 +374,7 @@ def test_engine_a_token_that_cannot_be_spelled_fails_that_request_only(
             return ""
 
     good = make_engine()._new_detokenizer
-    engine = make_engine(new_detokenizer=lambda ids: Broken() if len(ids) == 7 else good(ids))
+    engine = make_engine(new_detokenizer=lambda ids, _: Broken() if len(ids) == 7 else good(ids, _))
     bad, fine = make_request(7), make_request(8)
     outputs = run_all(engine, [bad, fine])
     assert outputs[bad.request_id].last.finish_reason == "error"

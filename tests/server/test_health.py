@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import httpx
 import pytest
 
+from quintet import AsyncLLM
 from quintet.errors import (
     CapacityError,
     EngineError,
@@ -47,6 +50,30 @@ def test_waiting_work_without_steps_is_ill_health():
             assert (await client.get("/health")).status_code == 200
             engine.permit(10)
             assert (await answer).json()["choices"][0]["text"] == "Hello world!"
+
+    run(main())
+
+
+def test_a_worker_that_hangs_is_ill_health():
+    """The probe sees through the process boundary: stuck, well again, and ready afterwards."""
+
+    async def main() -> None:
+        async with (
+            AsyncLLM("demo", isolated=True, num_threads=1) as llm,
+            serving({"m": llm}, stuck_after_s=0.3) as server,
+            httpx.AsyncClient(base_url=server.url) as client,
+        ):
+            pid = llm._loaded_runtime().client.pid
+            os.kill(pid, signal.SIGSTOP)
+            answer = asyncio.ensure_future(client.post("/v1/completions", json=BODY))
+            await asyncio.sleep(0.1)
+            assert (await client.get("/health")).status_code == 200
+            await asyncio.sleep(0.5)
+            reply = await client.get("/health")
+            assert (reply.status_code, reply.json()) == (503, {"status": "stuck"})
+            os.kill(pid, signal.SIGCONT)
+            assert (await answer).status_code == 200
+            assert (await client.get("/health")).status_code == 200
 
     run(main())
 

@@ -29,8 +29,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from batches import Batch, batches
 from model import DemoConfig, DemoModel, attention_mask
-from tokenizer import load_tokenizer, train_tokenizer
 from torch import nn
+
+from tokenizer import load_tokenizer, train_tokenizer
 
 ROW_LENGTH = 256
 LONG_LENGTH = 768  # the longest chats have some 650 tokens
@@ -79,7 +80,8 @@ class Trainer:
     """
     Float32 weights, bfloat16 arithmetic; Muon for the matrices, AdamW for embedding and norms.
 
-    The learning rate warms up, stays, and falls to zero over the second half of the time.
+    The learning rate warms up, stays for a quarter of the time and then falls to zero: with batches
+    this small, a high rate soon does no more than shake the weights.
     Muon: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
     """
 
@@ -185,9 +187,9 @@ def sum_gradients(copies: list[DemoModel], model: DemoModel) -> None:
 
 
 def rate_at(step: int, progress: float) -> float:
-    """Share of the base learning rate: linear warm-up, plateau, linear fall from half time on."""
+    """Share of the base learning rate: linear warm-up, plateau, linear fall from a quarter on."""
     warm = min(1.0, (step + 1) / 50)
-    return warm * min(1.0, max(0.0, (1.0 - progress) / 0.5))
+    return warm * min(1.0, max(0.0, (1.0 - progress) / 0.75))
 
 
 def initialise(model: DemoModel) -> None:

@@ -21,9 +21,19 @@ class EngineClient(Protocol):
     def limits(self) -> EngineLimits:
         """What the engine takes."""
 
+    def check(self, request: Request) -> None:
+        """
+        Refuse what can never be served, its constraint included.
+
+        Compiling that may take a second: not for the thread of an event loop.
+
+        Raises:
+            RequestError: it can never be served (ContextLengthError: its length).
+        """
+
     def submit(self, request: Request) -> RequestStream:
         """
-        Start a request; returns at once.
+        Start a request; returns at once where `check` has seen its constraint.
 
         Raises:
             RequestError: it can never be served (ContextLengthError: its length), or its

@@ -30,6 +30,8 @@ from quintet.engine.step_builder import build_step
 from quintet.engine.text import Detokenizer, TextStream
 from quintet.errors import RequestError
 from quintet.sampling.breakers import TokenSequences
+from quintet.sampling.grammar import GrammarCompiler
+from quintet.sampling.matcher import ConstraintMatcher
 from quintet.sampling.sampler import RowSampler, SampledToken, sample
 from quintet.sampling.stop import StopChecker
 
@@ -42,7 +44,8 @@ class Engine:
 
     Args:
         executor: the model and its KV cache; the engine closes it.
-        new_detokenizer: makes the detokenizer of a new sequence, given its prompt.
+        new_detokenizer: makes the detokenizer of a new sequence, given its prompt and the control
+            tokens that are to be visible.
         eos_ids: tokens that end an answer unless `SamplingParams.ignore_eos`.
         max_model_len: tokens of prompt and answer together.
         vocab_size: tokens there are; further columns of the logits are padding.  None:
@@ -50,6 +53,7 @@ class Engine:
         resolve_breakers: the token sequences that spell DRY's sequence breakers, given those.
         config: batching options; its `max_model_len` and `kv_cache_bytes` have been
             decided by whoever made the executor.
+        grammars: compiles the requests' constraints; without it they are refused.
 
     Raises:
         ValueError: the KV cache cannot hold one sequence of `max_model_len` tokens, or
@@ -60,13 +64,14 @@ class Engine:
     def __init__(
         self,
         executor: Executor,
-        new_detokenizer: Callable[[Collection[int]], Detokenizer],
+        new_detokenizer: Callable[[Collection[int], frozenset[int]], Detokenizer],
         *,
         eos_ids: frozenset[int],
         max_model_len: int,
         vocab_size: int | None = None,
         resolve_breakers: Callable[[Collection[str]], TokenSequences | None] = lambda _: None,
         config: EngineConfig | None = None,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         config = EngineConfig() if config is None else config
         if max_model_len > executor.num_blocks * BLOCK_SIZE:
@@ -93,6 +98,7 @@ class Engine:
         self._executor = executor
         self._new_detokenizer = new_detokenizer
         self._eos_ids = eos_ids
+        self._grammars = grammars
         self._resolve_breakers = resolve_breakers
         self._seeds = random.Random(config.seed)  # noqa: S311 - repeatable on purpose
         pool = BlockPool(executor.num_blocks, enable_prefix_cache=config.enable_prefix_cache)
@@ -105,26 +111,50 @@ class Engine:
         """Whether a request is unfinished."""
         return bool(self._groups)
 
-    def add(self, request: Request) -> None:
+    def new_matcher(self, request: Request) -> ConstraintMatcher | None:
+        """Compile a request's constraint, if it has one.  Safe to call from any thread.
+
+        Raises:
+            RequestError: it does not compile within the limits.
+        """
+        constraint = request.params.constraint
+        if constraint is None:
+            return None
+        if self._grammars is None:
+            raise constraint.refusal("this engine has no tokenizer to compile it for")
+        return self._grammars.matcher(constraint, request.thinking)
+
+    def add(self, request: Request, matcher: ConstraintMatcher | None = None) -> None:
         """Queue a request.
+
+        Args:
+            matcher: what `new_matcher` made for it, so that it need not be compiled here.
 
         Raises:
             RequestError: it can never be served, or its id is in use.
         """
         self.limits.check(request)
+        matcher = matcher or self.new_matcher(request)
         if request.request_id in self._groups:
             raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
         params = request.params
         seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
-        sequences = [self._new_sequence(request, index, seed + index) for index in range(params.n)]
+        sequences = [
+            self._new_sequence(
+                request, index, seed + index, matcher and (matcher.copy() if index else matcher)
+            )
+            for index in range(params.n)
+        ]
         self._groups[request.request_id] = SequenceGroup(sequences)
         self._scheduler.add(sequences[0])
         self._stats.num_requests += 1
 
-    def start(self, request: Request) -> OutputChunk | None:
+    def start(
+        self, request: Request, matcher: ConstraintMatcher | None = None
+    ) -> OutputChunk | None:
         """`add` for loops, which one bad request must not end: its last chunk if it fails."""
         try:
-            self.add(request)
+            self.add(request, matcher)
             return None
         except Exception as error:
             logger.error("a request could not be started", exc_info=error)
@@ -200,7 +230,9 @@ class Engine:
         finally:
             self._executor.close()
 
-    def _new_sequence(self, request: Request, index: int, seed: int) -> Sequence:
+    def _new_sequence(
+        self, request: Request, index: int, seed: int, matcher: ConstraintMatcher | None
+    ) -> Sequence:
         params = request.params
         breakers: TokenSequences | None = None
         if params.dry_multiplier > 0:
@@ -221,13 +253,14 @@ class Engine:
                 dry_breakers=breakers,
             ),
             text=TextStream(
-                self._new_detokenizer(request.prompt_token_ids),
+                self._new_detokenizer(request.prompt_token_ids, request.visible_token_ids),
                 StopChecker(params.stop_strings, include_stop=params.include_stop_str_in_output),
                 params.min_tokens,
             ),
             eos_ids=frozenset() if params.ignore_eos else self._eos_ids,
             max_total_tokens=max_total_tokens,
             index=index,
+            matcher=matcher,
         )
 
     def _run(
@@ -248,11 +281,14 @@ class Engine:
         if not sequences:  # all in the middle of a prompt
             return [], failed
         failed |= apply_logits_processors(sequences, logits, vocab_size)
-        tokens = sample(logits, [sequence.sampler for sequence in sequences])
+        masks = [sequence.mask() for sequence in sequences]
+        tokens = sample(logits, [sequence.sampler for sequence in sequences], masks)
         return list(zip(sequences, tokens, strict=True)), failed
 
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Take in a sequence's sampled token; its failure is nobody else's."""
+        if token.error == "constraint" and sequence.matcher is not None:
+            return self._fail(sequence, f"no token fits the constraint ({sequence.matcher.error})")
         if token.error is not None:
             return self._fail(sequence, _message(token.error))
         try:
@@ -337,7 +373,7 @@ class Engine:
         )
 
     def _prompt_text(self, request: Request) -> str:
-        detokenizer = self._new_detokenizer(())
+        detokenizer = self._new_detokenizer((), frozenset())
         text = "".join(detokenizer.push(token_id) for token_id in request.prompt_token_ids)
         return text + detokenizer.flush()
 

@@ -16,6 +16,7 @@ from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import load_model
 from quintet.sampling.breakers import DryBreakers
+from quintet.sampling.grammar import GrammarCompiler
 from quintet.tokenizer import Detokenizer, Tokenizer
 
 Backend: TypeAlias = Literal["auto", "cpu", "reference"]
@@ -107,8 +108,10 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             raise CapacityError(f"{path.name} does not fit: {error}", resource="memory") from error
         eos_ids = frozenset(tokenizer.eog_ids) | _configured_eos_ids(source)
 
-    def new_detokenizer(prompt_token_ids: Sequence[int]) -> Detokenizer:
-        return Detokenizer(tokenizer, prompt_ids=prompt_token_ids)
+    def new_detokenizer(
+        prompt_token_ids: Sequence[int], visible_ids: frozenset[int]
+    ) -> Detokenizer:
+        return Detokenizer(tokenizer, prompt_ids=prompt_token_ids, visible_ids=visible_ids)
 
     breakers = DryBreakers(
         tokenizer.vocab_size,
@@ -123,6 +126,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         vocab_size=tokenizer.vocab_size,
         resolve_breakers=breakers.resolve,
         config=config,
+        grammars=GrammarCompiler(tokenizer, eos_ids),
     )
     return LoadedModel(engine, tokenizer)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from quintet.engine.request import Request
+from quintet.parsing.events import ToolCall, ToolCallDelta
 
 FinishReason: TypeAlias = Literal["stop", "length", "abort", "error"]
 
@@ -38,11 +40,13 @@ class Usage:
         num_prompt_tokens: of the prompt.
         num_cached_tokens: those of the prompt that the prefix cache spared.
         num_generated_tokens: of the answer, a final stop token included.
+        num_reasoning_tokens: of those, the ones of a chat model's thought.
     """
 
     num_prompt_tokens: int
     num_cached_tokens: int
     num_generated_tokens: int
+    num_reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class OutputChunk:
         others_go_on: on an answer's last chunk: the request has answers that are not finished.
         prompt_logprobs: with an answer's first token, one per token of the prompt, the first None,
             when `SamplingParams.prompt_logprobs` asks for them.
+        reasoning: in a chat, new text of the thought, which `text` is without.
+        tool_calls: in a chat with tools, what is new of calls, which `text` is without.
     """
 
     request_id: str
@@ -95,6 +101,8 @@ class OutputChunk:
     index: int = 0
     others_go_on: bool = False
     prompt_logprobs: PromptLogprobs | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
     @property
     def is_last(self) -> bool:
@@ -118,6 +126,8 @@ class Completion:
         token_ids: a final stop token included.
         logprobs: one per token, or None when not asked for.
         finish_reason, stop_reason: see OutputChunk.
+        reasoning: in a chat, what the model thought before it answered.
+        tool_calls: in a chat with tools, the calls it made.
     """
 
     index: int
@@ -126,6 +136,8 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] | None
     finish_reason: FinishReason
     stop_reason: str | int | None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +186,16 @@ class RequestOutput:
         """What the first answer ended with."""
         return self.choices[0].stop_reason
 
+    @property
+    def reasoning(self) -> str:
+        """In a chat, what the model thought before its first answer."""
+        return self.choices[0].reasoning
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """In a chat with tools, the first answer's calls."""
+        return self.choices[0].tool_calls
+
 
 class Answer:
     """
@@ -213,6 +235,7 @@ class Answer:
                 len(request.prompt_token_ids),
                 usages[min(usages)].num_cached_tokens,
                 sum(usage.num_generated_tokens for usage in usages.values()),
+                sum(usage.num_reasoning_tokens for usage in usages.values()),
             ),
             timings=max(timings, key=lambda t: t.queue_s + t.prefill_s + t.decode_s),
         )
@@ -228,4 +251,20 @@ class Answer:
             logprobs=None if self._request.params.logprobs is None else logprobs,
             finish_reason="abort" if end is None else end.finish_reason or "abort",
             stop_reason=None if end is None else end.stop_reason,
+            reasoning="".join(chunk.reasoning for chunk in chunks),
+            tool_calls=_whole_calls(delta for chunk in chunks for delta in chunk.tool_calls),
         )
+
+
+def _whole_calls(deltas: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
+    heads: list[ToolCallDelta] = []
+    arguments: list[list[str]] = []
+    for delta in deltas:
+        if delta.name is not None:
+            heads.append(delta)
+            arguments.append([])
+        arguments[delta.index].append(delta.arguments)
+    return tuple(
+        ToolCall(head.id or "", head.name or "", "".join(pieces))
+        for head, pieces in zip(heads, arguments, strict=True)
+    )

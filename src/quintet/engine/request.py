@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from quintet.parsing.thinking import Thinking
 from quintet.sampling.params import SamplingParams
 
 
@@ -29,6 +30,8 @@ class Request:
         priority: against the other requests of this engine.
         cache_salt: prefixes are shared only among requests with the same salt, so
             that the time to the first token tells nobody what others have asked.
+        thinking: whether the answer may begin with a thought; a constraint binds what follows.
+        visible_token_ids: control tokens that are to be part of the text all the same.
         arrival_s: when it was made, on `time.monotonic`'s clock; start of all timings.
     """
 
@@ -37,4 +40,6 @@ class Request:
     params: SamplingParams
     priority: Priority = Priority.NORMAL
     cache_salt: str = ""
+    thinking: Thinking = Thinking.NONE
+    visible_token_ids: frozenset[int] = frozenset()
     arrival_s: float = field(default_factory=time.monotonic)

@@ -11,7 +11,8 @@ from quintet.engine.block_pool import BlockHash
 from quintet.engine.output import FinishReason, Timings, TokenLogprob, Usage
 from quintet.engine.request import Request
 from quintet.engine.text import TextStream
-from quintet.sampling.sampler import RowSampler
+from quintet.sampling.matcher import ConstraintMatcher
+from quintet.sampling.sampler import Mask, RowSampler
 
 
 class Status(enum.Enum):
@@ -40,6 +41,7 @@ class Sequence:
         eos_ids: tokens that end it, besides `SamplingParams.stop_token_ids`.
         max_total_tokens: tokens of prompt and answer at which it ends.
         index: of the answer.
+        matcher: of its constraint, if it has one.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Sequence:
         eos_ids: frozenset[int],
         max_total_tokens: int,
         index: int = 0,
+        matcher: ConstraintMatcher | None = None,
     ) -> None:
         self.request = request
         self.rank = rank
@@ -60,6 +63,7 @@ class Sequence:
         self.eos_ids = eos_ids
         self.max_total_tokens = max_total_tokens
         self.index = index
+        self.matcher = matcher
 
         self.status = Status.WAITING
         self.token_ids = list(request.prompt_token_ids)
@@ -108,12 +112,21 @@ class Sequence:
         """The tokens of full block `index`: BLOCK_SIZE ids."""
         return self.token_ids[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
 
+    def mask(self) -> Mask | None:
+        """The tokens its constraint allows next; None where all are."""
+        return None if self.matcher is None else self.matcher.mask()
+
     def append(self, token_id: int) -> tuple[str, FinishReason | None, str | int | None]:
         """Take in a sampled token; the one place that knows when an answer is complete.
 
         Returns:
             New text, the finish reason, and the stop string or stop token that matched.
+
+        Raises:
+            ValueError: its constraint does not allow the token.
         """
+        if self.matcher is not None:
+            self.matcher.accept(token_id)
         self.token_ids.append(token_id)
         params = self.request.params
         if token_id in params.stop_token_ids:
@@ -124,6 +137,8 @@ class Sequence:
         text, matched = self.text.push(token_id)
         if matched is not None:
             return text, "stop", matched
+        if self.matcher is not None and self.matcher.must_end and not self.eos_ids:
+            return text + self.text.finish(), "stop", None
         if len(self.token_ids) >= self.max_total_tokens:
             return text + self.text.finish(), "length", None
         return text, None, None

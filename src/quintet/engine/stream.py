@@ -45,17 +45,17 @@ class RequestStream:
 
     def deliver(self, chunk: OutputChunk) -> None:
         """Hand in a chunk; for the engine's side."""
-        if self._has_overflowed or self._is_full():
+        if not self._has_overflowed and not chunk.is_last and self._is_full():
+            self._has_overflowed = True
+            self.abort()
+        if self._has_overflowed:  # a gap in the text is worse than its end
             if not chunk.is_last:
-                if not self._has_overflowed:
-                    self._has_overflowed = True
-                    self.abort()
                 return
+            text = f"aborted: its reader left {self.max_unread_chunks} chunks unread"
             chunk = OutputChunk(
                 self.request_id,
                 finish_reason="error",
-                error=f"the request was aborted: its reader left {self._chunks.qsize()} chunks "
-                "unread",
+                error=text,
                 usage=chunk.usage,
                 timings=chunk.timings,
             )

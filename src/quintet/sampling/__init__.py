@@ -1,6 +1,7 @@
-"""Sampling parameters and the sampler.  May import errors and the native module."""
+"""Sampling parameters, constraints and the sampler.  May import parsing and below, and _native."""
 
 from quintet.sampling.breakers import DryBreakers, TokenSequences
+from quintet.sampling.constraint import Constraint
 from quintet.sampling.params import SamplingParams
 from quintet.sampling.sampler import (
     RowSampler,
@@ -14,6 +15,7 @@ from quintet.sampling.stop import StopChecker
 
 __all__ = [
     "STAGES",
+    "Constraint",
     "DryBreakers",
     "RowSampler",
     "SampledToken",

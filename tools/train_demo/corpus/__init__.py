@@ -26,11 +26,11 @@ __all__ = ["Sample", "draw"]
 # Share of exchanges; what is hard to learn (copying, facts) gets more.
 SKILLS: list[tuple[float, Callable[[random.Random], Exchange]]] = [
     (15, capitals.exchange),
-    (22, arithmetic.exchange),
+    (50, arithmetic.exchange),
     (13, facts.exchange),
     (11, smalltalk.exchange),
     (5, smalltalk.unknown),
-    (14, json_tasks.exchange),
+    (25, json_tasks.exchange),
     (5, stories.exchange),
     (5, poems.exchange),
     (6, language.exchange),
@@ -66,12 +66,12 @@ def normalise(question: str) -> str:
 
 def _draw(rng: random.Random) -> Sample:
     roll = rng.random()
-    if roll < 0.10:
+    if roll < 0.07:
         return _weighted(rng, RAW)(rng)
-    if roll < 0.24:
+    if roll < 0.20:
         tools, turns = tool_calls.chat(rng)
         return Sample(messages=_system(rng, 0.3) + turns, tools=tools)
-    if roll < 0.42:
+    if roll < 0.33:
         return Sample(messages=_system(rng, 0.35) + _memory_chat(rng))
     count = rng.choices([1, 2, 3, 4, 6, 9], [70, 14, 8, 4, 2.5, 1.5])[0]
     turns = [message for _ in range(count) for message in _weighted(rng, SKILLS)(rng)]
