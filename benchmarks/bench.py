@@ -104,7 +104,7 @@ def small_model(path: Path) -> Iterator[Loaded]:
     timed = TimedExecutor(executor)
     engine = Engine(
         timed,
-        lambda prompt_ids: Detokenizer(tokenizer, prompt_ids=prompt_ids),
+        lambda prompt_ids, _: Detokenizer(tokenizer, prompt_ids=prompt_ids),
         eos_ids=frozenset(),
         max_model_len=512,
         config=config,

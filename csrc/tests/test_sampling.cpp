@@ -149,6 +149,21 @@ void test_every_instruction_set_gives_the_same_bits() {
   }
 }
 
+void test_exclude_unmasked() {
+  std::mt19937 random(6);
+  for (const int n : kSizes) {
+    std::vector<uint32_t> mask(static_cast<size_t>(num_mask_words(n)));
+    for (uint32_t& word : mask) word = static_cast<uint32_t>(random());
+    std::vector<float> expected = random_row(random, n, 20), row = expected, baseline_row = expected;
+    for (size_t i = 0; i < row.size(); ++i) {
+      if ((mask[i / 32] >> i % 32 & 1) == 0) expected[i] = -kInf;
+    }
+    exclude_unmasked(row.data(), n, mask.data());
+    baseline::quintet::exclude_unmasked(baseline_row.data(), n, mask.data());
+    check(same_bits(row, expected) && same_bits(baseline_row, expected), "exclude_unmasked of " + std::to_string(n));
+  }
+}
+
 CandidateRow scanned(SamplingScratch& scratch, const std::vector<float>& row) {
   const int n = static_cast<int>(row.size());
   scratch.block_max.assign(static_cast<size_t>(num_vocab_blocks(n)), 0);
@@ -363,6 +378,7 @@ int main() {
   test_scan_row();
   test_exp_row_is_accurate();
   test_every_instruction_set_gives_the_same_bits();
+  test_exclude_unmasked();
   test_top_k_against_sorting();
   test_top_p_against_sorting();
   test_draw_at_its_ends();

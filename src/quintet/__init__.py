@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from quintet.engine.output import OutputChunk, RequestOutput
     from quintet.engine.request import Priority
     from quintet.llm import LLM
+    from quintet.sampling.constraint import Constraint
     from quintet.sampling.params import SamplingParams
     from quintet.tokenizer import Tokenizer
 
@@ -41,6 +42,7 @@ __all__ = [
     "AsyncLLM",
     "BeamSearchParams",
     "CapacityError",
+    "Constraint",
     "ContextLengthError",
     "EngineError",
     "ModelFormatError",
@@ -58,6 +60,7 @@ __all__ = [
 _LAZY = {
     "AsyncLLM": "quintet.async_llm",
     "BeamSearchParams": "quintet.engine.beam_search",
+    "Constraint": "quintet.sampling.constraint",
     "LLM": "quintet.llm",
     "OutputChunk": "quintet.engine.output",
     "Priority": "quintet.engine.request",

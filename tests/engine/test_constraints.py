@@ -16,6 +16,7 @@ from quintet.engine.loading import ModelOptions, load
 from quintet.engine.request import Request
 from quintet.engine.thread import EngineThread
 from quintet.errors import RequestError
+from quintet.hub.resolve import resolve
 from quintet.parsing.thinking import Thinking
 from quintet.sampling import Constraint, SamplingParams
 from quintet.sampling.matcher import ConstraintMatcher
@@ -182,3 +183,28 @@ def test_an_engine_without_a_tokenizer_refuses_constraints() -> None:
     """It cannot know what its tokens spell."""
     with pytest.raises(RequestError, match="tokenizer"):
         make_engine().add(make_request(5, constraint=Constraint.regex("a")))
+
+
+def test_a_thought_is_allowed_before_the_form_and_ends_where_the_model_ends_it() -> None:
+    """A bias makes the packaged model open, or end, a thought: the form then binds the rest."""
+    config = EngineConfig(seed=0)
+    loaded = load(resolve("demo"), ModelOptions(num_threads=1), config)
+    start, end = (loaded.tokenizer.token_to_id(mark) for mark in ("<think>", "</think>"))
+    prompt = tuple(loaded.tokenizer.encode("Yes or no?"))
+
+    def answer(thinking: Thinking, bias: int) -> tuple[int, ...]:
+        params = SamplingParams(
+            max_tokens=8,
+            temperature=0,
+            logit_bias={bias: 100.0},
+            constraint=Constraint.choice(["no"]),
+        )
+        request = Request("r", prompt, params, thinking=thinking)
+        return run_all(loaded.engine, [request])["r"].token_ids
+
+    assert answer(Thinking.POSSIBLE, start) == (start,) * 8
+    assert answer(Thinking.NONE, start)[0] != start
+    assert answer(Thinking.OPEN, end)[0] == end
+    for thinking, first in ((Thinking.OPEN, 1), (Thinking.POSSIBLE, 0)):
+        assert loaded.tokenizer.decode(answer(thinking, end)[first:]) == "no"
+    loaded.engine.close()

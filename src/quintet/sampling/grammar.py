@@ -33,6 +33,7 @@ MAX_DEPTH: Final = 64
 MAX_RULES: Final = 512  # llguidance recurses along chains of rules: 3000 overflow its stack
 MAX_REPETITIONS: Final = 2000  # llama.cpp's limit
 MAX_MULTIPLE: Final = 10_000  # an automaton that divides by n has n states
+MAX_LEXER_STATES: Final = 50_000  # 1 to 2 KB each, per answer
 MAX_CACHED_BYTES: Final = 256 * 1024  # of sources; the worst take 500 times their size in memory
 
 _NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
@@ -88,7 +89,11 @@ class GrammarCompiler:
 
         lark = _lark(constraint)
         # Without the texts of client and state in its messages; without work ahead of its use.
-        limits = llguidance.LLParserLimits(verbose_errors=False, precompute_large_lexemes=False)
+        limits = llguidance.LLParserLimits(
+            verbose_errors=False,
+            precompute_large_lexemes=False,
+            max_lexer_states=MAX_LEXER_STATES,
+        )
         matcher = llguidance.LLMatcher(
             self._llguidance_tokenizer(),
             llguidance.LLMatcher.grammar_from_lark(lark),
