@@ -13,7 +13,7 @@ import pytest
 
 from engine.fake import Costless
 from engine.tiny_model import write_tiny_model
-from quintet import LLM, AsyncLLM, RequestOutput, SamplingParams
+from quintet import LLM, AsyncLLM, Constraint, RequestOutput, SamplingParams
 from quintet.engine.output import Answer, OutputChunk
 from quintet.engine.request import Request
 from quintet.sampling import Constraint
@@ -43,6 +43,11 @@ FACTORS: dict[str, dict[str, Any]] = {
         "length": {"ignore_eos": True},
         "strings": {"stop": ["a", "\n", "qu"], "min_tokens": 4, "ignore_eos": True},
         "tokens": {"stop_token_ids": list(range(0, 250, 9)), "min_tokens": 2},
+    },
+    "constraint": {
+        "none": {},
+        "regex": {"constraint": Constraint.regex("[a-z ]{3,80}")},
+        "choice": {"constraint": Constraint.choice(["to be", "or not", "abababab"])},
     },
     "memory": {"ample": 2**22, "scarce": 2**16},
     "length": {"error": {}, "slide": {"overflow": "slide", "num_keep_tokens": 16}},
@@ -125,6 +130,7 @@ def test_features_together_change_no_answer(case: tuple[str, ...], model: Path, 
             **chosen["logprobs"],
             **chosen["n"],
             **chosen["end"],
+            **chosen["constraint"],
         )
         for i in range(len(PROMPTS))
     ]

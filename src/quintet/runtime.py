@@ -139,11 +139,7 @@ class Runtime:
         return ChatRequest(request, plan.new_parser)
 
     def _request(
-        self,
-        token_ids: Sequence[int],
-        params: SamplingParams,
-        options: RequestOptions,
-        **more: Any,
+        self, token_ids: Sequence[int], params: SamplingParams, options: RequestOptions, **more: Any
     ) -> Request:
         request = Request(
             request_id=f"request-{next(self._ids)}",

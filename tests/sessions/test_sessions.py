@@ -11,8 +11,10 @@ from hypothesis import given
 
 from engine.tiny_model import CONTEXT_LENGTH, write_tiny_model
 from quintet import LLM, AsyncLLM, ContextLengthError, RequestError, SamplingParams
-from quintet.sessions import AsyncSessions, Sessions
-from quintet.sessions.exchange import trim
+from quintet.engine.output import OutputChunk
+from quintet.parsing.events import ToolCallDelta
+from quintet.sessions import AsyncSessions, Sessions, SessionStore
+from quintet.sessions.exchange import Exchange, trim
 
 SHORT = SamplingParams(max_tokens=6, temperature=0.0, ignore_eos=True)
 
@@ -94,6 +96,23 @@ def test_session_takes_messages_of_any_role(llm: LLM) -> None:
     sessions.chat("a", "one", SHORT)
     sessions.chat("a", [{"role": "tool", "content": "42", "name": "f"}], SHORT)
     assert sessions.history("a")[2] == {"role": "tool", "content": "42", "name": "f"}
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Paris"}', '{"city": "Par'])
+def test_session_keeps_tool_calls_as_templates_read_them(arguments: str) -> None:
+    """A whole call is part of the history, its arguments as values; one cut short is not."""
+    store = SessionStore()
+    exchange = Exchange(store.read("a"), (say("weather?"),))
+    call = ToolCallDelta(0, arguments, "abcdefghi", "weather")
+    exchange.finish_stream(
+        store, [OutputChunk("r", text="Let me see. ", tool_calls=(call,), finish_reason="stop")]
+    )
+    (turn,) = store.read("a").turns
+    expected = answer("Let me see. ")
+    if arguments.endswith("}"):
+        function = {"name": "weather", "arguments": {"city": "Paris"}}
+        expected["tool_calls"] = [{"id": "abcdefghi", "type": "function", "function": function}]
+    assert turn == (say("weather?"), expected)
 
 
 def test_session_hides_whole_turns_when_the_context_is_full(llm: LLM) -> None:

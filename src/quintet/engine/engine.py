@@ -59,10 +59,10 @@ class Engine:
         resolve_breakers: the token sequences that spell DRY's sequence breakers, given those.
         config: batching options; its `max_model_len` and `kv_cache_bytes` have been
             decided by whoever made the executor.
-        grammars: compiles the requests' constraints; without it they are refused.
         drafter: guesses tokens ahead; the engine closes it.  None: n-gram lookup where
             the config asks for it.
         block_bytes: of a KV block, for the statistics.
+        grammars: compiles the requests' constraints; without it they are refused.
 
     Raises:
         ValueError: the KV cache cannot hold one sequence of `max_model_len` tokens, or
@@ -80,9 +80,9 @@ class Engine:
         vocab_size: int | None = None,
         resolve_breakers: Callable[[Collection[str]], TokenSequences | None] = lambda _: None,
         config: EngineConfig | None = None,
-        grammars: GrammarCompiler | None = None,
         drafter: Drafter | None = None,
         block_bytes: int = 0,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         config = EngineConfig() if config is None else config
         if max_model_len > executor.num_blocks * BLOCK_SIZE:

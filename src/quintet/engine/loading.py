@@ -155,9 +155,9 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         vocab_size=tokenizer.vocab_size,
         resolve_breakers=breakers.resolve,
         config=config,
-        grammars=GrammarCompiler(tokenizer, eos_ids),
         drafter=drafter,
         block_bytes=bytes_per_block,
+        grammars=GrammarCompiler(tokenizer, eos_ids),
     )
     return LoadedModel(engine, tokenizer)
 

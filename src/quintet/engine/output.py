@@ -238,8 +238,8 @@ class Answer:
                 len(request.prompt_token_ids),
                 usages[min(usages)].num_cached_tokens,
                 sum(usage.num_generated_tokens for usage in usages.values()),
-                sum(usage.num_reasoning_tokens for usage in usages.values()),
-                sum(usage.num_dropped_tokens for usage in usages.values()),
+                num_reasoning_tokens=sum(u.num_reasoning_tokens for u in usages.values()),
+                num_dropped_tokens=sum(u.num_dropped_tokens for u in usages.values()),
             ),
             timings=max(timings, key=lambda t: t.queue_s + t.prefill_s + t.decode_s),
         )
@@ -258,11 +258,12 @@ class Answer:
             finish_reason=(early if end is None else end.finish_reason) or "abort",
             stop_reason=None if end is None else end.stop_reason,
             reasoning="".join(chunk.reasoning for chunk in chunks),
-            tool_calls=_whole_calls(delta for chunk in chunks for delta in chunk.tool_calls),
+            tool_calls=whole_calls(delta for chunk in chunks for delta in chunk.tool_calls),
         )
 
 
-def _whole_calls(deltas: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
+def whole_calls(deltas: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
+    """The tool calls of one answer, put together."""
     heads: list[ToolCallDelta] = []
     arguments: list[list[str]] = []
     for delta in deltas:

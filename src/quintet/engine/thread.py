@@ -25,9 +25,8 @@ from quintet.sampling.matcher import ConstraintMatcher
 logger = logging.getLogger(__name__)
 
 _CLOSED: Final = "the engine was closed"
-# Requests to add, ids to abort, and audits.
 _Message: TypeAlias = "tuple[Request, ConstraintMatcher | None] | str | _Audit"
-"""A request to add, with what its constraint was compiled to; or the id of one to abort."""
+"""A request to add, with what its constraint was compiled to; an id to abort; an audit."""
 
 
 class EngineThread:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from quintet.chat import Tools
 from quintet.engine.admission import EngineLimits
-from quintet.engine.output import OutputChunk, RequestOutput
+from quintet.engine.output import OutputChunk, RequestOutput, whole_calls
 from quintet.errors import RequestError
+from quintet.parsing.events import ToolCall
 from quintet.sampling.params import SamplingParams
 from quintet.sessions.store import Conversation, Message, SessionStore
 from quintet.tokenizer import Tokenizer
@@ -140,15 +142,31 @@ class Exchange:
             RequestError: the conversation was changed by another; see `SessionStore.append`.
         """
         if output.finish_reason in _KEPT_REASONS:
-            answer = {"role": "assistant", "content": output.text}
-            store.append(self.conversation, (*self.question, answer))
+            self._keep(store, output.text, output.tool_calls)
         return Reply(output, self.conversation.first_turn)
 
     def finish_stream(self, store: SessionStore, chunks: Sequence[OutputChunk]) -> None:
         """The same for an answer in pieces, all of which have been read."""
         if chunks and chunks[-1].finish_reason in _KEPT_REASONS:
-            answer = {"role": "assistant", "content": "".join(chunk.text for chunk in chunks)}
-            store.append(self.conversation, (*self.question, answer))
+            deltas = (delta for chunk in chunks for delta in chunk.tool_calls)
+            self._keep(store, "".join(chunk.text for chunk in chunks), whole_calls(deltas))
+
+    def _keep(self, store: SessionStore, text: str, tool_calls: Sequence[ToolCall]) -> None:
+        """The answer without its thought, which models are not to see again."""
+        answer: dict[str, Any] = {"role": "assistant", "content": text}
+        if calls := [call for call in map(_rendered, tool_calls) if call is not None]:
+            answer["tool_calls"] = calls
+        store.append(self.conversation, (*self.question, answer))
+
+
+def _rendered(call: ToolCall) -> Message | None:
+    """A call as chat templates read it; None for one that was cut short."""
+    try:
+        arguments = json.loads(call.arguments)
+    except ValueError:
+        return None
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def trim(first_turn: int, num_turns: int, num_tokens: Callable[[int], int], max_tokens: int) -> int:
