@@ -16,6 +16,7 @@ from engine.tiny_model import write_tiny_model
 from quintet import LLM, AsyncLLM, Constraint, RequestOutput, SamplingParams
 from quintet.engine.output import Answer, OutputChunk
 from quintet.engine.request import Request
+from quintet.sampling import Constraint
 
 FACTORS: dict[str, dict[str, Any]] = {
     "sampling": {
@@ -29,6 +30,11 @@ FACTORS: dict[str, dict[str, Any]] = {
         "none": {},
         "ngram": {"ngram_speculation": True},
         "draft": {"draft_model": True},
+    },
+    "form": {
+        "free": {},
+        "regex": {"constraint": Constraint.regex("([abx ]{1,9}, )*")},
+        "json": {"constraint": Constraint.json_schema({"items": {"type": "integer"}})},
     },
     "logprobs": {"none": {}, "two": {"logprobs": 2}, "prompt": {"prompt_logprobs": 1}},
     "delivery": {"whole": "generate", "stream": "stream", "async": "async"},
@@ -120,6 +126,7 @@ def test_features_together_change_no_answer(case: tuple[str, ...], model: Path, 
             max_tokens=70 if levels["length"] == "slide" else 30,
             seed=i,
             **chosen["sampling"],
+            **chosen["form"],
             **chosen["logprobs"],
             **chosen["n"],
             **chosen["end"],

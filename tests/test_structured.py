@@ -238,6 +238,28 @@ def test_tool_choice_and_constraint_exclude_each_other(llm: LLM) -> None:
         llm.chat(QUESTION, params, tools=TOOLS, tool_choice="required")
 
 
+def test_with_a_schema_the_model_may_call_or_answer(llm: LLM) -> None:
+    """Under "auto" a JSON schema leaves both open; a bias shows each."""
+    schema = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}
+    call = llm.tokenizer.token_to_id("<tool_call>")
+    assert call is not None
+    for bias in (100.0, -100.0):
+        params = SamplingParams(
+            temperature=0,
+            max_tokens=160,
+            logit_bias={call: bias},
+            constraint=Constraint.json_schema({**schema, "additionalProperties": False}),
+        )
+        output = llm.chat(QUESTION, params, tools=[WEATHER], parallel_tool_calls=False)
+        assert output.finish_reason == "stop"
+        if output.tool_calls:
+            check_calls(output, {"get_weather"})
+        else:
+            assert json.loads(output.text) == {"a": 1}
+        if bias > 0:
+            assert output.tool_calls
+
+
 def test_chunks_carry_what_the_output_has(llm: LLM) -> None:
     """A stream's deltas add up to the whole answer's calls and text."""
     output = llm.chat(QUESTION, GREEDY, tools=TOOLS, tool_choice=NAMED, parallel_tool_calls=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -36,8 +37,10 @@ class ChatOptions:
     Args:
         tools: functions it may call: `{"type": "function", "function": {"name": ...,
             "description": ..., "parameters": <JSON schema>}}`, or what stands under "function".
-        tool_choice: "auto" leaves it to the model; "none" hides the tools from it; "required" makes
-            it call, and `{"type": "function", "function": {"name": ...}}` call that one: arguments
+        tool_choice: "auto" leaves it to the model: under a JSON schema as constraint it answers so
+            or, where it marks calls, calls; under any other constraint it cannot call.  "none"
+            hides the tools from it; "required" makes it call, and
+            `{"type": "function", "function": {"name": ...}}` call that one: arguments
             then follow the function's schema, and nothing but calls can come.
         parallel_tool_calls: False takes one call at most.
         enable_thinking: for templates that ask; None leaves it to them.
@@ -103,19 +106,22 @@ def plan_chat(
     if tools is not None:
         syntax = call_syntax(_tool_template(tokenizer))
         marks += [mark.strip() for mark in syntax.marks]
-    if chosen and syntax is not None:
-        if params.constraint is not None:
-            raise RequestError(
-                "expected no constraint beside it: calls have a form of their own",
-                parameter="tool_choice",
-            )
+    if chosen and params.constraint is not None:
+        raise RequestError(
+            "expected no constraint beside it: calls have a form of their own",
+            parameter="tool_choice",
+        )
+    answer_schema = _answer_schema(params.constraint, syntax)
+    if syntax is not None and (chosen or answer_schema is not None):
         grammar = tool_call_grammar(
             syntax,
-            chosen,
+            chosen or functions,
             lambda mark: _control_id(tokenizer, mark),
             is_parallel=options.parallel_tool_calls,
+            answer_schema=answer_schema,
         )
-        constraint = Constraint.lark(grammar, parameter="tools")
+        parameter = params.constraint.parameter if params.constraint else "tools"
+        constraint = Constraint.lark(grammar, parameter=parameter)
         params = dataclasses.replace(params, constraint=constraint)
     visible = (_control_id(tokenizer, mark) for mark in marks)
     return ChatPlan(
@@ -219,6 +225,21 @@ def _chosen(functions: Sequence[Mapping[str, Any]], choice: Any) -> list[Mapping
     if not chosen:
         raise RequestError("expected one of the tools given", parameter="tool_choice")
     return chosen
+
+
+def _answer_schema(
+    constraint: Constraint | None, syntax: CallSyntax | None
+) -> dict[str, Any] | None:
+    """The schema of a constraint, where a call may come in its place; None where none may."""
+    if constraint is None or constraint.kind != "json_schema":
+        return None
+    if syntax is None or not syntax.openers[0]:
+        return None  # without a mark, a call and an answer begin alike: the grammar is ambiguous
+    try:
+        schema = json.loads(constraint.source)
+    except (ValueError, RecursionError):
+        return None  # it will be refused as it is
+    return schema if isinstance(schema, dict) else None
 
 
 def _tool_template(tokenizer: Tokenizer) -> str:

@@ -58,4 +58,18 @@ def test_marks_that_are_control_tokens_are_written_by_id() -> None:
     grammar = tool_call_grammar(hermes.SYNTAX, TOOLS, {"<tool_call>": 7}.get, is_parallel=False)
     assert '<[7]> "\\n" object "\\n</tool_call>"' in grammar
     grammar = tool_call_grammar(mistral.SYNTAX, TOOLS, {"[TOOL_CALLS]": 5}.get, is_parallel=True)
-    assert 'start: <[5]> "["' in grammar
+    assert 'calls: <[5]> "["' in grammar
+
+
+@pytest.mark.parametrize("syntax", [hermes.SYNTAX, mistral.SYNTAX])
+def test_an_answer_of_a_schema_may_come_instead(syntax: CallSyntax) -> None:
+    """Calls or JSON of the schema, not both and nothing else."""
+    schema = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}
+    grammar = tool_call_grammar(
+        syntax, TOOLS, lambda _: None, is_parallel=False, answer_schema=schema
+    )
+    paris = written(syntax, ("get_weather", {"city": "Paris"}))
+    assert takes(grammar, paris)
+    assert takes(grammar, '{"a": 1}')
+    assert not takes(grammar, '{"a": 2}')
+    assert not takes(grammar, paris + '{"a": 1}')

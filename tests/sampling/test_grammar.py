@@ -180,6 +180,13 @@ HOSTILE = {
     "regex: repetition": Constraint.regex("a{1000000000}"),
     "regex: open repetition": Constraint.regex("a{99999,}"),
     "regex: digits": Constraint.regex("a{" + "9" * 60_000 + "}"),
+    "regex: braces and blanks": Constraint.regex("(" + "{" + " " * 60_000),
+    "regex: braces and digits": Constraint.regex("(" + "{1" * 30_000),
+    "lark: a long word": Constraint.lark("a" * 60_000),
+    "lark: many words": Constraint.lark("a " * 30_000),
+    "lark: a long number": Constraint.lark('start: %json {"multipleOf":' + " " * 60_000),
+    "gbnf: an open string": Constraint.gbnf('root ::= "' + "a" * 60_000),
+    "gbnf: quotes": Constraint.gbnf("root ::= " + '"' * 60_001),
     "schema: not JSON": Constraint.json_schema("{"),
     "schema: a list": Constraint.json_schema("[]"),
     "schema: NaN": Constraint.json_schema('{"const": NaN}'),
@@ -199,6 +206,7 @@ HOSTILE = {
     "schema: refers to itself": Constraint.json_schema({"$ref": "#"}),
     "schema: divisor": Constraint.json_schema({"type": "integer", "multipleOf": 1_000_003}),
     "schema: tiny divisor": Constraint.json_schema({"type": "number", "multipleOf": 1e-300}),
+    "schema: infinite divisor": Constraint.json_schema('{"type": "number", "multipleOf": 1e400}'),
     "schema: product": Constraint.json_schema(
         {"allOf": [{"type": "integer", "multipleOf": n} for n in (97, 89, 83, 79, 73, 71)]}
     ),
@@ -224,6 +232,10 @@ HOSTILE = {
     "lark: old repetition": Constraint.lark('start: "a" ~ 1 .. 100000'),
     "lark: options": Constraint.lark('%llguidance {"no_forcing": false}\nstart: "a"'),
     "lark: import": Constraint.lark('%import /etc/passwd\nstart: "a"'),
+    "lark: divisor": Constraint.lark('start: %json {"type": "integer", "multipleOf": 1000003}'),
+    "lark: hidden divisor": Constraint.lark(
+        'start: %json {"type": "integer", "multipleO\\u0066" : 1000003}'
+    ),
     "lark: only itself": Constraint.lark("start: start"),
     "gbnf: not one": Constraint.gbnf("root ::= ("),
     "gbnf: nesting": Constraint.gbnf("root ::= " + "(" * 10_000 + '"a"' + ")" * 10_000),

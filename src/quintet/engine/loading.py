@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,9 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
     with ExitStack() as stack:
         source = _open(path)
         stack.enter_context(source)
-        tokenizer = _tokenizer(source)
+        # Read beside the packing, which does not hold the interpreter: half a second for a large
+        # vocabulary.
+        reading = stack.enter_context(ThreadPoolExecutor(max_workers=1)).submit(_tokenizer, source)
         model = load_model(source)
         kv_dtype = resolve_kv_dtype(options.dtype, options.kv_dtype)
         sources, models = [source], [model]
@@ -96,7 +99,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             draft_path = Path(config.draft_speculation.model)
             sources.append(_open(draft_path))
             stack.enter_context(sources[1])
-            _check_draft_vocabulary(tokenizer, _tokenizer(sources[1]), draft_path)
+            _check_draft_vocabulary(reading.result(), _tokenizer(sources[1]), draft_path)
             models.append(load_model(sources[1]))
         # A draft model keeps the same tokens, in blocks of its own.
         bytes_per_block = sum(block_bytes(model, kv_dtype) for model in models)
@@ -123,6 +126,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             ]
         except MemoryError as error:
             raise CapacityError(f"{path.name} does not fit: {error}", resource="memory") from error
+        tokenizer = reading.result()
         eos_ids = frozenset(tokenizer.eog_ids) | _configured_eos_ids(source)
 
     def new_detokenizer(

@@ -24,24 +24,33 @@ def tool_call_grammar(
     control_id: Callable[[str], int | None],
     *,
     is_parallel: bool,
+    answer_schema: Mapping[str, Any] | None = None,
 ) -> str:
-    """A Lark grammar of calls and nothing else.
+    """A Lark grammar of calls and nothing else, unless it is an answer of a given form.
 
     Args:
         tools: the functions that may be called: objects with `name` and `parameters`.
         control_id: the id of a mark that is a control token, else None.
         is_parallel: several calls may follow each other; otherwise exactly one.
+        answer_schema: JSON of this schema may come in the place of calls; only for a syntax that
+            begins with a mark.
     """
     if syntax.is_list:
         calls = '"[" call (SEPARATOR call)* "]"' if is_parallel else '"[" call "]"'
-        start = f"{_mark(syntax.openers[0], control_id)} {calls} {_mark(syntax.closer, control_id)}"
-        lines = [f"start: {start}", "call: object"]
+        calls = f"{_mark(syntax.openers[0], control_id)} {calls} {_mark(syntax.closer, control_id)}"
+        lines = [f"calls: {calls}", "call: object"]
     else:
         opener, closer = (_mark(m, control_id) for m in (syntax.openers[0], syntax.closer))
         lines = [
-            f"start: {'call (SEPARATOR call)*' if is_parallel else 'call'}",
+            f"calls: {'call (SEPARATOR call)*' if is_parallel else 'call'}",
             f"call: {opener} object {closer}",
         ]
+    if answer_schema is None:
+        lines.append("start: calls")
+    else:
+        lines.append("start: calls | answer")
+        form = {**_JSON_FORM, "lenient": False}
+        lines.append(f"answer: %json {json.dumps({**answer_schema, 'x-guidance': form})}")
     if is_parallel:
         lines.append(f"SEPARATOR: {json.dumps(syntax.separator)}")
     lines.append("object: " + " | ".join(f"call_{index}" for index in range(len(tools))))

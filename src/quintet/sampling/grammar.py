@@ -13,6 +13,7 @@ Source: llguidance 1.9, docs/syntax.md and python/llguidance/_lib.pyi.
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 from collections import OrderedDict
@@ -34,6 +35,7 @@ MAX_RULES: Final = 512  # llguidance recurses along chains of rules: 3000 overfl
 MAX_REPETITIONS: Final = 2000  # llama.cpp's limit
 MAX_MULTIPLE: Final = 10_000  # an automaton that divides by n has n states
 MAX_LEXER_STATES: Final = 50_000  # 1 to 2 KB each, per answer
+INITIAL_LEXER_FUEL: Final = 250_000  # a quarter of the default, which can take 2 s to use up
 MAX_CACHED_BYTES: Final = 256 * 1024  # of sources; the worst take 500 times their size in memory
 
 _NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
@@ -45,8 +47,12 @@ _JSON_FORM = {
     "key_separator": ": ?",
 }
 _BRACKET_DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
-_REPETITION = re.compile(r"\{ *([0-9]*) *(?:, *([0-9]*) *)?\}|~ *([0-9]+)(?: *\.\. *([0-9]+))?")
-_RULE = re.compile(r"^[^\S\n]*[?!]?[\w-]+[^\n:]*:", re.MULTILINE)
+# Expressions for clients' text: no two neighbours that may match the same, or it is quadratic.
+_REPETITION = re.compile(
+    r"\{\s*(?:([0-9]+)\s*)?(?:,\s*(?:([0-9]+)\s*)?)?\}|~\s*([0-9]+)(?:\s*\.\.\s*([0-9]+))?"
+)
+_MULTIPLE = re.compile(r'"multipleOf"\s*:\s*([0-9.eE+-]{1,400})')
+_ESCAPED_ASCII = re.compile(r"\\u00[2-7]")
 
 
 class GrammarCompiler:
@@ -93,6 +99,7 @@ class GrammarCompiler:
             verbose_errors=False,
             precompute_large_lexemes=False,
             max_lexer_states=MAX_LEXER_STATES,
+            initial_lexer_fuel=INITIAL_LEXER_FUEL,
         )
         matcher = llguidance.LLMatcher(
             self._llguidance_tokenizer(),
@@ -169,7 +176,7 @@ def _lark(constraint: Constraint) -> str:
     _check_repetitions(constraint, source)
     if constraint.kind == "regex":
         return f"start: /{_regex_body(source)}/{_NO_FORCING}"
-    num_rules = len(_RULE.findall(source))
+    num_rules = sum(":" in line for line in source.splitlines())  # a rule begins a line
     if num_rules > MAX_RULES:
         raise constraint.refusal(f"expected at most {MAX_RULES} rules, found {num_rules}")
     if constraint.kind == "gbnf":
@@ -177,8 +184,10 @@ def _lark(constraint: Constraint) -> str:
             source = gbnf_to_lark(source)
         except GBNFError as error:
             raise constraint.refusal(str(error)) from None
-    elif "%llguidance" in source:
-        raise constraint.refusal("expected a grammar without %llguidance options")
+    else:
+        if "%llguidance" in source:
+            raise constraint.refusal("expected a grammar without %llguidance options")
+        _check_embedded_json(constraint, source)
     return source + _NO_FORCING
 
 
@@ -224,6 +233,23 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _check_embedded_json(constraint: Constraint, source: str) -> None:
+    """What would be looked at in a schema of its own, in the text of a grammar that holds one."""
+    if "%json" not in source:
+        return
+    if _ESCAPED_ASCII.search(source):  # "multipleO\\u0066" is a keyword, too
+        raise constraint.refusal("expected letters beside %json to be written as themselves")
+    for match in _MULTIPLE.finditer(source):
+        _check_multiple(constraint, _number(match[1]))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:  # llguidance will say so
+        return None
+
+
 def _check_nesting(constraint: Constraint, source: str) -> None:
     """Counts every bracket, in literals too; a source that fails only for those is rare enough."""
     depth = deepest = 0
@@ -246,9 +272,13 @@ def _check_repetitions(constraint: Constraint, source: str) -> None:
 def _check_multiple(constraint: Constraint, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return  # the property of somebody's object, or an error that llguidance names
-    _, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
-    size = len(digits) + max(int(exponent), 0)
-    if size > 9 or int("".join(map(str, digits))) * 10 ** max(int(exponent), 0) > MAX_MULTIPLE:
+    size = MAX_MULTIPLE + 1
+    if math.isfinite(value):
+        _, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+        zeros = max(int(exponent), 0)
+        if len(digits) + zeros <= 9:
+            size = int("".join(map(str, digits))) * 10**zeros
+    if size > MAX_MULTIPLE:
         raise constraint.refusal(
             f"expected multipleOf of at most {MAX_MULTIPLE} (its digits without the point)"
         )
