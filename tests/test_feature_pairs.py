@@ -16,7 +16,6 @@ from engine.tiny_model import write_tiny_model
 from quintet import LLM, AsyncLLM, Constraint, RequestOutput, SamplingParams
 from quintet.engine.output import Answer, OutputChunk
 from quintet.engine.request import Request
-from quintet.sampling import Constraint
 
 FACTORS: dict[str, dict[str, Any]] = {
     "sampling": {
@@ -34,6 +33,7 @@ FACTORS: dict[str, dict[str, Any]] = {
     "form": {
         "free": {},
         "regex": {"constraint": Constraint.regex("([abx ]{1,9}, )*")},
+        "choice": {"constraint": Constraint.choice(["to be or not to be", "abababababababab"])},
         "json": {"constraint": Constraint.json_schema({"items": {"type": "integer"}})},
     },
     "logprobs": {"none": {}, "two": {"logprobs": 2}, "prompt": {"prompt_logprobs": 1}},
@@ -43,11 +43,6 @@ FACTORS: dict[str, dict[str, Any]] = {
         "length": {"ignore_eos": True},
         "strings": {"stop": ["a", "\n", "qu"], "min_tokens": 4, "ignore_eos": True},
         "tokens": {"stop_token_ids": list(range(0, 250, 9)), "min_tokens": 2},
-    },
-    "constraint": {
-        "none": {},
-        "regex": {"constraint": Constraint.regex("[a-z ]{3,80}")},
-        "choice": {"constraint": Constraint.choice(["to be", "or not", "abababab"])},
     },
     "memory": {"ample": 2**22, "scarce": 2**16},
     "length": {"error": {}, "slide": {"overflow": "slide", "num_keep_tokens": 16}},
@@ -130,7 +125,6 @@ def test_features_together_change_no_answer(case: tuple[str, ...], model: Path, 
             **chosen["logprobs"],
             **chosen["n"],
             **chosen["end"],
-            **chosen["constraint"],
         )
         for i in range(len(PROMPTS))
     ]
