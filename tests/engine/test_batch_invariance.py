@@ -24,7 +24,13 @@ class Silent(FakeDetokenizer):
 
 
 def make_engine(
-    path: Path, kernels: str, dtype: str, *, num_blocks: int, num_threads: int = 2, **options: int
+    path: Path,
+    kernels: str,
+    dtypes: tuple[str, str],
+    *,
+    num_blocks: int,
+    num_threads: int = 2,
+    **options: int,
 ) -> Engine:
     config = EngineConfig(seed=0, **options)
     with GGUFFile.open(path) as source:
@@ -33,8 +39,8 @@ def make_engine(
             num_blocks=num_blocks,
             max_num_batched_tokens=config.max_num_batched_tokens,
             max_logits_rows=config.max_num_seqs,
-            weight_dtype=dtype,
-            kv_dtype="float32" if dtype == "float32" else "bfloat16",
+            weight_dtype=dtypes[0],
+            kv_dtype=dtypes[1],
             num_threads=num_threads,
             kernels=kernels,
         )
@@ -66,15 +72,19 @@ def bits(output: Collected) -> list:
     return [(chunk.token_ids, chunk.logprobs) for chunk in output.chunks]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize(
+    "dtypes",
+    [("float32", "float32"), ("bfloat16", "bfloat16"), ("int8", "bfloat16"), ("int8", "int8")],
+    ids="-".join,
+)
 @pytest.mark.parametrize("kernels", kernels_info()["available"])
 def test_sixteen_requests_together_answer_as_alone(
-    tiny_model: Path, kernels: str, dtype: str
+    tiny_model: Path, kernels: str, dtypes: tuple[str, str]
 ) -> None:
     """Neither neighbours, chunks, cached prefixes, preemption nor threads change a bit."""
     alone = {}
     engine = make_engine(
-        tiny_model, kernels, dtype, num_blocks=64, num_threads=1, enable_prefix_cache=False
+        tiny_model, kernels, dtypes, num_blocks=64, num_threads=1, enable_prefix_cache=False
     )
     for request in sixteen():
         alone.update(run_all(engine, [request]))
@@ -86,7 +96,7 @@ def test_sixteen_requests_together_answer_as_alone(
          "max_num_seqs": 16},
         {"num_blocks": 18},
     ):  # fmt: skip
-        engine = make_engine(tiny_model, kernels, dtype, **options)
+        engine = make_engine(tiny_model, kernels, dtypes, **options)
         together = run_all(engine, sixteen())
         assert {name: bits(output) for name, output in together.items()} == {
             name: bits(output) for name, output in alone.items()
