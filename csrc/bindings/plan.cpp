@@ -26,7 +26,8 @@ using Matrix = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device:
 KVType parse_kv_type(const std::string& name) {
   if (name == "float32") return KVType::kF32;
   if (name == "bfloat16") return KVType::kBF16;
-  throw std::invalid_argument("kv_type must be float32 or bfloat16");
+  if (name == "int8") return KVType::kInt8;
+  throw std::invalid_argument("kv_type must be float32, bfloat16 or int8");
 }
 
 nb::object run(nb::handle self, Vector<int32_t> token_ids, Vector<int32_t> positions, Vector<int32_t> cu_seqlens,

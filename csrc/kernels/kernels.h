@@ -51,12 +51,15 @@ inline constexpr int kSegmentTokens = 512;  // tokens per softmax segment of att
 // A q8 group whose largest magnitude is below this counts as zero: 127 / max|x| would overflow.
 inline constexpr float kSmallestGroup = 0x1p-100f;
 
-enum class KVType : uint8_t { kF32 = 0, kBF16 = 1 };
+enum class KVType : uint8_t { kF32 = 0, kBF16 = 1, kInt8 = 2 };
 
-// One layer's paged KV cache.  Block b of KV head h starts at k + ((h * num_blocks) + b) * head_dim * 16 elements (v
-// alike), so that consecutive blocks are one stream for each head.  head_dim is even and at most 256.
+// One layer's paged KV cache.  Block b of KV head h is block h * num_blocks + b of k (and of v), so that consecutive
+// blocks are one stream for each head.  head_dim is even and at most 256.
 //   kBF16  K block bf16 [head_dim / 2][16 tokens][2];   V block bf16 [8 token pairs][head_dim][2]
 //   kF32   K block float [head_dim][16 tokens];         V block float [16 tokens][head_dim]
+//   kInt8  K block int8 [head_dim / 4][16 tokens][4];   V block int8 [4 fours of tokens][head_dim][4]; either, padded
+//   as
+//          if head_dim were a multiple of four, is followed by float scale[16 tokens].  A value is int8 * scale.
 // A slot that a query does not see changes no bit of its result: it may hold anything, NaN included, so blocks are
 // reused as they are.
 struct KVCache {
@@ -140,7 +143,8 @@ struct KernelTable {
   // Rotates num_heads heads of one row in place.  Source: Su et al. 2021, arXiv:2104.09864.
   void (*rope)(float* x, int num_heads, const RopeArgs& args);
 
-  // Stores one token's k and v rows ([num_kv_heads][head_dim] float) into `slot` = block * 16 + offset.
+  // Stores one token's k and v rows ([num_kv_heads][head_dim] float) into `slot` = block * 16 + offset.  kInt8 rounds
+  // a head as make_rows rounds a group.
   void (*write_kv)(const KVCache& cache, int64_t slot, const float* k, const float* v);
 
   // Causal attention of the queries [query_begin, query_end) (relative to the sequence's first new token) of one
@@ -155,8 +159,11 @@ struct KernelTable {
   //   2. The first segment is the state (m, sum, o); each other is merged into it in ascending order, even where one
   //      thread does all: m' = max, x' = fma(x_segment, exp(m_segment - m'), x * exp(m - m')) for sum and o.
   //   3. out = o * (1 / sum).
+  // On kInt8, q and the weights p[t] * scale of v[t] are rounded to 16 bits as make_rows rounds to 8, q over a head,
+  // the weights over those a segment gives a query; both chains are then exact sums of integers:
+  //      score[t] = float(dot) * (scale * scale of q) * scale of k[t];  o[d] = float(dot) * scale of the weights
   // On kBF16, avx512 takes its chains by VDPBF16PS, two k per step; a last token without its pair has a zero there.
-  // kF32 has the same bits in every table, kBF16 in reference and avx2.
+  // kF32 and kInt8 have the same bits in every table, kBF16 in reference and avx2.
   //
   // A NaN or +infinite score makes the output of its query and head NaN; -infinity counts as p = 0, and gives NaN only
   // where there is nothing else.

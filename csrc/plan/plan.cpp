@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "kv_block.h"
 #include "phases.h"
 #include "require.h"
 
@@ -62,9 +63,8 @@ Plan::Plan(const PlanOptions& options)
   require(options.num_layers > 0 && options.num_kv_heads > 0, "num_layers and num_kv_heads must be positive");
   require(options.head_dim > 0 && options.head_dim % 2 == 0 && options.head_dim <= 256,
           "head_dim must be even and at most 256");
-  const size_t value_bytes = options.kv_type == KVType::kF32 ? 4 : 2;
   size_t half = checked_mul(static_cast<size_t>(options.num_blocks), static_cast<size_t>(options.num_kv_heads));
-  half = checked_mul(half, static_cast<size_t>(options.head_dim) * kBlockTokens * value_bytes);
+  half = checked_mul(half, kv_block_bytes(options.kv_type, options.head_dim));
   cache_pages_ = Pages(checked_mul(half, 2 * static_cast<size_t>(options.num_layers)));
   for (int layer = 0; layer < options.num_layers; layer++) {
     uint8_t* base = cache_pages_.data() + half * 2 * static_cast<size_t>(layer);

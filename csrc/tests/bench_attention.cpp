@@ -2,8 +2,8 @@
 //
 //   bench_attention [table, default all but the reference]
 //
-// Head shapes of Qwen3-0.6B (16 heads, 8 KV heads, head_dim 128), bf16 cache.  Prefill: the last 512 tokens of a
-// sequence, in GMAC/s over the causal part, beside the peak of VDPBF16PS.  Decode: one token in each of so many
+// Head shapes of Qwen3-0.6B (16 heads, 8 KV heads, head_dim 128), bf16 and int8 cache.  Prefill: the last 512 tokens of
+// a sequence, in GMAC/s over the causal part, beside the peak of VDPBF16PS.  Decode: one token in each of so many
 // sequences that the caches of the CPU are cold, in GB/s of K and V read, beside a mere read of as much memory in order
 // and in 4 KiB pieces out of order, which is how a KV head lies in blocks that do not follow each other.
 #include <time.h>
@@ -108,22 +108,22 @@ double read_gbps(size_t bytes, bool in_order) {
   return static_cast<double>(bytes) / time_s / 1e9;
 }
 
-void bench_prefill(const KernelTable& table, int seq_len, double peak) {
+void bench_prefill(const KernelTable& table, KVType type, int seq_len, double peak) {
   const int num_queries = std::min(seq_len, 512);  // a chunk
-  PagedSequence sequence({KVType::kBF16, 128, 1, 2, seq_len}, 1);
+  PagedSequence sequence({type, 128, 1, 2, seq_len}, 1);
   sequence.write(table, 0, seq_len);
   const int begin = seq_len - num_queries;
   double macs = 0.0;
   for (int token = begin; token < seq_len; ++token) macs += 2.0 * 2 * 128 * (token + 1);
   const double time_s = best_time_s(kRepeats, [&] { sequence.attend(table, begin, seq_len); });
   std::printf(
-      "%-10s prefill %4d tokens at %4d  %7.1f GMAC/s  %4.0f %% of peak  %7.1f us per token, 8 KV heads, 28 layers\n",
-      table.name, seq_len - begin, seq_len, macs / time_s / 1e9, peak > 0 ? macs / time_s / 1e7 / peak : 0.0,
-      time_s * 1e6 / (seq_len - begin) * 8 * 28);
+      "%-10s prefill %s %4d tokens at %4d  %7.1f GMAC/s  %4.0f %% of peak  %7.1f us per token, 8 KV heads, 28 layers\n",
+      table.name, type == KVType::kBF16 ? "bf16" : "int8", seq_len - begin, seq_len, macs / time_s / 1e9,
+      peak > 0 ? macs / time_s / 1e7 / peak : 0.0, time_s * 1e6 / (seq_len - begin) * 8 * 28);
 }
 
-void bench_decode(const KernelTable& table, int seq_len, bool in_order) {
-  const Shape shape{KVType::kBF16, 128, 8, 2, seq_len};
+void bench_decode(const KernelTable& table, KVType type, int seq_len, bool in_order) {
+  const Shape shape{type, 128, 8, 2, seq_len};
   std::vector<std::unique_ptr<PagedSequence>> sequences;
   size_t bytes = 0;
   while (bytes < size_t{96} << 20) {
@@ -136,10 +136,11 @@ void bench_decode(const KernelTable& table, int seq_len, bool in_order) {
     for (auto& sequence : sequences) sequence->attend(table, seq_len - 1, seq_len);
   });
   std::printf(
-      "%-10s decode at %4d, blocks %-12s  %6.1f GB/s (read in order %.1f, in pieces %.1f)  %7.1f us per token and "
+      "%-10s decode %s at %4d, blocks %-12s  %6.1f GB/s (read in order %.1f, in pieces %.1f)  %7.1f us per token and "
       "layer\n",
-      table.name, seq_len, in_order ? "consecutive" : "shuffled", static_cast<double>(bytes) / best / 1e9,
-      read_gbps(bytes, true), read_gbps(bytes, false), best * 1e6 / static_cast<double>(sequences.size()));
+      table.name, type == KVType::kBF16 ? "bf16" : "int8", seq_len, in_order ? "consecutive" : "shuffled",
+      static_cast<double>(bytes) / best / 1e9, read_gbps(bytes, true), read_gbps(bytes, false),
+      best * 1e6 / static_cast<double>(sequences.size()));
 }
 
 }  // namespace
@@ -149,9 +150,13 @@ int main(int argc, char** argv) {
   std::printf("bf16 dot product peak %.1f GMAC/s\n", peak);
   for (const KernelTable* table : tests::tables()) {
     if (table == &reference_kernels() || (argc > 1 && std::strcmp(argv[1], table->name) != 0)) continue;
-    for (const int seq_len : {512, 4096}) bench_prefill(*table, seq_len, peak);
+    for (const int seq_len : {512, 4096}) {
+      for (const KVType type : {KVType::kBF16, KVType::kInt8}) bench_prefill(*table, type, seq_len, peak);
+    }
     for (const int seq_len : {256, 1024, 4096}) {
-      for (const bool in_order : {true, false}) bench_decode(*table, seq_len, in_order);
+      for (const bool in_order : {true, false}) {
+        for (const KVType type : {KVType::kBF16, KVType::kInt8}) bench_decode(*table, type, seq_len, in_order);
+      }
     }
   }
 }

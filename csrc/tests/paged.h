@@ -13,6 +13,7 @@
 #include "compare.h"
 #include "half.h"
 #include "kernels.h"
+#include "kv_block.h"
 
 namespace quintet::tests {
 
@@ -25,7 +26,6 @@ struct Shape {
 
   int num_heads() const { return num_kv_heads * group; }
   int num_blocks() const { return (num_tokens + kBlockTokens - 1) / kBlockTokens; }
-  size_t element_bytes() const { return type == KVType::kBF16 ? 2 : 4; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
 };
 
@@ -72,7 +72,8 @@ class PagedSequence {
   size_t row_width() const { return static_cast<size_t>(shape.num_heads()) * shape.head_dim; }
   size_t kv_width() const { return static_cast<size_t>(shape.num_kv_heads) * shape.head_dim; }
   size_t cache_bytes() const {
-    return static_cast<size_t>(num_cache_blocks) * kBlockTokens * kv_width() * shape.element_bytes();
+    return static_cast<size_t>(num_cache_blocks) * static_cast<size_t>(shape.num_kv_heads) *
+           kv_block_bytes(shape.type, shape.head_dim);
   }
 
   KVCache cache() {
@@ -88,18 +89,12 @@ class PagedSequence {
     std::shuffle(block_table.begin(), block_table.end(), std::mt19937(seed));
   }
 
-  // Every slot of both caches becomes `value`.
+  // Every slot of both caches becomes `value`; of int8 the scales do, and the rest whatever bytes it has.
   void fill_cache(float value) {
     for (auto* cache : {&k_cache, &v_cache}) {
-      for (size_t i = 0; i < cache_bytes() / shape.element_bytes(); ++i) {
-        const uint32_t bits = float_bits(value);
-        const auto half = static_cast<uint16_t>(bits >> 16);
-        if (shape.type == KVType::kBF16) {
-          std::memcpy(cache->data() + i * 2, &half, 2);
-        } else {
-          std::memcpy(cache->data() + i * 4, &bits, 4);
-        }
-      }
+      const uint32_t upper = float_bits(value) >> 16;
+      const uint32_t bits = shape.type == KVType::kBF16 ? upper << 16 | upper : float_bits(value);
+      for (size_t at = 0; at < cache_bytes(); at += 4) std::memcpy(cache->data() + at, &bits, 4);
     }
   }
 

@@ -42,7 +42,8 @@ class LLM:
             safetensors file or a Hugging Face directory.
         backend: what computes: "cpu" or "reference"; see `ModelOptions`.
         dtype: of the weights: "auto" keeps what the file has.
-        kv_dtype: of the KV cache; "auto" is bfloat16, or float32 where `dtype` is.
+        kv_dtype: of the KV cache; "auto" is bfloat16, or float32 where `dtype` is; "int8" takes
+            half of bfloat16's memory, and rounds attention by up to 1 %.
         num_threads: None for one per physical core this process may use.
         max_model_len: tokens of prompt and answer together; see `EngineConfig` for this
             and what follows.

@@ -26,7 +26,7 @@ class Silent(FakeDetokenizer):
 def make_engine(
     path: Path,
     kernels: str,
-    dtype: str,
+    dtypes: tuple[str, str],
     *,
     num_blocks: int,
     num_threads: int = 2,
@@ -39,8 +39,8 @@ def make_engine(
             num_blocks=num_blocks,
             max_num_batched_tokens=config.max_num_batched_tokens,
             max_logits_rows=config.max_logits_rows,
-            weight_dtype=dtype,
-            kv_dtype="float32" if dtype == "float32" else "bfloat16",
+            weight_dtype=dtypes[0],
+            kv_dtype=dtypes[1],
             num_threads=num_threads,
             kernels=kernels,
         )
@@ -72,15 +72,19 @@ def bits(output: Collected) -> list:
     return [(chunk.token_ids, chunk.logprobs) for chunk in output.chunks]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize(
+    "dtypes",
+    [("float32", "float32"), ("bfloat16", "bfloat16"), ("int8", "bfloat16"), ("int8", "int8")],
+    ids="-".join,
+)
 @pytest.mark.parametrize("kernels", kernels_info()["available"])
 def test_sixteen_requests_together_answer_as_alone(
-    tiny_model: Path, kernels: str, dtype: str
+    tiny_model: Path, kernels: str, dtypes: tuple[str, str]
 ) -> None:
     """Neither neighbours, chunks, cached prefixes, preemption, guesses nor threads change a bit."""
     alone = {}
     engine = make_engine(
-        tiny_model, kernels, dtype, num_blocks=64, num_threads=1, enable_prefix_cache=False
+        tiny_model, kernels, dtypes, num_blocks=64, num_threads=1, enable_prefix_cache=False
     )
     for request in sixteen():
         alone.update(run_all(engine, [request]))
@@ -93,7 +97,7 @@ def test_sixteen_requests_together_answer_as_alone(
         {"num_blocks": 18},
         {"num_blocks": 256, "max_num_seqs": 16, "ngram_speculation": NgramSpeculation(min_ngram=1)},
     ):  # fmt: skip
-        engine = make_engine(tiny_model, kernels, dtype, **options)
+        engine = make_engine(tiny_model, kernels, dtypes, **options)
         if "ngram_speculation" in options:
             engine._speculator._cost = Costless()
         together = run_all(engine, sixteen())

@@ -69,7 +69,7 @@ def test_loading_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("parameter", "value"),
-    [("backend", "cuda"), ("dtype", "int3"), ("kv_dtype", "int8"), ("num_threads", 0)],
+    [("backend", "cuda"), ("dtype", "int3"), ("kv_dtype", "int4"), ("num_threads", 0)],
 )
 def test_loading_refuses_unknown_options(parameter: str, value: object) -> None:
     """A misspelt option is refused by name, with the choices."""

@@ -1,5 +1,8 @@
-// Attention's dot products by FMA; bf16 pairs are widened to float, the first of a pair before the second.
+// Attention's dot products by FMA, of int8 by VPMADDWD; bf16 pairs are widened to float, the first of a pair before the
+// second.
 #include "../lanes/attention.h"
+
+#include <algorithm>
 
 #include "../impl.h"
 #include "../lanes/write_kv.h"
@@ -18,6 +21,7 @@ struct DotF32 {
   using Operand = Lanes::F;
   using Scalar = __m256;
   static constexpr int kStep = 1;
+  static constexpr bool kQuantized = false;
   static constexpr int kMaxRows = kRegisterRows;
   static constexpr int max_vectors(int rows) { return vectors_for(rows); }
 
@@ -45,6 +49,7 @@ struct DotBF16 {
     __m256 first, second;
   };
   static constexpr int kStep = 2;
+  static constexpr bool kQuantized = false;
   static constexpr int kMaxRows = kRegisterRows;
   static constexpr int max_vectors(int rows) { return vectors_for(rows); }
 
@@ -76,6 +81,56 @@ struct DotBF16 {
   }
 };
 
+// Bytes widened to 16 bits, those of even k apart from those of odd.
+struct DotInt8 {
+  using Lanes = avx2::Lanes;
+  using Element = int16_t;  // of each four, k 0, 2, 1, 3
+  struct Half {
+    __m256i even, odd;
+  };
+  struct Operand {
+    Half lo, hi;
+  };
+  using Scalar = Half;
+  static constexpr int kStep = 4;
+  static constexpr bool kQuantized = true;
+  static constexpr int kMaxRows = kRegisterRows;
+  static constexpr int max_vectors(int rows) { return vectors_for(rows); }
+
+  QUINTET_INLINE Operand load(const std::byte* p) { return widen(Lanes::load(reinterpret_cast<const float*>(p))); }
+  QUINTET_INLINE Operand load_first(const std::byte* p, int n) {
+    return widen(Lanes::load_first(reinterpret_cast<const float*>(p), n));
+  }
+  QUINTET_INLINE Scalar broadcast(const int16_t* p) {
+    int pairs[2];
+    std::memcpy(pairs, p, sizeof pairs);
+    return {_mm256_set1_epi32(pairs[0]), _mm256_set1_epi32(pairs[1])};
+  }
+  QUINTET_INLINE Lanes::F multiply_add(const Scalar& a, const Operand& b, Lanes::F acc) {
+    return {multiply_add(a, b.lo, acc.lo), multiply_add(a, b.hi, acc.hi)};
+  }
+  QUINTET_INLINE Lanes::F to_float(Lanes::F sum) {
+    return {_mm256_cvtepi32_ps(_mm256_castps_si256(sum.lo)), _mm256_cvtepi32_ps(_mm256_castps_si256(sum.hi))};
+  }
+  QUINTET_INLINE void store(int16_t* p, Lanes::F x) {
+    const __m256i lo = _mm256_shuffle_epi32(_mm256_cvtps_epi32(x.lo), 0xd8);
+    const __m256i hi = _mm256_shuffle_epi32(_mm256_cvtps_epi32(x.hi), 0xd8);
+    const __m256i shorts = _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), shorts);
+  }
+
+ private:
+  QUINTET_INLINE Operand widen(Lanes::F x) { return {widen(x.lo), widen(x.hi)}; }
+  QUINTET_INLINE Half widen(__m256 x) {
+    const __m256i bytes = _mm256_castps_si256(x);
+    return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
+  }
+  QUINTET_INLINE __m256 multiply_add(const Scalar& a, const Half& b, __m256 acc) {
+    const __m256i both = _mm256_add_epi32(_mm256_madd_epi16(b.even, a.even), _mm256_madd_epi16(b.odd, a.odd));
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(acc), both));
+  }
+};
+
 }  // namespace
 
 void write_kv(const KVCache& cache, int64_t slot, const float* k, const float* v) {
@@ -84,10 +139,14 @@ void write_kv(const KVCache& cache, int64_t slot, const float* k, const float* v
 
 void attention(const KVCache& cache, const AttentionArgs& args, const SequenceView& seq, int kv_head, int query_begin,
                int query_end, void* scratch) {
-  const auto run = cache.type == KVType::kBF16 ? lanes::attention<DotBF16> : lanes::attention<DotF32>;
+  const auto run = cache.type == KVType::kInt8   ? lanes::attention<DotInt8>
+                   : cache.type == KVType::kBF16 ? lanes::attention<DotBF16>
+                                                 : lanes::attention<DotF32>;
   run(cache, args, seq, kv_head, query_begin, query_end, scratch);
 }
 
-size_t attention_scratch_bytes(int, int) { return sizeof(lanes::Scratch<DotF32>); }
+size_t attention_scratch_bytes(int, int) {
+  return std::max({sizeof(lanes::Scratch<DotF32>), sizeof(lanes::Scratch<DotBF16>), sizeof(lanes::Scratch<DotInt8>)});
+}
 
 }  // namespace quintet::avx2

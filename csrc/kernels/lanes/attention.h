@@ -12,6 +12,7 @@
 
 #include "../kernels.h"
 #include "../kv_block.h"
+#include "attention_int8.h"
 #include "attention_tiles.h"
 #include "exp.h"
 #include "sixteen.h"
@@ -33,6 +34,8 @@ struct alignas(64) Scratch {
   float partial_sum[kTileRows];
   float total_largest[kTileRows];
   float total_sum[kTileRows];
+  float score_factor[kTileRows];  // of the dot products with q
+  float weight_scale[kTileRows];  // of weights, where they are integers
 };
 
 // A segment as the rows of a tile see it.
@@ -69,7 +72,7 @@ template <class F>
 
 // Scores of all rows against the segment, block by block; those past a row's last token are left to softmax_row.
 template <class Dot>
-void score_segment(const Segment& segment, int head_dim, float scale, Scratch<Dot>& scratch) {
+void score_segment(const Segment& segment, int head_dim, Scratch<Dot>& scratch) {
   const int end = segment.tokens[segment.num_rows - 1];
   int first = segment.first_row;
   for (int token = 0; token < end; token += kScoreBlocks * kBlockTokens) {
@@ -84,9 +87,9 @@ void score_segment(const Segment& segment, int head_dim, float scale, Scratch<Do
         const int longest = rows <= kDecodeRows && segment.in_order ? 1 : kMaxVectors;
         for_each_run(begin_block, end_block, longest, [&](int block, int num_blocks) {
           with_constant<kMaxVectors>(num_blocks, [&](auto vectors) {
-            score_tile<Dot, rows, vectors>(scratch.q + row * kQueryStride, segment.k_blocks + block,
-                                           segment.k_blocks + block + kPrefetchBlocks, head_dim, scale,
-                                           scratch.scores + row * kScoreStride + block * kBlockTokens);
+            score_tile<Dot, rows, vectors>(
+                scratch.q + row * kQueryStride, segment.k_blocks + block, segment.k_blocks + block + kPrefetchBlocks,
+                head_dim, scratch.score_factor + row, scratch.scores + row * kScoreStride + block * kBlockTokens);
           });
         });
       });
@@ -123,18 +126,26 @@ void value_segment(const Segment& segment, int head_dim, Scratch<Dot>& scratch, 
   for_each_run(segment.first_row, segment.num_rows, Dot::kMaxRows, [&](int begin_row, int num_rows) {
     int step = 0;
     for (int row = begin_row; row < begin_row + num_rows; ++row) {
-      const int end_step = segment.tokens[row] / Dot::kStep;
+      const int tokens = segment.tokens[row];
+      // Weights that are integers are zero behind a row's tokens, where no v is a NaN.
+      const int end_step = Dot::kQuantized ? (tokens + Dot::kStep - 1) / Dot::kStep : tokens / Dot::kStep;
       if (step < end_step) {
         value_rows(segment, row, begin_row + num_rows - row, step, end_step, head_dim, scratch, values);
         step = end_step;
       }
-      if constexpr (Dot::kStep > 1) {
-        if (segment.tokens[row] % Dot::kStep > 0) {
-          const int token = segment.tokens[row] - 1;
+      if constexpr (Dot::kStep == 2) {
+        if (tokens % Dot::kStep > 0) {
+          const int token = tokens - 1;
           const ptrdiff_t offset = static_cast<ptrdiff_t>(token % kBlockTokens / Dot::kStep) * head_dim * 4;
           const auto* p = reinterpret_cast<const typename Dot::Element*>(scratch.scores + row * kScoreStride) + token;
           value_last_token<Dot>(p, segment.v_blocks[token / kBlockTokens] + offset, head_dim,
                                 values + row * kValueStride);
+        }
+      }
+      if constexpr (Dot::kQuantized) {
+        const auto scale = Dot::Lanes::set1(scratch.weight_scale[row]);
+        for (float* value = values + row * kValueStride; value < values + row * kValueStride + head_dim; value += 16) {
+          Dot::Lanes::store(value, Dot::Lanes::mul(Dot::to_float(Dot::Lanes::load(value)), scale));
         }
       }
     }
@@ -180,7 +191,7 @@ void locate_segment(const KVCache& cache, const SequenceView& seq, int kv_head, 
     segment.v_blocks[i] = block(cache.v, first_block + i);
   }
   const std::byte* const first = segment.k_blocks[0];
-  const auto block_bytes = static_cast<ptrdiff_t>(kv_block_bytes(cache));
+  const auto block_bytes = static_cast<ptrdiff_t>(kv_block_bytes(cache.type, cache.head_dim));
   segment.in_order = segment.k_blocks[num_blocks - 1] == first + (num_blocks - 1) * block_bytes;
   for (int i = 1; segment.in_order && i < num_blocks; ++i) {
     segment.in_order = segment.k_blocks[i] == first + i * block_bytes;
@@ -212,17 +223,28 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
       tokens[row] = seq.seq_len - seq.num_queries + query + 1;
       const float* q = args.q + step_row * args.q_stride + static_cast<size_t>(head) * hd;
       out[row] = args.out + step_row * args.out_stride + static_cast<size_t>(head) * hd;
-      for_each_sixteen(hd,
-                       [&](int d, int n) { Dot::store(scratch.q + row * kQueryStride + d, load<Lanes>(q + d, n)); });
+      scratch.score_factor[row] = args.scale;
+      if constexpr (Dot::kQuantized) {
+        scratch.score_factor[row] *= quantize_query<Dot>(q, hd, scratch.q + row * kQueryStride);
+      } else {
+        for_each_sixteen(hd,
+                         [&](int d, int n) { Dot::store(scratch.q + row * kQueryStride + d, load<Lanes>(q + d, n)); });
+      }
     }
     for (segment.begin = 0; segment.begin < tokens[segment.num_rows - 1]; segment.begin += kSegmentTokens) {
       const bool is_first = segment.begin == 0;
       locate_segment<Dot>(cache, seq, kv_head, tokens, segment);
-      score_segment<Dot>(segment, hd, args.scale, scratch);
+      score_segment<Dot>(segment, hd, scratch);
       for (int row = segment.first_row; row < segment.num_rows; ++row) {
-        softmax_row<Dot>(scratch.scores + row * kScoreStride, segment.tokens[row],
-                         (is_first ? scratch.total_largest : scratch.partial_largest)[row],
-                         (is_first ? scratch.total_sum : scratch.partial_sum)[row]);
+        float* scores = scratch.scores + row * kScoreStride;
+        float& largest = (is_first ? scratch.total_largest : scratch.partial_largest)[row];
+        float& sum = (is_first ? scratch.total_sum : scratch.partial_sum)[row];
+        if constexpr (Dot::kQuantized) {
+          softmax_row_int8<Dot>(scores, segment.tokens[row], segment.v_blocks, hd, largest, sum,
+                                scratch.weight_scale[row]);
+        } else {
+          softmax_row<Dot>(scores, segment.tokens[row], largest, sum);
+        }
       }
       value_segment<Dot>(segment, hd, scratch, is_first ? scratch.total : scratch.partial);
       for (int row = segment.first_row; row < segment.num_rows && !is_first; ++row) merge_row<Dot>(row, hd, scratch);

@@ -3,18 +3,20 @@
 // They are written over an instruction set and KV type, given as a class Dot:
 //   Lanes                        16 float lanes (<isa>/lanes.h)
 //   Element                      type of a rounded q or p in scratch
-//   kStep                        consecutive k (head dimensions or tokens) one multiply_add takes: 1, or 2 for bf16
-//   Operand                      kStep values of k for each of 16 lanes; 64 bytes in a cache block, for either type
+//   kStep                        consecutive k (head dimensions or tokens) one multiply_add takes: 1, 2 for bf16, 4 for
+//   int8 Operand                      kStep values of k for each of 16 lanes; 64 bytes in a cache block, for every type
 //   Scalar                       kStep values of q or p, for all lanes
 //   kMaxRows, max_vectors(rows)  largest register tile: rows x vectors of 16 lanes
 //   load, load_first, broadcast, multiply_add, store
 //   multiply_add_first           if kStep is 2: of the two only the first
+//   kQuantized                   see attention_int8.h
 #pragma once
 
 #include <cstddef>
 #include <limits>
 
 #include "../kernels.h"
+#include "../kv_block.h"
 #include "exp.h"
 #include "sixteen.h"
 
@@ -60,7 +62,7 @@ template <class Dot, int R, int C, bool kTail = false>
 
 template <class Dot, int R, int C>
 void score_tile(const typename Dot::Element* q, const std::byte* const* blocks, const std::byte* const* next_blocks,
-                int head_dim, float scale, float* scores) {
+                int head_dim, const float* factors, float* scores) {
   using Lanes = typename Dot::Lanes;
   typename Lanes::F acc[R][C];
   const std::byte* b[C];
@@ -72,13 +74,19 @@ void score_tile(const typename Dot::Element* q, const std::byte* const* blocks, 
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) acc[r][c] = Lanes::zero();
   }
-  accumulate<Dot, R, C>(acc, q, kQueryStride, b, next, kOperandBytes, head_dim / Dot::kStep);
-  const auto factor = Lanes::set1(scale);
+  accumulate<Dot, R, C>(acc, q, kQueryStride, b, next, kOperandBytes, (head_dim + Dot::kStep - 1) / Dot::kStep);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+    const auto factor = Lanes::set1(factors[r]);
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c) {
-      Lanes::store(scores + r * kScoreStride + c * kBlockTokens, Lanes::mul(acc[r][c], factor));
+      float* to = scores + r * kScoreStride + c * kBlockTokens;
+      if constexpr (Dot::kQuantized) {
+        const auto* scales = reinterpret_cast<const float*>(blocks[c] + kv_scale_offset(head_dim));
+        Lanes::store(to, Lanes::mul(Lanes::mul(Dot::to_float(acc[r][c]), factor), Lanes::load(scales)));
+      } else {
+        Lanes::store(to, Lanes::mul(acc[r][c], factor));
+      }
     }
   }
 }
@@ -116,7 +124,7 @@ void value_tile(const typename Dot::Element* p, const std::byte* const* blocks, 
   using Lanes = typename Dot::Lanes;
   constexpr int kBlockSteps = kBlockTokens / Dot::kStep;
   constexpr int kProbabilityStride = kScoreStride * static_cast<int>(sizeof(float) / sizeof(typename Dot::Element));
-  const int b_stride = head_dim * 4;  // bytes of one step, for either type
+  const int b_stride = head_dim * 4;  // bytes of one step, for every type
   typename Lanes::F acc[R][C];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {

@@ -8,8 +8,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from quintet.graph import CacheShape
-
 BLOCK_SIZE = 16  # tokens per KV block; the native kernels are laid out for it
 
 Int32Array = npt.NDArray[np.int32]
@@ -74,8 +72,3 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Free weights and cache.  Idempotent."""
-
-
-def kv_block_bytes(cache: CacheShape, value_bytes: int) -> int:
-    """Bytes of one KV block: k and v of BLOCK_SIZE tokens in every layer."""
-    return cache.num_layers * 2 * cache.num_kv_heads * cache.head_dim * BLOCK_SIZE * value_bytes

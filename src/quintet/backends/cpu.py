@@ -10,7 +10,7 @@ from quintet.backends._packing import PackedWeights, WeightDtype
 from quintet.backends.base import Float32Array, StepInput
 from quintet.models import Model
 
-KVDtype: TypeAlias = Literal["bfloat16", "float32"]
+KVDtype: TypeAlias = Literal["bfloat16", "float32", "int8"]
 
 # Below this a step's phases are so short that meeting at their barriers costs more than a second
 # thread brings, and far more when another process has its core: 10 MB are some 0.3 ms of reading.
@@ -26,7 +26,7 @@ class CPUExecutor:
         max_num_batched_tokens: new tokens one step may carry.
         max_logits_rows: rows one step may ask logits for.
         weight_dtype: see `quintet.backends._packing.choose_layout`.
-        kv_dtype: of the KV cache.
+        kv_dtype: of the KV cache; int8 has a scale per token and head.
         num_threads: None for one per physical core this process may use, and no more than
             one per BYTES_PER_THREAD of weights.
         kernels: a kernel table by name; None for the fastest, or $QUINTET_KERNELS.

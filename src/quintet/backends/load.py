@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from quintet.backends._packing import WeightDtype
-from quintet.backends.base import Executor, kv_block_bytes
+from quintet.backends.base import BLOCK_SIZE, Executor
 from quintet.backends.cpu import CPUExecutor, KVDtype
 from quintet.backends.reference import ReferenceExecutor
 from quintet.errors import RequestError
 from quintet.models import Model
 
 Backend: TypeAlias = Literal["auto", "cpu", "reference"]
-_VALUE_BYTES: dict[KVDtype, int] = {"bfloat16": 2, "float32": 4}
+_VALUE_BYTES: dict[KVDtype, int] = {"bfloat16": 2, "float32": 4, "int8": 1}
+_SCALE_BYTES = 4  # int8 has one per token and head, and heads padded to a multiple of 4
 
 
 def resolve_kv_dtype(weight_dtype: WeightDtype, kv_dtype: Literal["auto"] | KVDtype) -> KVDtype:
@@ -23,8 +24,12 @@ def resolve_kv_dtype(weight_dtype: WeightDtype, kv_dtype: Literal["auto"] | KVDt
 
 
 def block_bytes(model: Model, kv_dtype: KVDtype) -> int:
-    """Bytes of one KV block of this model."""
-    return kv_block_bytes(model.program.cache, _VALUE_BYTES[kv_dtype])
+    """Bytes of one KV block of this model: k and v of BLOCK_SIZE tokens in every layer."""
+    cache = model.program.cache
+    head_bytes = cache.head_dim * _VALUE_BYTES[kv_dtype]
+    if kv_dtype == "int8":
+        head_bytes = -(-cache.head_dim // 4) * 4 + _SCALE_BYTES
+    return cache.num_layers * 2 * cache.num_kv_heads * BLOCK_SIZE * head_bytes
 
 
 def load_executor(
@@ -55,7 +60,7 @@ def load_executor(
     """
     resolved = resolve_kv_dtype(weight_dtype, kv_dtype)
     if backend == "reference":
-        if weight_dtype not in ("auto", "float32") or kv_dtype == "bfloat16":
+        if weight_dtype not in ("auto", "float32") or kv_dtype in ("bfloat16", "int8"):
             raise RequestError("the reference backend computes in float32", parameter="dtype")
         return ReferenceExecutor(
             model, num_blocks=num_blocks, max_num_batched_tokens=max_num_batched_tokens

@@ -24,7 +24,7 @@ from quintet.tokenizer import Detokenizer, Tokenizer
 
 Backend: TypeAlias = Literal["auto", "cpu", "reference"]
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "int8"]
-CacheDtype: TypeAlias = Literal["auto", "float32", "bfloat16"]
+CacheDtype: TypeAlias = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,8 @@ class ModelOptions:
         backend: what computes: "cpu", or "reference" (NumPy: slow, exact, for tests).
             "auto" is "cpu".
         dtype: of the weights; "auto" keeps what the file has.
-        kv_dtype: of the KV cache; "auto" is bfloat16, or float32 where `dtype` is.
+        kv_dtype: of the KV cache; "auto" is bfloat16, or float32 where `dtype` is; "int8" takes
+            half of bfloat16's memory, and rounds attention by up to 1 %.
         num_threads: None for one per physical core this process may use.
 
     Raises:
