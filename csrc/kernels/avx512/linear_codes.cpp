@@ -20,13 +20,12 @@ namespace {
 
 constexpr size_t kMaxGroups = kMaxHalvesK / kGroup;
 
-// The sums of both halves of each group, for layouts whose scales change there.
+// The sums of the first 16 of each group, for layouts whose scales change there.
 struct HalfSums {
-  static constexpr int kMaxRows = 16;
+  static constexpr int kMaxRows = 24;      // 100 kB
   static constexpr int kPanelsPerUse = 8;  // times two: their cost is a fiftieth of these panels'
   HalfSums(const Rows& x, int row, int rows) {
     const size_t width = static_cast<size_t>(x.width);
-    const __m512i pick = _mm512_castsi128_si512(_mm_setr_epi32(0, 4, 8, 12));
     for (size_t r = 0; r < static_cast<size_t>(rows); ++r) {
       const int8_t* q = x.q8 + (static_cast<size_t>(row) + r) * width;
       // Two groups at a time, of which k has an even number: absolute differences sum what is made unsigned.
@@ -34,13 +33,12 @@ struct HalfSums {
         const __m512i both = _mm512_xor_si512(_mm512_loadu_si512(q + g * kGroup), _mm512_set1_epi8(-128));
         __m512i sum = _mm512_sad_epu8(both, _mm512_setzero_si512());
         sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, _MM_PERM_BADC));
-        const __m128i four = _mm512_castsi512_si128(_mm512_permutexvar_epi32(pick, sum));
-        const __m128i exact = _mm_sub_epi32(four, _mm_set1_epi32(128 * 16));
-        _mm_storel_epi64(reinterpret_cast<__m128i*>(halves[r][g]), _mm_packs_epi32(exact, exact));
+        first[r][g] = static_cast<int16_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sum)) - 128 * 16);
+        first[r][g + 1] = static_cast<int16_t>(_mm_cvtsi128_si32(_mm512_extracti32x4_epi32(sum, 2)) - 128 * 16);
       }
     }
   }
-  int16_t halves[kMaxRows][kMaxGroups + 16][2];  // a line more, or all rows would share one set of the cache
+  int16_t first[kMaxRows][kMaxGroups + 32];  // a line more, or all rows would share one set of the cache
 };
 
 // The q8 form of one row, from one group on.
@@ -186,8 +184,8 @@ struct TwoScales {
         second(_mm512_mul_ps(load_halves(block), load_signed_bytes(p + 16))) {}
 
   [[gnu::always_inline]] static Dots start(const Q8Row<Prepared>& x) {
-    const int16_t* sums = x.prepared.halves[x.row][x.group];
-    return {_mm512_set1_epi32(-kZeroPoint * sums[0]), _mm512_set1_epi32(-kZeroPoint * sums[1])};
+    const int32_t first_sum = x.prepared.first[x.row][x.group];
+    return {_mm512_set1_epi32(-kZeroPoint * first_sum), _mm512_set1_epi32(-kZeroPoint * (*x.sum - first_sum))};
   }
   [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
     const __m512 part = _mm512_fmadd_ps(second, _mm512_cvtepi32_ps(dots.second),
@@ -290,6 +288,7 @@ struct CodesTile {
           next_row.next_row();
           Dots next[kPanelsHere];
           dot_rows(codes, next_row, next);
+          (keep_order(dots[P], next[P]), ...);
           add_row(scales, dots, row, out);
           ((dots[P] = next[P]), ...);
           row.next_row();
@@ -302,6 +301,11 @@ struct CodesTile {
     for (size_t r = 0; r < rows; ++r) {
       (_mm512_storeu_ps(t.y + r * t.ldy + P * kPanelColumns, _mm512_load_ps(sums[r][P])), ...);
     }
+  }
+
+  // Without it the compiler would move one row's end before the next row's dot products.
+  [[gnu::always_inline]] static void keep_order(Dots& a, Dots& b) {
+    __asm__("" : "+v"(a.first), "+v"(a.second), "+v"(b.first), "+v"(b.second));
   }
 
   template <size_t PANELS>
