@@ -1,7 +1,8 @@
 // Matrix kernels of integer codes for AVX-512 with VNNI.
 //
-// Weights are the unsigned operand of the dot product and stay in registers.  From three rows on, two panels share each
-// broadcast of x, the sums lie in memory and rows are a loop: see CodesTile.
+// Weights are the unsigned operand of the dot product and stay in registers while rows pass.  In cache on Zen 5, of the
+// dot product's peak at 8, 16 and 256 rows: kW4 74, 76 and 77 %, kW8 73, 75 and 75 %, kW4k 65, 67 and 67 %, kW6k 58, 63
+// and 64 %.  Scaling takes the same units: 80 % is the bound of kW4 and kW8, 73 % that of kW4k and kW6k.
 #include "tiles.h"
 
 namespace quintet::avx512 {
@@ -23,7 +24,7 @@ constexpr size_t kMaxGroups = kMaxHalvesK / kGroup;
 // The sums of the first 16 of each group, for layouts whose scales change there.
 struct HalfSums {
   static constexpr int kMaxRows = 24;      // 100 kB
-  static constexpr int kPanelsPerUse = 8;  // times two: their cost is a fiftieth of these panels'
+  static constexpr int kPanelsPerUse = 8;  // of two; their cost is small beside that of these
   HalfSums(const Rows& x, int row, int rows) {
     const size_t width = static_cast<size_t>(x.width);
     for (size_t r = 0; r < static_cast<size_t>(rows); ++r) {
@@ -188,30 +189,32 @@ struct TwoScales {
     return {_mm512_set1_epi32(-kZeroPoint * first_sum), _mm512_set1_epi32(-kZeroPoint * (*x.sum - first_sum))};
   }
   [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
-    const __m512 part = _mm512_fmadd_ps(second, _mm512_cvtepi32_ps(dots.second),
-                                        _mm512_mul_ps(first, _mm512_cvtepi32_ps(dots.first)));
+    const __m512 part =
+        _mm512_fmadd_ps(second, _mm512_cvtepi32_ps(dots.second), _mm512_mul_ps(first, _mm512_cvtepi32_ps(dots.first)));
     return _mm512_fmadd_ps(part, _mm512_set1_ps(*x.scale), sum);
   }
 };
 
-// One or two rows wait for memory: panel by panel, sums in registers.  Registers: 8 codes, ROWS sums, 2 ROWS integer
-// sums, 1 or 2 scales.
+// A few rows wait for memory: one panel after the other, two rows at a time, sums in registers.  Registers: 8 codes,
+// ROWS sums, 4 integer sums, 1 or 2 scales.
 //
-// More rows share what is unpacked, of two panels at once so that they share each load of x too: on Zen 5, two loads a
-// cycle are as scarce as two dot products a cycle.  Their sums lie in memory and rows are a loop, which ends a row's
-// integer sums after the next row's have begun.  Registers: 16 codes, 8 integer sums, 2 or 4 scales, 1 or 2 activations.
+// More rows take two panels at once, which share each load of x: on Zen 5 two loads a cycle are as scarce as two dot
+// products a cycle.  Their sums lie in memory and rows are a loop, which ends a row's integer sums after those of the
+// next row have begun.  Registers: 16 codes, 8 integer sums, 2 or 4 scales, 1 or 2 activations.
 template <Layout LAYOUT, typename Scales>
 struct CodesTile {
   static constexpr CodeLayout kLayout = code_layout(LAYOUT);
   static constexpr int kMaxRows = Scales::kMaxRows;
   static constexpr int kPanels = 2;
+  static constexpr int kFewRows = kLayout.group_bytes() > 384 ? 6 : 3;  // from memory; two streams are slower there
+  static constexpr size_t kFarBytes = kPrefetchBytes * 3 / 2;  // many rows: 8 of kW8 from memory gain a seventh by it
   using Prepared = typename Scales::Prepared;
   using X = Q8Row<Prepared>;
   static size_t panel_bytes(size_t k) { return k / kLayout.block_k() * kLayout.block_bytes(); }
 
   template <int ROWS, int PANELS>
   static void run(const TileArgs& t, const Prepared& prepared) {
-    if constexpr (ROWS <= 2) {
+    if constexpr (ROWS <= kFewRows) {
       for (size_t p = 0; p < PANELS; ++p) few_rows<ROWS>(t, prepared, p);
     } else {
       many_rows(t, prepared, ROWS, std::make_index_sequence<PANELS>());
@@ -223,7 +226,8 @@ struct CodesTile {
     const size_t width = static_cast<size_t>(t.x.width);
     const size_t groups = width / kGroup;
     const size_t row = static_cast<size_t>(t.row);
-    return {t.x.q8 + row * width, t.x.q8_scale + row * groups, t.x.q8_sum + row * groups, width, groups, prepared, 0, 0};
+    return {
+        t.x.q8 + row * width, t.x.q8_scale + row * groups, t.x.q8_sum + row * groups, width, groups, prepared, 0, 0};
   }
 
   template <int ROWS>
@@ -231,7 +235,7 @@ struct CodesTile {
     X x = first_row(t, prepared);
     const uint8_t* block = t.panel + p * t.panel_stride;
     __m512 sum[ROWS];
-#pragma GCC unroll 2
+#pragma GCC unroll 6
     for (auto& s : sum) s = _mm512_setzero_ps();
 
     while (x.group < x.groups) {
@@ -242,22 +246,37 @@ struct CodesTile {
         __m512i codes[8];
         unpack<LAYOUT>(group, codes);
         const Scales scales(block, group + kLayout.scale_offset());
-        X row = x;
-#pragma GCC unroll 2
-        for (size_t r = 0; r < ROWS; ++r, row.next_row()) {
-          Dots dots = Scales::start(row);
-#pragma GCC unroll 4
-          for (size_t j = 0; j < 4; ++j) {
-            dots.first = dot4(dots.first, codes[j], row.q + j * 4);
-            dots.second = dot4(dots.second, codes[j + 4], row.q + 16 + j * 4);
-          }
-          sum[r] = scales.add(dots, row, sum[r]);
-        }
+        add_few<ROWS>(codes, scales, x, sum);
       }
       block += kLayout.block_bytes();
     }
-#pragma GCC unroll 2
+#pragma GCC unroll 6
     for (size_t r = 0; r < ROWS; ++r) _mm512_storeu_ps(t.y + r * t.ldy + p * kPanelColumns, sum[r]);
+  }
+
+  // Two by two.
+  template <int ROWS>
+  [[gnu::always_inline]] static void add_few(const __m512i (&codes)[8], const Scales& scales, X x, __m512* sum) {
+    constexpr size_t kNow = ROWS < 2 ? ROWS : 2;
+    X rows[2] = {x, x};
+    rows[1].next_row();
+    Dots dots[kNow];
+#pragma GCC unroll 2
+    for (size_t r = 0; r < kNow; ++r) dots[r] = Scales::start(rows[r]);
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; ++j) {
+#pragma GCC unroll 2
+      for (size_t r = 0; r < kNow; ++r) {
+        dots[r].first = dot4(dots[r].first, codes[j], rows[r].q + j * 4);
+        dots[r].second = dot4(dots[r].second, codes[j + 4], rows[r].q + 16 + j * 4);
+      }
+    }
+#pragma GCC unroll 2
+    for (size_t r = 0; r < kNow; ++r) sum[r] = scales.add(dots[r], rows[r], sum[r]);
+    if constexpr (ROWS > 2) {
+      rows[1].next_row();
+      add_few<ROWS - 2>(codes, scales, rows[1], sum + 2);
+    }
   }
 
   template <size_t... P>
@@ -273,7 +292,10 @@ struct CodesTile {
 #pragma GCC unroll 1
       for (int i = 0; i < kLayout.groups_per_block; ++i, group += kLayout.group_bytes(), x.next_group()) {
         __m512i codes[kPanelsHere][8];
-        (prefetch<kLayout.group_bytes()>(group + P * t.panel_stride), ...);
+        // What follows a panel's end is the other panel's begin, already read; the next pass is at the end of both.
+        const bool inside = group + kFarBytes < t.panel + t.panel_stride;
+        const size_t ahead = inside ? kFarBytes : kFarBytes + (kPanelsHere - 1) * t.panel_stride;
+        (prefetch<kLayout.group_bytes()>(group + P * t.panel_stride, ahead), ...);
         (unpack<LAYOUT>(group + P * t.panel_stride, codes[P]), ...);
         const Scales scales[] = {
             Scales(block + P * t.panel_stride, group + P * t.panel_stride + kLayout.scale_offset())...};
