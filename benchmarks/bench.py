@@ -98,13 +98,13 @@ def small_model(path: Path) -> Iterator[Loaded]:
             load_model(source),
             num_blocks=max(BATCH_SIZES) * 512 // BLOCK_SIZE,
             max_num_batched_tokens=config.max_num_batched_tokens,
-            max_num_seqs=config.max_num_seqs,
+            max_logits_rows=config.max_num_seqs,
         )
     assert isinstance(executor, CPUExecutor)
     timed = TimedExecutor(executor)
     engine = Engine(
         timed,
-        lambda prompt_ids: Detokenizer(tokenizer, prompt_ids=prompt_ids),
+        lambda prompt_ids, _: Detokenizer(tokenizer, prompt_ids=prompt_ids),
         eos_ids=frozenset(),
         max_model_len=512,
         config=config,

@@ -6,9 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before torch is imported: oracles are tiny, and their thread pools would fight ours for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Machines are shared: an example that takes long has not failed.
+settings.register_profile("quintet", deadline=None)
+settings.load_profile("quintet")
 
 
 @pytest.fixture(scope="session")

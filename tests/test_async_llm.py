@@ -10,13 +10,22 @@ from typing import Any
 import pytest
 
 from engine.tiny_model import CONTEXT_LENGTH, write_tiny_model
-from quintet import LLM, AsyncLLM, ContextLengthError, EngineError, ModelNotFoundError
+from quintet import (
+    LLM,
+    AsyncLLM,
+    BeamSearchParams,
+    ContextLengthError,
+    EngineError,
+    ModelNotFoundError,
+)
 from quintet import SamplingParams as Params
 from quintet.backends.base import Float32Array, StepInput
 from quintet.backends.cpu import CPUExecutor
 
 GREEDY = Params(max_tokens=12, temperature=0, ignore_eos=True)
 ENDLESS = Params(max_tokens=None, temperature=0, ignore_eos=True)
+SEVERAL = Params(max_tokens=5, seed=1, n=3, ignore_eos=True)
+BEAMS = BeamSearchParams(beam_width=2, max_tokens=4)
 HELLO = [{"role": "user", "content": "Hello!"}]
 
 
@@ -67,12 +76,14 @@ def test_async_llm_has_the_names_and_parameters_of_llm() -> None:
 
 
 def test_async_llm_answers_like_llm(path: Path) -> None:
-    """generate, stream, chat and stream_chat give the same in both."""
+    """generate, stream, chat, stream_chat and beam_search give the same in both."""
 
     async def main() -> None:
         with LLM(path, num_threads=1) as llm:
             whole = llm.generate(["Once", [1, 2, 3]], GREEDY)
             chat = llm.chat(HELLO, GREEDY)
+            several = llm.generate("Once", SEVERAL)
+            beams = llm.beam_search(["Once", [1, 2, 3]], BEAMS)
         async with AsyncLLM(path, num_threads=1) as llm:
             outputs = await llm.generate(["Once", [1, 2, 3]], GREEDY)
             assert [o.token_ids for o in outputs] == [o.token_ids for o in whole]
@@ -85,6 +96,8 @@ def test_async_llm_answers_like_llm(path: Path) -> None:
             assert llm.tokenizer.decode(outputs[0].token_ids) == outputs[0].text
             assert llm.limits.max_model_len == CONTEXT_LENGTH
             assert llm.stats().num_finished == 5
+            assert (await llm.generate("Once", SEVERAL))[0].choices == several[0].choices
+            assert await llm.beam_search(["Once", [1, 2, 3]], BEAMS) == beams
 
     run(main())
 

@@ -38,7 +38,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Runtim
         executor = ReferenceExecutor(load_model(source), num_blocks=64, max_num_batched_tokens=128)
     engine = Engine(
         executor,
-        lambda _: FakeDetokenizer(),
+        lambda *_: FakeDetokenizer(),
         eos_ids=EOS,
         max_model_len=200,
         config=EngineConfig(max_num_seqs=32, max_num_batched_tokens=128),

@@ -270,7 +270,7 @@ def test_llm_limits_and_priorities(llm: LLM) -> None:
     assert llm.limits.max_model_len == CONTEXT_LENGTH
     assert llm.generate("a", GREEDY, priority=Priority.HIGH)[0].token_ids
     assert list(llm.stream("a", GREEDY, priority=Priority.LOW))
-    with pytest.raises(ValueError, match="7"):
+    with pytest.raises(RequestError, match="priority: expected LOW, NORMAL or HIGH, found 7"):
         llm.generate("a", GREEDY, priority=7)
 
 

@@ -31,7 +31,7 @@ class QuintetEngine:
                     load_model(source),
                     num_blocks=sum(map(len, self._tables)),
                     max_num_batched_tokens=max(UBATCH, num_streams),
-                    max_num_seqs=max(1, num_streams),
+                    max_logits_rows=max(1, num_streams),
                     num_threads=num_threads,
                 )
             assert isinstance(executor, CPUExecutor)

@@ -90,7 +90,12 @@ void bind_plan(nb::module_& m) {
       .value("W5M", Layout::kW5m)
       .value("W4K", Layout::kW4k)
       .value("W5K", Layout::kW5k)
-      .value("W6K", Layout::kW6k);
+      .value("W6K", Layout::kW6k)
+      .value("W3K", Layout::kW3k)
+      .value("W2K", Layout::kW2k)
+      .value("W4N", Layout::kW4n)
+      .value("W4X", Layout::kW4x)
+      .value("W4E", Layout::kW4e);
   nb::enum_<SourceType>(m, "SourceType", "What pack_panels reads.")
       .value("F32", SourceType::kF32)
       .value("F16", SourceType::kF16)
@@ -102,7 +107,12 @@ void bind_plan(nb::module_& m) {
       .value("Q5_1", SourceType::kQ5_1)
       .value("Q4_K", SourceType::kQ4_K)
       .value("Q5_K", SourceType::kQ5_K)
-      .value("Q6_K", SourceType::kQ6_K);
+      .value("Q6_K", SourceType::kQ6_K)
+      .value("Q3_K", SourceType::kQ3_K)
+      .value("Q2_K", SourceType::kQ2_K)
+      .value("IQ4_NL", SourceType::kIQ4_NL)
+      .value("IQ4_XS", SourceType::kIQ4_XS)
+      .value("MXFP4", SourceType::kMXFP4);
   nb::class_<Plan>(m, "Plan", "A compiled program with its weights and KV cache; see csrc/plan/plan.h.")
       .def(
           "__init__",

@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <optional>
@@ -11,6 +12,7 @@
 #include "bindings.h"
 #include "logprobs.h"
 #include "row_sampler.h"
+#include "vector_math.h"
 
 namespace nb = nanobind;
 using nb::literals::operator""_a;
@@ -21,10 +23,12 @@ using quintet::Sampled;
 using quintet::SamplingScratch;
 using quintet::Stage;
 using quintet::TokenScore;
+using quintet::TokenSequences;
 
 namespace {
 
 using Logits = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
+using Mask = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using LogitsRow = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 SamplingScratch& thread_scratch() {
@@ -34,6 +38,18 @@ SamplingScratch& thread_scratch() {
 
 std::string width_error(int64_t width, int vocab_size) {
   return "logits have " + std::to_string(width) + " columns, the sampler's vocabulary " + std::to_string(vocab_size);
+}
+
+// A row's mask, or null for None; the caller keeps the object alive.
+const uint32_t* mask_words(const nb::handle& mask, const RowSampler& sampler) {
+  if (mask.is_none()) return nullptr;
+  Mask words;
+  if (!nb::try_cast(mask, words, false)) throw nb::type_error("masks must be contiguous uint32 arrays or None");
+  if (words.shape(0) < static_cast<size_t>(quintet::num_mask_words(sampler.vocab_size()))) {
+    throw std::invalid_argument("a mask has " + std::to_string(words.shape(0)) + " words for a vocabulary of " +
+                                std::to_string(sampler.vocab_size()));
+  }
+  return words.data();
 }
 
 void require_rows(int64_t num_rows, int64_t width, int64_t stride) {
@@ -57,11 +73,15 @@ nb::tuple to_tuple(const Sampled& sampled) {
   return nb::make_tuple(sampled.token_id, logprob, top_logprobs);
 }
 
-nb::list sample(const Logits& logits, const nb::tuple& samplers) {
+nb::list sample(const Logits& logits, const nb::tuple& samplers, const nb::tuple& masks) {
   const int64_t num_rows = static_cast<int64_t>(logits.shape(0)), width = static_cast<int64_t>(logits.shape(1));
   if (num_rows != static_cast<int64_t>(samplers.size())) {
     throw std::invalid_argument("logits have " + std::to_string(num_rows) + " rows for " +
                                 std::to_string(samplers.size()) + " samplers");
+  }
+  if (masks.size() != 0 && masks.size() != samplers.size()) {
+    throw std::invalid_argument(std::to_string(masks.size()) + " masks for " + std::to_string(samplers.size()) +
+                                " samplers");
   }
   require_rows(num_rows, width, logits.stride(1));
   if (num_rows > 1 && logits.stride(0) < width) throw std::invalid_argument("rows of logits must not overlap");
@@ -72,13 +92,15 @@ nb::list sample(const Logits& logits, const nb::tuple& samplers) {
     if (width < row->vocab_size()) throw std::invalid_argument(width_error(width, row->vocab_size()));
     rows.push_back(row);
   }
+  std::vector<const uint32_t*> words(rows.size(), nullptr);
+  for (size_t r = 0; r < masks.size(); ++r) words[r] = mask_words(masks[r], *rows[r]);
 
   std::vector<Sampled> sampled(rows.size());
   {
     nb::gil_scoped_release release;
     SamplingScratch& scratch = thread_scratch();
     for (size_t r = 0; r < rows.size(); ++r) {
-      sampled[r] = rows[r]->sample(logits.data() + static_cast<int64_t>(r) * logits.stride(0), scratch);
+      sampled[r] = rows[r]->sample(logits.data() + static_cast<int64_t>(r) * logits.stride(0), scratch, words[r]);
     }
   }
   nb::list results;
@@ -86,11 +108,13 @@ nb::list sample(const Logits& logits, const nb::tuple& samplers) {
   return results;
 }
 
-std::vector<std::pair<int32_t, double>> distribution(const RowSampler& sampler, const LogitsRow& logits) {
+std::vector<std::pair<int32_t, double>> distribution(const RowSampler& sampler, const LogitsRow& logits,
+                                                     const nb::object& mask) {
   const int64_t width = static_cast<int64_t>(logits.shape(0));
   if (width < sampler.vocab_size()) throw std::invalid_argument(width_error(width, sampler.vocab_size()));
+  const uint32_t* words = mask_words(mask, sampler);
   nb::gil_scoped_release release;
-  return sampler.distribution(logits.data(), thread_scratch());
+  return sampler.distribution(logits.data(), thread_scratch(), words);
 }
 
 nb::list score_rows(const nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>& logits, int vocab_size,
@@ -161,14 +185,16 @@ void quintet::bind_sampling(nb::module_& m) {
       .def_rw("order", &RowParams::order)
       .def_rw("dry", &RowParams::dry);
 
+  nb::class_<TokenSequences>(m, "TokenSequences", "Token sequences to look for; made once, shared by many samplers.")
+      .def(nb::init<std::vector<std::vector<int32_t>>>(), "sequences"_a);
+
   nb::class_<DryParams>(m, "DryParams", "What the DRY penalty acts on; as made, it is off.")
       .def(nb::init<>())
       .def_rw("multiplier", &DryParams::multiplier)
       .def_rw("base", &DryParams::base)
       .def_rw("allowed_length", &DryParams::allowed_length)
       .def_rw("last_n", &DryParams::last_n)
-      .def_rw("breaker_ids", &DryParams::breaker_ids)
-      .def_rw("breaker_sequences", &DryParams::breaker_sequences);
+      .def_rw("breakers", &DryParams::breakers, "breakers"_a.none());
 
   nb::class_<RowSampler>(m, "RowSampler", "One sequence's sampler; quintet.sampling.RowSampler is its public form.")
       .def(nb::init<RowParams, int, const std::vector<int32_t>&, uint64_t>(), "params"_a, nb::kw_only(), "vocab_size"_a,
@@ -182,16 +208,17 @@ void quintet::bind_sampling(nb::module_& m) {
             self.accept(token_id);
           },
           "token_id"_a, "Record a token as generated.")
-      .def("distribution", &distribution, "logits"_a.noconvert(),
+      .def("distribution", &distribution, "logits"_a.noconvert(), "mask"_a = nb::none(),
            "(id, probability) of every token the next draw can give, by rising id; [] for a row without numbers.")
       .def_prop_ro("num_accepted", &RowSampler::num_accepted, "Tokens generated so far.");
 
-  m.def("sample", &sample, "logits"_a.noconvert(), "samplers"_a,
-        nb::sig("def sample(logits: numpy.typing.NDArray[numpy.float32], samplers: tuple[RowSampler, ...]) -> "
+  m.def("sample", &sample, "logits"_a.noconvert(), "samplers"_a, "masks"_a = nb::tuple(),
+        nb::sig("def sample(logits: numpy.typing.NDArray[numpy.float32], samplers: tuple[RowSampler, ...], "
+                "masks: tuple[numpy.typing.NDArray[numpy.uint32] | None, ...] = ()) -> "
                 "list[tuple[int, float | None, tuple[tuple[int, float], ...] | None]]"),
         "Sample and accept one token per row of logits [rows, >= vocab_size] float32, in place and without the GIL.\n\n"
         "Returns (token_id, logprob, top_logprobs) per row; token_id is -1 where the row holds NaN or +inf, or nothing "
-        "above -inf.");
+        "above -inf, and -2 where its mask (a bit per token that may come) leaves nothing above -inf.");
 
   m.def("score", &score_rows, "logits"_a.noconvert(), nb::kw_only(), "vocab_size"_a, "token_ids"_a, "num_top"_a,
         nb::sig("def score(logits: numpy.typing.NDArray[numpy.float32], *, vocab_size: int, token_ids: "

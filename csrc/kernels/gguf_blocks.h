@@ -3,7 +3,7 @@
 // A format describes one block of one row: `codes` gives the unsigned codes of group g as eight units of four bytes
 // (unit j: elements 4j .. 4j+3), `header` and `scales` write that column's share of a packed block's header and of a
 // group's scales, as layouts.h defines them.  Whole words at a time: a word is four elements.
-// Source of the formats: ggml/src/ggml-common.h (block_q4_0 ... block_q6_K) and ggml-quants.c (dequantize_row_*).
+// Source of the formats: ggml/src/ggml-common.h (block_q2_K ... block_mxfp4) and ggml-quants.c (dequantize_row_*).
 #pragma once
 
 #include <cstddef>
@@ -149,6 +149,65 @@ struct Q6_K {
     to[column] = block[192 + g * 2];
     to[16 + column] = block[192 + g * 2 + 1];
   }
+};
+
+// u8 scales[16], codes u8[64], half d, half dmin: d s code - dmin m, s and m the nibbles of a scale.  In each half of
+// 128 elements, group r's codes are bits 2r and 2r+1 of 32 bytes.
+struct Q2_K {
+  static constexpr size_t kBytes = 84;
+  static void group_codes(const uint8_t* bits, int g, uint32_t (&units)[8]) {
+    for (int j = 0; j < 8; ++j) units[j] = load<uint32_t>(bits + g / 4 * 32 + j * 4) >> g % 4 * 2 & 0x03030303u;
+  }
+  static void codes(const uint8_t* block, int g, uint32_t (&units)[8]) { group_codes(block + 16, g, units); }
+  static void header(const uint8_t* block, int column, uint8_t* to) { Q4_K::header(block + 80, column, to); }
+  static void scales(const uint8_t* block, int g, int column, uint8_t* to) {
+    store(to + column * 2, load<uint16_t>(block + g * 2));
+  }
+};
+
+// u8 third bits[32], codes u8[64] as in Q2_K, u8 scales[12], half d: d (s - 32) (code - 4).  Bit g of byte i is of
+// element i of group g.  Scale j has its low four bits in nibble j / 8 of byte j % 8, the others in bits 2(j / 4) and
+// up of byte 8 + j % 4.
+struct Q3_K {
+  static constexpr size_t kBytes = 110;
+  static void codes(const uint8_t* block, int g, uint32_t (&units)[8]) {
+    Q2_K::group_codes(block + 32, g, units);
+    for (int j = 0; j < 8; ++j) units[j] |= (load<uint32_t>(block + j * 4) >> g & 0x01010101u) << 2;
+  }
+  static void header(const uint8_t* block, int column, uint8_t* to) { copy_half(block + 108, column, to); }
+  static void scales(const uint8_t* block, int g, int column, uint8_t* to) {
+    const uint8_t* p = block + 96;
+    for (int half = 0; half < 2; ++half) {
+      const int j = g * 2 + half;
+      const int scale = (p[j % 8] >> j / 8 * 4 & 15) | (p[8 + j % 4] >> j / 4 * 2 & 3) << 4;
+      to[half * 16 + column] = static_cast<uint8_t>(scale - 32);
+    }
+  }
+};
+
+struct IQ4_NL {  // half d, nibbles: d value[code]
+  static constexpr size_t kBytes = 18;
+  static void codes(const uint8_t* block, int, uint32_t (&units)[8]) { nibble_codes(block + 2, units); }
+  static void header(const uint8_t*, int, uint8_t*) {}
+  static void scales(const uint8_t* block, int, int column, uint8_t* to) { copy_half(block, column, to); }
+};
+
+// half d, u16 upper bits of the scales, u8 their low nibbles[4], nibbles u8[8][16]: d (s - 32) value[code].
+struct IQ4_XS {
+  static constexpr size_t kBytes = 136;
+  static void codes(const uint8_t* block, int g, uint32_t (&units)[8]) { nibble_codes(block + 8 + g * 16, units); }
+  static void header(const uint8_t* block, int column, uint8_t* to) { copy_half(block, column, to); }
+  static void scales(const uint8_t* block, int g, int column, uint8_t* to) {
+    const int scale = (block[4 + g / 2] >> g % 2 * 4 & 15) | (load<uint16_t>(block + 2) >> g * 2 & 3) << 4;
+    to[column] = static_cast<uint8_t>(scale - 32);
+  }
+};
+
+struct MXFP4 {  // u8 e, nibbles: 2^(e - 128) value[code]
+  static constexpr size_t kBytes = 17;
+  static void codes(const uint8_t* block, int, uint32_t (&units)[8]) { nibble_codes(block + 1, units); }
+  static void header(const uint8_t*, int, uint8_t*) {}
+  static void scales(const uint8_t* block, int, int column, uint8_t* to) { to[column] = block[0]; }
 };
 
 inline constexpr size_t kLargestBlock = Q6_K::kBytes;

@@ -53,8 +53,8 @@ inline constexpr float kSmallestGroup = 0x1p-100f;
 
 enum class KVType : uint8_t { kF32 = 0, kBF16 = 1 };
 
-// One layer's paged KV cache.  Block b of KV head h starts at k + ((b * num_kv_heads) + h) * head_dim * 16 elements
-// (v alike).  head_dim is even and at most 256.
+// One layer's paged KV cache.  Block b of KV head h starts at k + ((h * num_blocks) + b) * head_dim * 16 elements (v
+// alike), so that consecutive blocks are one stream for each head.  head_dim is even and at most 256.
 //   kBF16  K block bf16 [head_dim / 2][16 tokens][2];   V block bf16 [8 token pairs][head_dim][2]
 //   kF32   K block float [head_dim][16 tokens];         V block float [16 tokens][head_dim]
 // A slot that a query does not see changes no bit of its result: it may hold anything, NaN included, so blocks are
@@ -104,10 +104,14 @@ struct KernelTable {
   //   kF32, kF16   sum = fma(x[k], w[k], sum)
   //   kBF16        the same, with products that are exact in float; avx512 takes VDPBF16PS, two k per step
   //   codes        per group, with dot = the exact integer sum of (code - zero point) * q8:
-  //     kW8, kW4, kW5              sum = fma(float(dot), s * q8_scale, sum)
+  //     kW8, kW4, kW5, kW4n, kW4x, kW4e
+  //                                sum = fma(float(dot), s * q8_scale, sum)
   //     kW4m, kW5m, kW4k, kW5k     sum = fma(fma(-m, float(q8_sum), s * float(dot)), q8_scale, sum)
-  //     kW6k, dots of both halves  sum = fma(fma(s1, float(dot1), s0 * float(dot0)), q8_scale, sum)
-  //   where s and m are with the scales of scales multiplied in, which is exact.
+  //     kW6k, kW3k, dots of both halves
+  //                                sum = fma(fma(s1, float(dot1), s0 * float(dot0)), q8_scale, sum)
+  //     kW2k, dot = the exact sum of s code q8, min_sum = that of m q8, over both halves
+  //                                sum = fma(fma(-e, float(min_sum), d * float(dot)), q8_scale, sum)
+  //   where, but in kW2k, s and m are with the scales of scales multiplied in, which is exact.
   //
   // A call walks its panels, and all its rows within each: it reads a panel from memory once and x once per panel.  So
   // x should fit the second-level cache: at most 256 rows of 1024, fewer of wider rows, per call.
@@ -186,6 +190,11 @@ enum class SourceType : uint8_t {
   kQ4_K = 8,
   kQ5_K = 9,
   kQ6_K = 10,
+  kQ3_K = 11,
+  kQ2_K = 12,
+  kIQ4_NL = 13,
+  kIQ4_XS = 14,
+  kMXFP4 = 15,
 };
 
 // Bytes of a row of k elements; 0 when k is not a positive multiple of the type's block.
@@ -196,7 +205,7 @@ size_t source_row_bytes(SourceType type, int k);
 // matrix.  Each type packs into the layout that is exact for it (see layouts.h); kF32 also into kF16 and kBF16 (to
 // nearest even) and into kW8 and kW4 (quantised by GGUF's rules for Q8_0 and Q4_0).  Returns false, having written
 // nothing, for any other combination, for k that is not a multiple of k_multiple(layout) or of the type's block, and
-// for kW6k with k above kMaxHalvesK.
+// for layouts with halves with k above kMaxHalvesK.
 bool pack_panels(SourceType source_type, const uint8_t* source, int n, int k, Layout layout, int panel_begin,
                  int panel_end, uint8_t* packed);
 

@@ -17,8 +17,9 @@
 //
 //   codes8  units as they are, u8[8][16][4]
 //   codes4  u8[4][16][4]: the low nibble of byte j is unit j, the high nibble unit j + 4
-//   bits1   u8[16][4]: bit j is bit 4 of unit j's code
-//   bits2   u8[2][16][4]: bits 2(j % 4) and up of byte j / 4 are bits 4 and 5 of unit j's code
+//   codes2  u8[2][16][4]: bits 2(j % 4) and up of byte j / 4 are unit j
+//   bits1   u8[16][4]: bit j is the next bit (above those of codes4 or codes2) of unit j's code
+//   bits2   u8[2][16][4]: bits 2(j % 4) and up of byte j / 4 are the next two bits of unit j's code
 //
 //   layout  a block of k, in order                                        weight                   bits   exact for
 //   kW8     32:  codes8, half s[16]                                       s (code - 128)           8.5    Q8_0
@@ -29,6 +30,14 @@
 //   kW4k    256: half d[16], half e[16], 8 x {codes4, u8 s[16], u8 m[16]} d s code - e m           4.625  Q4_K
 //   kW5k    256: half d[16], half e[16], 8 x {codes4, bits1, u8 s[16], u8 m[16]}  the same         5.625  Q5_K
 //   kW6k    256: half d[16], 8 x {codes4, bits2, i8 s[2][16]}             d s[k / 16 % 2] (code - 32)  6.5625  Q6_K
+//   kW3k    256: half d[16], 8 x {codes2, bits1, i8 s[2][16]}  d s[k / 16 % 2] (code - 4)   3.5625  Q3_K
+//   kW2k    256: half d[16], half e[16], 8 x {codes2, u8 t[16][2]}        d s code - e m           2.625  Q2_K
+//           s and m are the low and the high nibble of t[k / 16 % 2]
+//   kW4n    32:  codes4, half s[16]                                       s value[code]            4.5    IQ4_NL
+//   kW4x    256: half d[16], 8 x {codes4, i8 s[16]}                       d s value[code]          4.3125 IQ4_XS
+//   kW4e    32:  codes4, u8 e[16]                                         2^(e - 128) value[code]  4.25   MXFP4
+//
+// The last three look their codes up: see code_values.
 #pragma once
 
 #include <cstddef>
@@ -54,8 +63,13 @@ enum class Layout : uint8_t {
   kW4k = 8,
   kW5k = 9,
   kW6k = 10,
+  kW3k = 11,
+  kW2k = 12,
+  kW4n = 13,
+  kW4x = 14,
+  kW4e = 15,
 };
-inline constexpr int kNumLayouts = 11;
+inline constexpr int kNumLayouts = 16;
 
 // The parts of a code layout: where things are, in bytes.  A block is a header and some groups; a group is its codes,
 // their further bits, and what scales them.
@@ -66,6 +80,7 @@ struct CodeLayout {
   size_t bit_bytes;
   size_t scale_bytes;
 
+  constexpr int code_bits() const { return static_cast<int>(code_bytes / 64); }  // without the further ones
   constexpr size_t scale_offset() const { return code_bytes + bit_bytes; }
   constexpr size_t group_bytes() const { return code_bytes + bit_bytes + scale_bytes; }
   constexpr size_t block_bytes() const { return header_bytes + static_cast<size_t>(groups_per_block) * group_bytes(); }
@@ -90,6 +105,16 @@ static constexpr CodeLayout code_layout(Layout layout) {
       return {8, 64, 256, 64, 32};
     case Layout::kW6k:
       return {8, 32, 256, 128, 32};
+    case Layout::kW3k:
+      return {8, 32, 128, 64, 32};
+    case Layout::kW2k:
+      return {8, 64, 128, 0, 32};
+    case Layout::kW4n:
+      return {1, 0, 256, 0, 32};
+    case Layout::kW4x:
+      return {8, 32, 256, 0, 16};
+    case Layout::kW4e:
+      return {1, 0, 256, 0, 16};
     default:
       return {};
   }
@@ -103,6 +128,69 @@ static_assert(code_layout(Layout::kW5m).block_bytes() * 8 == 6 * kPanelColumns *
 static_assert(code_layout(Layout::kW4k).block_bytes() * 8 == 37 * kPanelColumns * kSuperBlock / 8);    // 4.625
 static_assert(code_layout(Layout::kW5k).block_bytes() * 8 == 45 * kPanelColumns * kSuperBlock / 8);    // 5.625
 static_assert(code_layout(Layout::kW6k).block_bytes() * 8 == 105 * kPanelColumns * kSuperBlock / 16);  // 6.5625
+static_assert(code_layout(Layout::kW3k).block_bytes() * 8 == 57 * kPanelColumns * kSuperBlock / 16);   // 3.5625
+static_assert(code_layout(Layout::kW2k).block_bytes() * 8 == 21 * kPanelColumns * kSuperBlock / 8);    // 2.625
+static_assert(code_layout(Layout::kW4n).block_bytes() * 8 == 9 * kPanelColumns * kGroup / 2);          // 4.5
+static_assert(code_layout(Layout::kW4x).block_bytes() * 8 == 69 * kPanelColumns * kSuperBlock / 16);   // 4.3125
+static_assert(code_layout(Layout::kW4e).block_bytes() * 8 == 17 * kPanelColumns * kGroup / 4);         // 4.25
+
+// What the codes of kW4n, kW4x and kW4e stand for; null for the others, whose codes are numbers.  Sources:
+// kvalues_iq4nl of ggml/src/ggml-common.h; the E2M1 numbers of OCP Microscaling Formats v1.0, doubled to be whole.
+inline constexpr int8_t kIQ4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+inline constexpr int8_t kFP4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+static constexpr const int8_t* code_values(Layout layout) {
+  switch (layout) {
+    case Layout::kW4n:
+    case Layout::kW4x:
+      return kIQ4Values;
+    case Layout::kW4e:
+      return kFP4Values;
+    default:
+      return nullptr;
+  }
+}
+
+// What an unsigned code, or in kernels a value made unsigned, stands above its number by.
+static constexpr int zero_point(Layout layout) {
+  switch (layout) {
+    case Layout::kW8:
+    case Layout::kW4n:
+    case Layout::kW4x:
+      return 128;
+    case Layout::kW6k:
+      return 32;
+    case Layout::kW5:
+      return 16;
+    case Layout::kW4e:
+      return 12;
+    case Layout::kW4:
+      return 8;
+    case Layout::kW3k:
+      return 4;
+    default:
+      return 0;
+  }
+}
+
+// True where scales change within a group of 32: at every 16 k.
+static constexpr bool has_halves(Layout layout) {
+  return layout == Layout::kW6k || layout == Layout::kW3k || layout == Layout::kW2k;
+}
+
+// True where a minimum is subtracted from each weight.
+static constexpr bool has_min(Layout layout) {
+  switch (layout) {
+    case Layout::kW4m:
+    case Layout::kW5m:
+    case Layout::kW4k:
+    case Layout::kW5k:
+    case Layout::kW2k:
+      return true;
+    default:
+      return false;
+  }
+}
 
 // The activation form a layout's kernel reads.
 enum class ActivationForm : uint8_t { kF32 = 0, kBF16 = 1, kQ8 = 2 };
@@ -119,7 +207,7 @@ static constexpr ActivationForm activation_form(Layout layout) {
   }
 }
 
-// kW6k's kernels keep a sum per 16 activations on the stack, for at most this many.
+// Kernels of layouts with halves keep a sum per 16 activations on the stack, for at most this many.
 inline constexpr int kMaxHalvesK = 65536;
 
 // What k must be a multiple of.

@@ -26,6 +26,15 @@ struct Panel {
 // What stands in for the columns between n and the end of the last panel: scales of zero.
 constexpr uint8_t kZeroBlock[gguf::kLargestBlock] = {};
 
+// Bits `from` and the next of every code into two bytes' planes.
+void put_pairs_of_bits(const uint32_t (&units)[8], int from, uint8_t* p) {
+  for (int half = 0; half < 2; ++half) {
+    uint32_t bits = 0;
+    for (int j = 0; j < 4; ++j) bits |= (units[half * 4 + j] >> from & 0x03030303u) << j * 2;
+    store(p + half * 64, bits);
+  }
+}
+
 // One column's codes of a group into the planes of a layout.
 template <Layout LAYOUT>
 void put_codes(const uint32_t (&units)[8], int column, uint8_t* group) {
@@ -33,23 +42,19 @@ void put_codes(const uint32_t (&units)[8], int column, uint8_t* group) {
   uint8_t* p = group + column * 4;
   if constexpr (kLayout.code_bytes == 512) {
     for (int j = 0; j < 8; ++j) store(p + j * 64, units[j]);
-  } else {
+  } else if constexpr (kLayout.code_bytes == 256) {
     for (int j = 0; j < 4; ++j) {
       store(p + j * 64, (units[j] & gguf::kNibbles) | (units[j + 4] & gguf::kNibbles) << 4);
     }
+  } else {
+    put_pairs_of_bits(units, 0, p);
   }
   if constexpr (kLayout.bit_bytes == 64) {
     uint32_t bits = 0;
-    for (int j = 0; j < 8; ++j) bits |= (units[j] >> 4 & 0x01010101u) << j;
+    for (int j = 0; j < 8; ++j) bits |= (units[j] >> kLayout.code_bits() & 0x01010101u) << j;
     store(p + kLayout.code_bytes, bits);
   }
-  if constexpr (kLayout.bit_bytes == 128) {
-    for (int half = 0; half < 2; ++half) {
-      uint32_t bits = 0;
-      for (int j = 0; j < 4; ++j) bits |= (units[half * 4 + j] >> 4 & 0x03030303u) << j * 2;
-      store(p + kLayout.code_bytes + half * 64, bits);
-    }
-  }
+  if constexpr (kLayout.bit_bytes == 128) put_pairs_of_bits(units, kLayout.code_bits(), p + kLayout.code_bytes);
 }
 
 // One column's block into a panel's block.
@@ -191,6 +196,16 @@ SourceBlock source_block(SourceType type) {
       return {gguf::Q5_K::kBytes, kSuperBlock};
     case SourceType::kQ6_K:
       return {gguf::Q6_K::kBytes, kSuperBlock};
+    case SourceType::kQ3_K:
+      return {gguf::Q3_K::kBytes, kSuperBlock};
+    case SourceType::kQ2_K:
+      return {gguf::Q2_K::kBytes, kSuperBlock};
+    case SourceType::kIQ4_NL:
+      return {gguf::IQ4_NL::kBytes, kGroup};
+    case SourceType::kIQ4_XS:
+      return {gguf::IQ4_XS::kBytes, kSuperBlock};
+    case SourceType::kMXFP4:
+      return {gguf::MXFP4::kBytes, kGroup};
   }
   return {0, 1};
 }
@@ -244,6 +259,16 @@ Exact exact_pack(SourceType type) {
       return {Layout::kW5k, pack_blocks<gguf::Q5_K, Layout::kW5k>};
     case SourceType::kQ6_K:
       return {Layout::kW6k, pack_blocks<gguf::Q6_K, Layout::kW6k>};
+    case SourceType::kQ3_K:
+      return {Layout::kW3k, pack_blocks<gguf::Q3_K, Layout::kW3k>};
+    case SourceType::kQ2_K:
+      return {Layout::kW2k, pack_blocks<gguf::Q2_K, Layout::kW2k>};
+    case SourceType::kIQ4_NL:
+      return {Layout::kW4n, pack_blocks<gguf::IQ4_NL, Layout::kW4n>};
+    case SourceType::kIQ4_XS:
+      return {Layout::kW4x, pack_blocks<gguf::IQ4_XS, Layout::kW4x>};
+    case SourceType::kMXFP4:
+      return {Layout::kW4e, pack_blocks<gguf::MXFP4, Layout::kW4e>};
   }
   return {};
 }
@@ -267,7 +292,7 @@ bool pack_panels(SourceType source_type, const uint8_t* source, int n, int k, La
   const PackPanel pack = pack_function(source_type, layout);
   const size_t row_bytes = source_row_bytes(source_type, k);
   if (pack == nullptr || row_bytes == 0 || k % k_multiple(layout) != 0) return false;
-  if (layout == Layout::kW6k && k > kMaxHalvesK) return false;
+  if (has_halves(layout) && k > kMaxHalvesK) return false;
   const size_t stride = panel_bytes(layout, k);
   for (int panel = panel_begin; panel < panel_end; ++panel) {
     const int first = panel * kPanelColumns;

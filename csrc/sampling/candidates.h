@@ -25,6 +25,7 @@ struct SamplingScratch {
   std::vector<double> histogram;
   std::vector<int32_t> members;
   std::vector<std::pair<int32_t, float>> undo;
+  std::vector<float> unmasked;
   std::vector<std::pair<double, int32_t>> scored;
   std::vector<std::pair<int32_t, int32_t>> repeats;
 };

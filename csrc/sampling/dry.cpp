@@ -5,28 +5,17 @@
 
 namespace quintet {
 
-DryPenalty::DryPenalty(DryParams params) : params_(std::move(params)) {
-  std::sort(params_.breaker_ids.begin(), params_.breaker_ids.end());
-}
-
-bool DryPenalty::is_breaker(int32_t id) const {
-  return std::binary_search(params_.breaker_ids.begin(), params_.breaker_ids.end(), id);
-}
-
 double DryPenalty::penalty(int32_t length) const {
   return params_.multiplier * std::pow(params_.base, static_cast<double>(length - params_.allowed_length));
 }
 
 // How many of the newest tokens stand after the newest breaker; num_tokens without one.
 int DryPenalty::limit_by_breakers(int num_tokens) const {
-  const int32_t* newest = tokens_.data() + tokens_.size() - 1;
-  for (int back = 0; back < num_tokens; ++back) {
-    int length = is_breaker(newest[-back]) ? 1 : 0;  // of the longest breaker that begins here
-    for (const std::vector<int32_t>& breaker : params_.breaker_sequences) {
-      const int size = static_cast<int>(breaker.size());
-      if (size > length && size <= back + 1 && std::equal(breaker.begin(), breaker.end(), newest - back)) length = size;
-    }
-    if (length > 0) return back + 1 - length;
+  if (params_.breakers == nullptr) return num_tokens;
+  const std::span<const int32_t> tokens(tokens_);
+  for (int back = 1; back <= num_tokens; ++back) {
+    const int length = params_.breakers->longest_prefix(tokens.last(static_cast<size_t>(back)));
+    if (length > 0) return back - length;
   }
   return num_tokens;
 }

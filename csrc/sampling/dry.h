@@ -5,25 +5,26 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "candidates.h"
+#include "token_sequences.h"
 
 namespace quintet {
 
 struct DryParams {
   double multiplier = 0;  // 0 = off
   double base = 1.75;
-  int64_t allowed_length = 2;                           // repetitions shorter than this are free; at least 1
-  int64_t last_n = -1;                                  // tokens looked back at; -1 = all of them
-  std::vector<int32_t> breaker_ids;                     // tokens over which no repetition reaches
-  std::vector<std::vector<int32_t>> breaker_sequences;  // the same of two or more tokens
+  int64_t allowed_length = 2;                      // repetitions shorter than this are free; at least 1
+  int64_t last_n = -1;                             // tokens looked back at; -1 = all of them
+  std::shared_ptr<const TokenSequences> breakers;  // over which no repetition reaches; null = none
 };
 
 class DryPenalty {
  public:
-  explicit DryPenalty(DryParams params);
+  explicit DryPenalty(DryParams params) : params_(std::move(params)) {}
 
   bool is_on() const { return params_.multiplier != 0 && params_.last_n != 0; }
 
@@ -42,7 +43,7 @@ class DryPenalty {
  private:
   void find_repeats(SamplingScratch& scratch) const;
   int limit_by_breakers(int num_tokens) const;
-  bool is_breaker(int32_t id) const;
+  bool is_breaker(int32_t id) const { return params_.breakers != nullptr && params_.breakers->holds(id); }
   double penalty(int32_t length) const;
 
   DryParams params_;

@@ -21,17 +21,12 @@ bool within(double value, double low, double high) { return value >= low && valu
 bool is_stage_of_whole_rows(Stage stage) { return stage == Stage::kPenalties || stage == Stage::kDry; }
 
 void check_dry(const DryParams& dry, int vocab_size) {
-  const auto is_token = [&](int32_t id) { return id >= 0 && id < vocab_size; };
   require(within(dry.multiplier, 0, kLargestFloat), "dry_multiplier must be finite and at least 0");
   require(within(dry.base, 1, kLargestFloat), "dry_base must be finite and at least 1");
   require(dry.allowed_length >= 1, "dry_allowed_length must be at least 1");
   require(dry.last_n >= -1, "dry_penalty_last_n must be at least -1");
-  require(std::all_of(dry.breaker_ids.begin(), dry.breaker_ids.end(), is_token),
-          "dry_breaker_ids holds a token id outside the vocabulary");
-  for (const std::vector<int32_t>& breaker : dry.breaker_sequences) {
-    require(breaker.size() >= 2 && std::all_of(breaker.begin(), breaker.end(), is_token),
-            "dry_breaker_sequences must hold sequences of two or more token ids of the vocabulary");
-  }
+  require(dry.breakers == nullptr || dry.breakers->largest_id() < vocab_size,
+          "dry_breakers hold a token id outside the vocabulary");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "logprobs.h"
 #include "philox.h"
+#include "row_mask.h"
 #include "truncation.h"
 #include "vector_math.h"
 
@@ -131,7 +132,7 @@ void RowSampler::narrow(CandidateRow& row) const {
   to_weights();
 }
 
-Sampled RowSampler::sample(float* logits, SamplingScratch& scratch) {
+Sampled RowSampler::sample(float* logits, SamplingScratch& scratch, const uint32_t* mask) {
   Sampled result;
   CandidateRow row;
   if (!scan_whole_row(scratch, logits, vocab_size_, row)) return result;
@@ -144,6 +145,8 @@ Sampled RowSampler::sample(float* logits, SamplingScratch& scratch) {
     }
   }
   {
+    const RowMask masked(logits, vocab_size_, mask, row);
+    if (masked.leaves_nothing()) return {.token_id = Sampled::kAllMasked, .logprob = {}, .top_logprobs = {}};
     LogitEdits edits(logits, scratch.undo);
     prepare(edits, row);
     if (params_.temperature == 0) {
@@ -160,9 +163,12 @@ Sampled RowSampler::sample(float* logits, SamplingScratch& scratch) {
   return result;
 }
 
-std::vector<std::pair<int32_t, double>> RowSampler::distribution(float* logits, SamplingScratch& scratch) const {
+std::vector<std::pair<int32_t, double>> RowSampler::distribution(float* logits, SamplingScratch& scratch,
+                                                                 const uint32_t* mask) const {
   CandidateRow row;
   if (!scan_whole_row(scratch, logits, vocab_size_, row)) return {};
+  const RowMask masked(logits, vocab_size_, mask, row);
+  if (masked.leaves_nothing()) return {};
   LogitEdits edits(logits, scratch.undo);
   prepare(edits, row);
   if (params_.temperature == 0) return {{argmax(row), 1.0}};

@@ -16,7 +16,9 @@
 namespace quintet {
 
 struct Sampled {
-  int32_t token_id = -1;  // -1: the row holds NaN or +inf, or nothing above -inf
+  static constexpr int32_t kNoNumbers = -1;  // the row holds NaN or +inf, or nothing above -inf
+  static constexpr int32_t kAllMasked = -2;  // the mask leaves nothing above -inf
+  int32_t token_id = kNoNumbers;
   std::optional<double> logprob;
   std::vector<std::pair<int32_t, double>> top_logprobs;  // by falling logprob, of equal ones the lower id first
 };
@@ -27,11 +29,14 @@ class RowSampler {
   RowSampler(RowParams params, int vocab_size, const std::vector<int32_t>& prompt_ids, uint64_t seed);
 
   // Chooses the next token from logits [vocab_size] and accepts it.  The logits are edited while it works and are as
-  // they were when it returns.  The result is a function of these logits, the history and the seed only.
-  Sampled sample(float* logits, SamplingScratch& scratch);
+  // they were when it returns.  The result is a function of these logits, the mask, the history and the seed only.
+  // mask: [num_mask_words(vocab_size)], a bit per token that may come; null where all may.  It acts before every other
+  // stage; the log-probabilities are those of the model's own logits all the same.
+  Sampled sample(float* logits, SamplingScratch& scratch, const uint32_t* mask = nullptr);
 
-  // What sample() would draw from: (id, probability) by rising id; empty for a row sample() answers with -1.
-  std::vector<std::pair<int32_t, double>> distribution(float* logits, SamplingScratch& scratch) const;
+  // What sample() would draw from: (id, probability) by rising id; empty for a row sample() answers with no token.
+  std::vector<std::pair<int32_t, double>> distribution(float* logits, SamplingScratch& scratch,
+                                                       const uint32_t* mask = nullptr) const;
 
   // Records a token as generated: counts for the penalties and min_tokens, and moves the random stream on.  Mirostat
   // learns from sample() only.  `id` is in [0, vocab_size).

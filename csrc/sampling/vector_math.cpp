@@ -123,4 +123,17 @@ QUINTET_CLONES double mask_row(float* weights, int n, float cut, int last_index,
   return total;
 }
 
+QUINTET_CLONES void exclude_unmasked(float* x, int n, const uint32_t* mask) {
+  const auto is_excluded = [](uint32_t bits, int i) { return (bits >> i & 1) == 0; };
+  const int num_whole_words = n / 32;
+  for (int w = 0; w < num_whole_words; ++w) {
+    float* word = x + 32 * w;
+    const uint32_t bits = mask[w];
+    for (int i = 0; i < 32; ++i) word[i] = is_excluded(bits, i) ? -kInf : word[i];
+  }
+  for (int i = 32 * num_whole_words; i < n; ++i) {
+    if (is_excluded(mask[i / 32], i % 32)) x[i] = -kInf;
+  }
+}
+
 }  // namespace quintet

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace quintet {
 
@@ -25,5 +26,10 @@ double exp_row(const float* x, int n, float max, float scale, float* weights, do
 
 // Sets to 0 each weight below `cut`, and each equal to `cut` whose index is above `last_index`; sums as exp_row does.
 double mask_row(float* weights, int n, float cut, int last_index, double* block_sums);
+
+constexpr int num_mask_words(int n) { return (n + 31) / 32; }
+
+// Sets x[i] to -inf where bit i % 32 of mask[i / 32] is 0; mask: [num_mask_words(n)].
+void exclude_unmasked(float* x, int n, const uint32_t* mask);
 
 }  // namespace quintet

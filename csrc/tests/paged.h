@@ -79,9 +79,12 @@ class PagedSequence {
     return {shape.type, num_cache_blocks, shape.num_kv_heads, shape.head_dim, k_cache.data(), v_cache.data()};
   }
 
-  void shuffle_blocks(uint32_t seed) {
+  void order_blocks() {
     block_table.resize(static_cast<size_t>(num_cache_blocks));
     std::iota(block_table.begin(), block_table.end(), 0);
+  }
+  void shuffle_blocks(uint32_t seed) {
+    order_blocks();
     std::shuffle(block_table.begin(), block_table.end(), std::mt19937(seed));
   }
 

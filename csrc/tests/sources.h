@@ -23,12 +23,14 @@ struct Source {
 
 inline const std::vector<Source>& sources() {
   static const std::vector<Source> all{
-      {SourceType::kF32, Layout::kF32, 4, 1, {}},          {SourceType::kF16, Layout::kF16, 2, 1, {0}},
-      {SourceType::kBF16, Layout::kBF16, 2, 1, {}},        {SourceType::kQ8_0, Layout::kW8, 34, 32, {0}},
-      {SourceType::kQ4_0, Layout::kW4, 18, 32, {0}},       {SourceType::kQ5_0, Layout::kW5, 22, 32, {0}},
-      {SourceType::kQ4_1, Layout::kW4m, 20, 32, {0, 2}},   {SourceType::kQ5_1, Layout::kW5m, 24, 32, {0, 2}},
-      {SourceType::kQ4_K, Layout::kW4k, 144, 256, {0, 2}}, {SourceType::kQ5_K, Layout::kW5k, 176, 256, {0, 2}},
-      {SourceType::kQ6_K, Layout::kW6k, 210, 256, {208}},
+      {SourceType::kF32, Layout::kF32, 4, 1, {}},           {SourceType::kF16, Layout::kF16, 2, 1, {0}},
+      {SourceType::kBF16, Layout::kBF16, 2, 1, {}},         {SourceType::kQ8_0, Layout::kW8, 34, 32, {0}},
+      {SourceType::kQ4_0, Layout::kW4, 18, 32, {0}},        {SourceType::kQ5_0, Layout::kW5, 22, 32, {0}},
+      {SourceType::kQ4_1, Layout::kW4m, 20, 32, {0, 2}},    {SourceType::kQ5_1, Layout::kW5m, 24, 32, {0, 2}},
+      {SourceType::kQ4_K, Layout::kW4k, 144, 256, {0, 2}},  {SourceType::kQ5_K, Layout::kW5k, 176, 256, {0, 2}},
+      {SourceType::kQ6_K, Layout::kW6k, 210, 256, {208}},   {SourceType::kQ3_K, Layout::kW3k, 110, 256, {108}},
+      {SourceType::kQ2_K, Layout::kW2k, 84, 256, {80, 82}}, {SourceType::kIQ4_NL, Layout::kW4n, 18, 32, {0}},
+      {SourceType::kIQ4_XS, Layout::kW4x, 136, 256, {0}},   {SourceType::kMXFP4, Layout::kW4e, 17, 32, {}},
   };
   return all;
 }
@@ -51,6 +53,7 @@ inline std::vector<uint8_t> random_source(const Source& source, int n, int k, st
       const uint16_t half = float_to_half(std::ldexp(unit(random_bits), static_cast<int>(random_bits() % 20) - 12));
       std::memcpy(bytes.data() + block + at, &half, 2);
     }
+    if (source.type == SourceType::kMXFP4) bytes[block] = static_cast<uint8_t>(116 + random_bits() % 20);
     const float value = unit(random_bits);
     const uint16_t upper = float_to_bf16(value);
     if (source.type == SourceType::kF32) std::memcpy(bytes.data() + block, &value, 4);

@@ -131,6 +131,7 @@ void test_attention_does_not_depend_on_the_batch() {
         const bool slow = table == &reference_kernels();
         const int num_tokens = slow ? 70 : 1100;
         PagedSequence sequence({type, slow ? 16 : 80, 1, group, num_tokens}, 6);
+        sequence.order_blocks();
         sequence.write(*table, 0, num_tokens);
         const size_t width = sequence.row_width();
         const auto whole = sequence.attend(*table, 0, num_tokens);

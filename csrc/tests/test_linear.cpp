@@ -152,10 +152,6 @@ class Output {
 
 bool same_bits(float a, float b) { return float_bits(a) == float_bits(b); }
 
-bool has_min(Layout layout) {
-  return layout == Layout::kW4m || layout == Layout::kW5m || layout == Layout::kW4k || layout == Layout::kW5k;
-}
-
 // What a float chain may be off by: each step rounds once, to half a unit of a partial sum that is at most `magnitude`.
 // Float layouts take a step per element, code layouts three per group, of which two round the group's own part.  The
 // weights it is compared with are rounded too.
@@ -166,15 +162,16 @@ double tolerance(Layout layout, int k, double magnitude) {
 }
 
 // What bounds the partial sums, per weight: its magnitude.  Where a weight is s code - m, the two are summed apart, and
-// may be larger than what they leave: random codes spread over most of their range, so with w the group's largest
-// weight, s code and m are each at most 3 w.
+// may be larger than what they leave: random codes spread over most of their range, so with w the largest weight that
+// shares their scale, s code and m are each at most 4 w.
 std::vector<double> part_magnitudes(Layout layout, const std::vector<float>& w) {
   std::vector<double> parts(w.size());
   for (size_t i = 0; i < w.size(); ++i) parts[i] = std::fabs(static_cast<double>(w[i]));
-  for (size_t group = 0; has_min(layout) && group < w.size(); group += kGroup) {
+  const size_t span = has_halves(layout) ? kGroup / 2 : kGroup;
+  for (size_t begin = 0; has_min(layout) && begin < w.size(); begin += span) {
     double largest = 0;
-    for (size_t i = group; i < group + kGroup; ++i) largest = std::max(largest, parts[i]);
-    for (size_t i = group; i < group + kGroup; ++i) parts[i] = 6 * largest;
+    for (size_t i = begin; i < begin + span; ++i) largest = std::max(largest, parts[i]);
+    for (size_t i = begin; i < begin + span; ++i) parts[i] = 8 * largest;
   }
   return parts;
 }

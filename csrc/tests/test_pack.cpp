@@ -34,6 +34,10 @@ int six_bits(const uint8_t* p, int j, bool min) {
   return low + (p[min ? j : j - 4] >> 6) * 16;
 }
 
+// What 4-bit codes stand for in IQ4_NL and IQ4_XS, and the magnitudes of E2M1.
+constexpr float kIQ4[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr float kE2M1[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+
 // Element i of a file row as a number, straight from the format's definition.
 float source_value(const Source& source, const uint8_t* row, int i) {
   const uint8_t* p = row + static_cast<size_t>(i / source.block_k) * source.block_bytes;
@@ -83,6 +87,29 @@ float source_value(const Source& source, const uint8_t* row, int i) {
       const auto scale = static_cast<float>(static_cast<int8_t>(p[192 + i / 16]));
       return half_at(p + 208) * scale * static_cast<float>(low + high * 16 - 32);
     }
+    case SourceType::kQ3_K: {
+      const int j = i / 16;
+      const int low = p[32 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+      const int code = low + (p[i % 32] >> sub & 1) * 4;
+      const int scale_low = j < 8 ? p[96 + j] & 15 : p[96 + j - 8] >> 4;
+      const int scale = scale_low + (p[104 + j % 4] >> (j / 4 * 2) & 3) * 16 - 32;
+      return half_at(p + 108) * static_cast<float>(scale) * static_cast<float>(code - 4);
+    }
+    case SourceType::kQ2_K: {
+      const int code = p[16 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+      const float scale = half_at(p + 80) * static_cast<float>(p[i / 16] & 15);
+      return scale * static_cast<float>(code) - half_at(p + 82) * static_cast<float>(p[i / 16] >> 4);
+    }
+    case SourceType::kIQ4_NL:
+      return half_at(p) * kIQ4[nibble(2)];
+    case SourceType::kIQ4_XS: {
+      const int code = p[8 + sub * 16 + i % 16] >> (i % 32 / 16 * 4) & 15;
+      const int low = p[4 + sub / 2] >> (sub % 2 * 4) & 15;
+      const int high = (p[2 + sub / 4] >> (sub % 4 * 2)) & 3;
+      return half_at(p) * static_cast<float>(low + high * 16 - 32) * kIQ4[code];
+    }
+    case SourceType::kMXFP4:
+      return std::ldexp(kE2M1[nibble(1) % 8], p[0] - 127) * (nibble(1) < 8 ? 1.0f : -1.0f);
   }
   return 0;
 }
@@ -235,10 +262,28 @@ void test_combinations() {
       for (const uint8_t byte : packed) CHECK(byte == 0xcd);
     }
   }
-  const std::vector<uint8_t> wide(source_row_bytes(SourceType::kQ6_K, kMaxHalvesK + kSuperBlock));
-  std::vector<uint8_t> packed(panel_bytes(Layout::kW6k, kMaxHalvesK + kSuperBlock));
-  CHECK(pack_panels(SourceType::kQ6_K, wide.data(), 1, kMaxHalvesK, Layout::kW6k, 0, 1, packed.data()));
-  CHECK(!pack_panels(SourceType::kQ6_K, wide.data(), 1, kMaxHalvesK + kSuperBlock, Layout::kW6k, 0, 1, packed.data()));
+  for (const Layout layout : {Layout::kW6k, Layout::kW3k, Layout::kW2k}) {
+    const SourceType type = tests::source_for(layout).type;
+    constexpr int kTooWide = kMaxHalvesK + kSuperBlock;
+    const std::vector<uint8_t> wide(source_row_bytes(type, kTooWide));
+    std::vector<uint8_t> packed(panel_bytes(layout, kTooWide));
+    CHECK(pack_panels(type, wide.data(), 1, kMaxHalvesK, layout, 0, 1, packed.data()));
+    CHECK(!pack_panels(type, wide.data(), 1, kTooWide, layout, 0, 1, packed.data()));
+  }
+}
+
+// Every exponent MXFP4 has, denormal scales included, with a code of each magnitude and sign.
+void test_exponents() {
+  const Source& source = tests::source_for(Layout::kW4e);
+  std::vector<uint8_t> bytes(256 * 17);
+  for (size_t e = 0; e < 256; ++e) {
+    bytes[e * 17] = static_cast<uint8_t>(e);
+    for (size_t i = 0; i < 16; ++i) bytes[e * 17 + 1 + i] = static_cast<uint8_t>(i * 17);
+  }
+  const std::vector<float> values = unpack(pack(source.type, bytes, 256, 32, source.layout), 256, 32, source.layout);
+  for (size_t at = 0; at < values.size(); ++at) {
+    CHECK(values[at] == source_value(source, bytes.data() + at / 32 * 17, static_cast<int>(at % 32)));
+  }
 }
 
 }  // namespace
@@ -259,5 +304,6 @@ int main() {
     }
   }
   test_non_finite();
+  test_exponents();
   return tests::finish("test_pack");
 }

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <string>
@@ -145,6 +146,21 @@ void test_every_instruction_set_gives_the_same_bits() {
     total_a = mask_row(weights_a.data(), n, cut, n / 2, sums_a.data());
     total_b = baseline::quintet::mask_row(weights_b.data(), n, cut, n / 2, sums_b.data());
     check(total_a == total_b && same_bits(weights_a, weights_b) && same_bits(sums_a, sums_b), "mask_row of " + size);
+  }
+}
+
+void test_exclude_unmasked() {
+  std::mt19937 random(6);
+  for (const int n : kSizes) {
+    std::vector<uint32_t> mask(static_cast<size_t>(num_mask_words(n)));
+    for (uint32_t& word : mask) word = static_cast<uint32_t>(random());
+    std::vector<float> expected = random_row(random, n, 20), row = expected, baseline_row = expected;
+    for (size_t i = 0; i < row.size(); ++i) {
+      if ((mask[i / 32] >> i % 32 & 1) == 0) expected[i] = -kInf;
+    }
+    exclude_unmasked(row.data(), n, mask.data());
+    baseline::quintet::exclude_unmasked(baseline_row.data(), n, mask.data());
+    check(same_bits(row, expected) && same_bits(baseline_row, expected), "exclude_unmasked of " + std::to_string(n));
   }
 }
 
@@ -297,7 +313,7 @@ void test_dry_against_trying_all() {
     params.base = 2;
     params.allowed_length = 1 + static_cast<int>(random() % 3);
     if (round % 3 == 0) params.last_n = static_cast<int>(random() % 30);
-    if (round % 2 == 0) params.breaker_ids = {3};
+    if (round % 2 == 0) params.breakers = std::make_shared<TokenSequences>(std::vector<std::vector<int32_t>>{{3}});
     const int64_t window = params.last_n;
     DryPenalty dry(params);
     std::vector<int32_t> tokens(random() % 60);
@@ -362,6 +378,7 @@ int main() {
   test_scan_row();
   test_exp_row_is_accurate();
   test_every_instruction_set_gives_the_same_bits();
+  test_exclude_unmasked();
   test_top_k_against_sorting();
   test_top_p_against_sorting();
   test_draw_at_its_ends();

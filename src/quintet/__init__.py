@@ -27,11 +27,14 @@ from quintet.errors import (
 
 if TYPE_CHECKING:
     from quintet.async_llm import AsyncLLM
+    from quintet.config import DraftSpeculation, NgramSpeculation
     from quintet.engine.beam_search import BeamSearchParams
     from quintet.engine.output import OutputChunk, RequestOutput
     from quintet.engine.request import Priority
     from quintet.llm import LLM
+    from quintet.sampling.constraint import Constraint
     from quintet.sampling.params import SamplingParams
+    from quintet.sessions import AsyncSessions, Sessions
     from quintet.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -39,30 +42,40 @@ __version__ = "0.1.0"
 __all__ = [
     "LLM",
     "AsyncLLM",
+    "AsyncSessions",
     "BeamSearchParams",
     "CapacityError",
+    "Constraint",
     "ContextLengthError",
+    "DraftSpeculation",
     "EngineError",
     "ModelFormatError",
     "ModelNotFoundError",
+    "NgramSpeculation",
     "OutputChunk",
     "Priority",
     "QuintetError",
     "RequestError",
     "RequestOutput",
     "SamplingParams",
+    "Sessions",
     "Tokenizer",
     "UnsupportedModelError",
 ]
 
 _LAZY = {
     "AsyncLLM": "quintet.async_llm",
+    "AsyncSessions": "quintet.sessions",
     "BeamSearchParams": "quintet.engine.beam_search",
+    "Constraint": "quintet.sampling.constraint",
+    "DraftSpeculation": "quintet.config",
     "LLM": "quintet.llm",
+    "NgramSpeculation": "quintet.config",
     "OutputChunk": "quintet.engine.output",
     "Priority": "quintet.engine.request",
     "RequestOutput": "quintet.engine.output",
     "SamplingParams": "quintet.sampling.params",
+    "Sessions": "quintet.sessions",
     "Tokenizer": "quintet.tokenizer",
 }
 

@@ -21,6 +21,11 @@ class Layout(enum.Enum):
     W4K = 8
     W5K = 9
     W6K = 10
+    W3K = 11
+    W2K = 12
+    W4N = 13
+    W4X = 14
+    W4E = 15
 
 class SourceType(enum.Enum):
     """What a matrix is packed from."""
@@ -36,6 +41,11 @@ class SourceType(enum.Enum):
     Q4_K = 8
     Q5_K = 9
     Q6_K = 10
+    Q3_K = 11
+    Q2_K = 12
+    IQ4_NL = 13
+    IQ4_XS = 14
+    MXFP4 = 15
 
 def kernels_info() -> dict[str, Any]:
     """`active`: the kernel table in use, or None; `available`: all, slowest first."""
@@ -149,6 +159,11 @@ class Stage(enum.Enum):
     MIN_P = 7
     XTC = 8
 
+class TokenSequences:
+    """Token sequences to look for; made once, shared by many samplers."""
+
+    def __init__(self, sequences: Sequence[Sequence[int]]) -> None: ...
+
 class DryParams:
     """What the DRY penalty acts on; as made, it is off."""
 
@@ -156,8 +171,7 @@ class DryParams:
     base: float
     allowed_length: int
     last_n: int
-    breaker_ids: Sequence[int]
-    breaker_sequences: Sequence[Sequence[int]]
+    breakers: TokenSequences | None
     def __init__(self) -> None: ...
 
 class RowParams:
@@ -195,12 +209,16 @@ class RowSampler:
         self, params: RowParams, *, vocab_size: int, prompt_ids: Sequence[int], seed: int
     ) -> None: ...
     def accept(self, token_id: int) -> None: ...
-    def distribution(self, logits: npt.NDArray[np.float32]) -> list[tuple[int, float]]: ...
+    def distribution(
+        self, logits: npt.NDArray[np.float32], mask: npt.NDArray[np.uint32] | None = None
+    ) -> list[tuple[int, float]]: ...
     @property
     def num_accepted(self) -> int: ...
 
 def sample(
-    logits: npt.NDArray[np.float32], samplers: tuple[RowSampler, ...]
+    logits: npt.NDArray[np.float32],
+    samplers: tuple[RowSampler, ...],
+    masks: tuple[npt.NDArray[np.uint32] | None, ...] = (),
 ) -> list[tuple[int, float | None, tuple[tuple[int, float], ...] | None]]: ...
 def score(
     logits: npt.NDArray[np.float32],

@@ -7,19 +7,31 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from quintet.beams import Beams, BeamSearchOutput
-from quintet.config import EngineConfig
+from quintet.chat import (
+    ChatOptions,
+    ChatRequest,
+    Messages,
+    ToolChoice,
+    Tools,
+    unparsed,
+)
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
-from quintet.engine.request import Priority, Request
+from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
-from quintet.runtime import Batch, Messages, Params, Prompt, Runtime, Tools
+from quintet.runtime import Batch, Params, Prompt, Runtime, draft_options, ngram_options
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class AsyncLLM:
@@ -48,6 +60,8 @@ class AsyncLLM:
         max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
         max_queue: int = EngineConfig.max_queue,
         enable_prefix_cache: bool = True,
+        ngram_speculation: NgramSpeculation | bool = False,
+        draft_model: DraftSpeculation | str | os.PathLike[str] | None = None,
         seed: int | None = None,
         isolated: bool = False,
     ) -> None:
@@ -62,6 +76,8 @@ class AsyncLLM:
             max_num_batched_tokens=max_num_batched_tokens,
             max_queue=max_queue,
             enable_prefix_cache=enable_prefix_cache,
+            ngram_speculation=ngram_options(ngram_speculation),
+            draft_speculation=draft_options(draft_model),
             seed=seed,
         )
         self._isolated = isolated
@@ -91,25 +107,26 @@ class AsyncLLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: Params | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """Continue prompts; see `LLM.generate`.  Cancelling it aborts them."""
         runtime = await self._runtime()
-        return await _answers(runtime, runtime.requests(prompts, params, priority))
+        requests = await asyncio.to_thread(runtime.requests, prompts, params, **options)
+        return await _answers(runtime, requests)
 
     def stream(
         self,
         prompt: Prompt,
         params: SamplingParams | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> AsyncIterator[OutputChunk]:
         """Continue one prompt, token by token; see `LLM.stream`.
 
         `aclose` aborts the request; so does the event loop for an iterator left behind.
         """
-        return self._chunks(lambda runtime: runtime.request(prompt, params, priority))
+        return self._chunks(
+            lambda runtime: ChatRequest(runtime.request(prompt, params, **options), lambda: None)
+        )
 
     async def chat(
         self,
@@ -117,13 +134,18 @@ class AsyncLLM:
         params: SamplingParams | None = None,
         *,
         tools: Tools | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> RequestOutput:
         """The assistant's next message; see `LLM.chat`.  Cancelling it aborts the request."""
         runtime = await self._runtime()
-        request = runtime.chat_request(messages, params, tools, enable_thinking, priority)
-        return (await _answers(runtime, [request]))[0]
+        chat_options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
+        chat = await asyncio.to_thread(
+            runtime.chat_request, messages, params, chat_options, **options
+        )
+        return (await _answers(runtime, [chat.request], chat))[0]
 
     def stream_chat(
         self,
@@ -131,12 +153,15 @@ class AsyncLLM:
         params: SamplingParams | None = None,
         *,
         tools: Tools | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> AsyncIterator[OutputChunk]:
         """The assistant's next message, token by token; see `LLM.chat` and `stream`."""
+        chat_options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
         return self._chunks(
-            lambda runtime: runtime.chat_request(messages, params, tools, enable_thinking, priority)
+            lambda runtime: runtime.chat_request(messages, params, chat_options, **options)
         )
 
     async def beam_search(
@@ -161,6 +186,11 @@ class AsyncLLM:
         """
         return self._loaded_runtime().client.stats()
 
+    async def audit(self) -> None:
+        """Have the engine check its books; see `LLM.audit`."""
+        runtime = await self._runtime()
+        await asyncio.to_thread(runtime.client.audit)
+
     @property
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its engine has failed."""
@@ -178,13 +208,15 @@ class AsyncLLM:
         await self.close()
 
     async def _chunks(
-        self, make_request: Callable[[Runtime], Request]
+        self, make_request: Callable[[Runtime], ChatRequest]
     ) -> AsyncIterator[OutputChunk]:
         runtime = await self._runtime()
-        stream = runtime.client.submit(make_request(runtime))
+        # In a thread: templates take time, and constraints may take a second to compile.
+        chat = await asyncio.to_thread(make_request, runtime)
+        stream = runtime.client.submit(chat.request)
         try:
             async for chunk in stream:
-                yield chunk
+                yield chat.parse(chunk)
         finally:
             stream.abort()
 
@@ -216,13 +248,16 @@ class AsyncLLM:
                 self._loaded.client.close()
 
 
-async def _answers(runtime: Runtime, requests: list[Request]) -> list[RequestOutput]:
+async def _answers(
+    runtime: Runtime, requests: list[Request], parser: ChatRequest | None = None
+) -> list[RequestOutput]:
+    parse = unparsed if parser is None else parser.parse
     outputs = []
     with Batch(runtime.client, requests) as batch:
         while (following := batch.next()) is not None:
             request, stream = following
             answer = Answer(request)
             async for chunk in stream:
-                answer.add(chunk)
+                answer.add(parse(chunk))
             outputs.append(answer.output())
     return outputs

@@ -59,7 +59,9 @@ class Beams:
         limits = runtime.client.limits
         self._searches = [
             BeamSearch(
-                runtime.request(prompt, SamplingParams.greedy(1), priority).prompt_token_ids,
+                runtime.request(
+                    prompt, SamplingParams.greedy(1), priority=priority
+                ).prompt_token_ids,
                 params or BeamSearchParams(),
                 eos_ids=limits.eos_ids,
                 max_model_len=limits.max_model_len,
@@ -70,7 +72,9 @@ class Beams:
     def requests(self) -> list[Request]:
         """A request per prefix to score next; none at the end."""
         return [
-            self._runtime.request(prefix, _scoring(search.num_continuations), self._priority)
+            self._runtime.request(
+                prefix, _scoring(search.num_continuations), priority=self._priority
+            )
             for search in self._unfinished()
             for prefix in search.prefixes
         ]

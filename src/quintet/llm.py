@@ -5,18 +5,30 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from quintet.beams import Beams, BeamSearchOutput
-from quintet.config import EngineConfig
+from quintet.chat import (
+    ChatOptions,
+    ChatRequest,
+    Messages,
+    ToolChoice,
+    Tools,
+    unparsed,
+)
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
-from quintet.engine.request import Priority, Request
+from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
-from quintet.runtime import Batch, Messages, Params, Prompt, Runtime, Tools
+from quintet.runtime import Batch, Params, Prompt, Runtime, draft_options, ngram_options
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class LLM:
@@ -39,6 +51,11 @@ class LLM:
         max_num_batched_tokens: new tokens of one step.
         max_queue: requests that may wait.
         enable_prefix_cache: share the KV blocks of common prefixes.
+        ngram_speculation: True, or `NgramSpeculation`, to look up what followed the latest
+            tokens before, guess that it follows again, and check several guesses in one step.
+            The answers stay the same to the last bit.
+        draft_model: name or path of a smaller model with the same vocabulary that guesses, or
+            `DraftSpeculation`.
         seed: makes requests without a seed of their own repeatable.
         isolated: run the model in a process of its own: a crash ends its requests with
             EngineError and it is loaded again, and `close` gives all of its memory back.
@@ -64,6 +81,8 @@ class LLM:
         max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
         max_queue: int = EngineConfig.max_queue,
         enable_prefix_cache: bool = True,
+        ngram_speculation: NgramSpeculation | bool = False,
+        draft_model: DraftSpeculation | str | os.PathLike[str] | None = None,
         seed: int | None = None,
         isolated: bool = False,
     ) -> None:
@@ -77,6 +96,8 @@ class LLM:
             max_num_batched_tokens=max_num_batched_tokens,
             max_queue=max_queue,
             enable_prefix_cache=enable_prefix_cache,
+            ngram_speculation=ngram_options(ngram_speculation),
+            draft_speculation=draft_options(draft_model),
             seed=seed,
         )
         self._runtime = Runtime.load(model, options, config, isolated=isolated)
@@ -102,8 +123,7 @@ class LLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: Params | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """
         Continue prompts.
@@ -114,7 +134,7 @@ class LLM:
                 a control token is that token; for text of unknown origin use `chat`, or
                 encode it yourself with `parse_special=False`.
             params: for all prompts, or one for each.
-            priority: against other requests of this model.
+            options: `priority`, `timeout_s`, `overflow` and `num_keep_tokens`; see `Request`.
 
         Returns:
             An output per prompt, in order.
@@ -125,14 +145,13 @@ class LLM:
             CapacityError: requests of other threads fill the queue.
             EngineError: a request failed, or the model is closed; the others are aborted.
         """
-        return self._answers(self._runtime.requests(prompts, params, priority))
+        return self._answers(self._runtime.requests(prompts, params, **options))
 
     def stream(
         self,
         prompt: Prompt,
         params: SamplingParams | None = None,
-        *,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> Iterator[OutputChunk]:
         """
         Continue one prompt, token by token.
@@ -141,7 +160,7 @@ class LLM:
 
         Args, Raises: as for `generate`; what the engine raises comes while iterating.
         """
-        return self._chunks(self._runtime.request(prompt, params, priority))
+        return self._chunks(self._runtime.request(prompt, params, **options))
 
     def chat(
         self,
@@ -149,8 +168,10 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         tools: Tools | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> RequestOutput:
         """
         The assistant's next message.
@@ -159,14 +180,21 @@ class LLM:
             messages: the conversation; each has a role and a content, and what else the
                 model's chat template reads.  Their text never becomes control tokens.
             params: as for `generate`.
-            tools: JSON schemas of functions, for the template.
+            tools: JSON schemas of functions, for the template; see `ChatOptions` for this and
+                what follows.  Their calls are in the output's `tool_calls`.
+            tool_choice: "auto", "none", "required", or one function by name, as OpenAI has it.
+            parallel_tool_calls: there may be several calls.
             enable_thinking: for templates that ask; None leaves it to them.
-            priority: against other requests of this model.
+            options: `priority`, `timeout_s`, `overflow` and `num_keep_tokens`; see `Request`.
+
+        Returns:
+            The answer, its thought in `reasoning`.
 
         Raises: as for `generate`; RequestError also where the template refuses the messages.
         """
-        request = self._runtime.chat_request(messages, params, tools, enable_thinking, priority)
-        return self._answers([request])[0]
+        chat_options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
+        chat = self._runtime.chat_request(messages, params, chat_options, **options)
+        return self._answers([chat.request], chat)[0]
 
     def stream_chat(
         self,
@@ -174,13 +202,15 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         tools: Tools | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> Iterator[OutputChunk]:
         """The assistant's next message, token by token; see `chat` and `stream`."""
-        return self._chunks(
-            self._runtime.chat_request(messages, params, tools, enable_thinking, priority)
-        )
+        chat_options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
+        chat = self._runtime.chat_request(messages, params, chat_options, **options)
+        return self._chunks(chat.request, chat)
 
     def beam_search(
         self,
@@ -214,6 +244,14 @@ class LLM:
         """The engine's counters after its latest step."""
         return self._runtime.client.stats()
 
+    def audit(self) -> None:
+        """Have the engine check its books, which takes about a millisecond; for monitoring.
+
+        Raises:
+            EngineError: an account is wrong, which is a bug; or the engine is closed.
+        """
+        self._runtime.client.audit()
+
     def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""
         self._finalizer()
@@ -224,21 +262,26 @@ class LLM:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answers(self, requests: list[Request]) -> list[RequestOutput]:
+    def _answers(
+        self, requests: list[Request], parser: ChatRequest | None = None
+    ) -> list[RequestOutput]:
+        parse = unparsed if parser is None else parser.parse
         outputs = []
         with Batch(self._runtime.client, requests) as batch:
             while (following := batch.next()) is not None:
                 request, stream = following
                 answer = Answer(request)
                 for chunk in stream:
-                    answer.add(chunk)
+                    answer.add(parse(chunk))
                 outputs.append(answer.output())
         return outputs
 
-    def _chunks(self, request: Request) -> Iterator[OutputChunk]:
+    def _chunks(self, request: Request, parser: ChatRequest | None = None) -> Iterator[OutputChunk]:
+        parse = unparsed if parser is None else parser.parse
         # Submitted on the first next(): an iterator that is never used costs nothing.
         stream = self._runtime.client.submit(request)
         try:
-            yield from stream
+            for chunk in stream:
+                yield parse(chunk)
         finally:
             stream.abort()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import operator
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from quintet.config import EngineConfig
+from quintet.chat import ChatOptions, ChatRequest, Messages, plan_chat
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.client import EngineClient
 from quintet.engine.loading import ModelOptions, load, load_tokenizer
-from quintet.engine.request import Priority, Request
+from quintet.engine.request import Request, RequestOptions
 from quintet.engine.stream import RequestStream
 from quintet.engine.thread import EngineThread
 from quintet.errors import CapacityError, RequestError
@@ -21,10 +23,11 @@ from quintet.hub.resolve import resolve
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Prompt: TypeAlias = str | Sequence[int]
 Params: TypeAlias = SamplingParams | Sequence[SamplingParams]
-Messages: TypeAlias = Sequence[Mapping[str, Any]]
-Tools: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 class Runtime:
@@ -56,6 +59,10 @@ class Runtime:
             isolated: the engine in a process of its own rather than in a thread of this one.
         """
         path = resolve(model)
+        draft = config.draft_speculation
+        if draft is not None:
+            draft = dataclasses.replace(draft, model=os.path.abspath(resolve(draft.model)))
+            config = dataclasses.replace(config, draft_speculation=draft)
         if isolated:
             return cls._load_isolated(path, options, config)
         loaded = load(path, options, config)
@@ -78,7 +85,7 @@ class Runtime:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: Params | None = None,
-        priority: Priority = Priority.NORMAL,
+        **options: Unpack[RequestOptions],
     ) -> list[Request]:
         """A request per prompt, each one checked.
 
@@ -95,37 +102,53 @@ class Runtime:
                 parameter="params",
             )
         return [
-            self.request(prompt, one, priority) for prompt, one in zip(several, params, strict=True)
+            self.request(prompt, one, **options)
+            for prompt, one in zip(several, params, strict=True)
         ]
 
-    def request(self, prompt: Prompt, params: SamplingParams | None, priority: Priority) -> Request:
+    def request(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None,
+        **options: Unpack[RequestOptions],
+    ) -> Request:
         """A checked request for one prompt."""
-        return self._request(self._prompt_ids(prompt), params or SamplingParams(), priority)
+        return self._request(self._prompt_ids(prompt), params or SamplingParams(), options)
 
     def chat_request(
         self,
         messages: Messages,
         params: SamplingParams | None,
-        tools: Tools | None,
-        enable_thinking: bool | None,
-        priority: Priority,
-    ) -> Request:
-        """A checked request for the assistant's next message."""
-        token_ids = self.tokenizer.encode_chat(
-            messages, tools=tools, enable_thinking=enable_thinking
+        chat_options: ChatOptions,
+        **options: Unpack[RequestOptions],
+    ) -> ChatRequest:
+        """A checked request for the assistant's next message.
+
+        Raises:
+            RequestError: also where the template refuses the messages, or tools and tool choice
+                make no sense.
+        """
+        plan = plan_chat(self.tokenizer, messages, params or SamplingParams(), chat_options)
+        request = self._request(
+            plan.token_ids,
+            plan.params,
+            options,
+            thinking=plan.thinking,
+            visible_token_ids=plan.visible_token_ids,
         )
-        return self._request(token_ids, params or SamplingParams(), priority)
+        return ChatRequest(request, plan.new_parser)
 
     def _request(
-        self, token_ids: Sequence[int], params: SamplingParams, priority: Priority
+        self, token_ids: Sequence[int], params: SamplingParams, options: RequestOptions, **more: Any
     ) -> Request:
         request = Request(
             request_id=f"request-{next(self._ids)}",
             prompt_token_ids=tuple(token_ids),
             params=params,
-            priority=Priority(priority),
+            **options,
+            **more,
         )
-        self.client.limits.check(request)
+        self.client.check(request)
         return request
 
     def _prompt_ids(self, prompt: Prompt) -> Sequence[int]:
@@ -180,6 +203,22 @@ class Batch:
     def __exit__(self, *_: object) -> None:
         for stream in self._submitted:
             stream.abort()
+
+
+def ngram_options(value: NgramSpeculation | bool) -> NgramSpeculation | None:
+    """What `LLM` takes for n-gram speculation, as the engine's option."""
+    if isinstance(value, bool):
+        return NgramSpeculation() if value else None
+    return value
+
+
+def draft_options(
+    value: DraftSpeculation | str | os.PathLike[str] | None,
+) -> DraftSpeculation | None:
+    """What `LLM` takes for a draft model, as the engine's option."""
+    if value is None or isinstance(value, DraftSpeculation):
+        return value
+    return DraftSpeculation(model=os.fspath(value))
 
 
 def several_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -22,7 +22,7 @@ def test_reference_steps_may_ask_for_no_logits(max_num_batched_tokens: int, tmp_
         executor = ReferenceExecutor(load_model(source), num_blocks=16, max_num_batched_tokens=64)
     engine = Engine(
         executor,
-        lambda _: FakeDetokenizer(),
+        lambda *_: FakeDetokenizer(),
         eos_ids=frozenset(),
         max_model_len=200,
         config=EngineConfig(max_num_seqs=4, max_num_batched_tokens=max_num_batched_tokens),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
+import re
 import select
 import subprocess
 import time
@@ -14,10 +16,11 @@ from typing import Any
 import pytest
 
 from quintet.cli.chat import Chat
-from quintet.cli.run import printable
+from quintet.cli.constraints import read_constraint
+from quintet.cli.run import printable, write_answer
 from quintet.cli.terminal import converse_with
 from quintet.engine.output import OutputChunk
-from quintet.errors import CapacityError
+from quintet.errors import CapacityError, RequestError
 from quintet.sampling.params import SamplingParams
 
 from .conftest import COMMAND, Quintet
@@ -203,3 +206,42 @@ def test_chat_on_a_terminal(demo: str, tmp_path: Path):
     history = tmp_path / "quintet" / "chat_history"
     assert "+Hello" in history.read_text()
     assert history.stat().st_mode & 0o077 == 0
+
+
+def test_run_holds_an_answer_to_a_form(quintet: Quintet, demo: str, tmp_path: Path):
+    """A schema or a grammar in a file shapes the answer; its mistakes are one line."""
+    schema, gbnf, lark = (tmp_path / name for name in ("s.json", "g.gbnf", "g.lark"))
+    schema.write_text('{"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}')
+    gbnf.write_text('root ::= "yes" | "no"')
+    lark.write_text("start: /[0-9]{4}/")
+    result = quintet("run", demo, "Hi", "--json-schema", str(schema), *GREEDY)
+    assert json.loads(result.stdout)["a"] == 1
+    result = quintet("run", demo, "Hi", "--grammar", str(gbnf), *GREEDY)
+    assert result.stdout in ("yes\n", "no\n")
+    result = quintet("run", demo, "Hi", "--grammar", str(lark), *GREEDY)
+    assert re.fullmatch("[0-9]{4}\n", result.stdout)
+    gbnf.write_text("root ::= (")
+    result = quintet("run", demo, "Hi", "--grammar", str(gbnf), *GREEDY)
+    assert result.returncode == 1
+    assert result.stderr.startswith("quintet: grammar: line 1")
+
+
+def test_constraint_options_are_checked(tmp_path: Path):
+    """Both at once, or a file that is none, is refused."""
+    text = tmp_path / "g"
+    text.write_text('root ::= "a"')
+    assert read_constraint(None, None) is None
+    for files in ((text, text), (tmp_path / "none", None), (None, tmp_path)):
+        with pytest.raises(RequestError):
+            read_constraint(*files)
+
+
+def test_a_thought_goes_to_stderr(capsys: pytest.CaptureFixture[str]):
+    """The answer alone is the command's result."""
+    chunks = [
+        OutputChunk("r", reasoning="Hm"),
+        OutputChunk("r", reasoning=", yes.", text="Yes"),
+        OutputChunk("r", text=".", finish_reason="stop"),
+    ]
+    assert write_answer(chunks, verbose=False) == "Yes."
+    assert capsys.readouterr() == ("Yes.\n", "Hm, yes.\n\n")

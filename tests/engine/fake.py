@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -19,7 +19,11 @@ from quintet.backends.base import BLOCK_SIZE, Float32Array, StepInput
 from quintet.config import EngineConfig
 from quintet.engine.engine import Engine
 from quintet.engine.output import OutputChunk
-from quintet.engine.request import Priority, Request
+from quintet.engine.request import Overflow, Priority, Request
+from quintet.engine.sequence import Sequence
+from quintet.engine.speculation.payoff import StepCost
+from quintet.engine.speculation.speculator import Drafter
+from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.params import SamplingParams
 
 VOCAB_SIZE = 32
@@ -143,21 +147,71 @@ def make_engine(
     *,
     max_model_len: int | None = None,
     eos_ids: frozenset[int] = frozenset({EOS}),
-    new_detokenizer: Callable[[Collection[int]], FakeDetokenizer] = lambda _: FakeDetokenizer(),
-    resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
-    **options: int,
+    new_detokenizer: Callable[..., FakeDetokenizer] = lambda *_: FakeDetokenizer(),
+    resolve_breakers: Callable[[Collection[str]], TokenSequences | None] = lambda _: None,
+    drafter: Drafter | None = None,
+    **options: object,
 ) -> Engine:
-    """An engine over a fake executor; its context is the whole KV cache unless told."""
+    """An engine over a fake executor; its context is the whole KV cache unless told.
+
+    Guesses, where there are any, are taken to cost nothing, so that no test depends on time.
+    """
     executor = FakeExecutor() if executor is None else executor
     config = EngineConfig(**{"seed": 0, **options})
-    return Engine(
+    engine = Engine(
         executor,
         new_detokenizer,
         eos_ids=eos_ids,
         resolve_breakers=resolve_breakers,
         max_model_len=max_model_len or executor.num_blocks * BLOCK_SIZE,
         config=config,
+        drafter=drafter,
     )
+    engine._speculator._cost = Costless()
+    return engine
+
+
+class Costless(StepCost):
+    """Every guess pays that ever comes true."""
+
+    def bound(self, num_tokens: int, num_rows: int) -> float:
+        return 0.01
+
+
+class Prophet:
+    """A Drafter that knows the answers beforehand and is wrong now and then.
+
+    Args:
+        answers: by request id.
+        wrong_every: this often a guess is wrong, where it stands in the answer decides.
+    """
+
+    def __init__(
+        self, answers: Mapping[str, Collection[int]], *, wrong_every: int = 5, k: int = 6
+    ) -> None:
+        self.answers = answers
+        self.wrong_every = wrong_every
+        self.max_draft_tokens = k
+        self.is_free = True
+        self.known: set[Sequence] = set()
+
+    def propose(self, wanted: Iterable[tuple[Sequence, int]]) -> list[list[int]]:
+        return [self._guess(sequence, k) for sequence, k in wanted]
+
+    def forget(self, sequence: Sequence) -> None:
+        self.known.discard(sequence)
+
+    def close(self) -> None:
+        self.known.clear()
+
+    def _guess(self, sequence: Sequence, k: int) -> list[int]:
+        self.known.add(sequence)
+        start = sequence.num_generated_tokens
+        answer = list(self.answers[sequence.request_id])[start : start + k]
+        return [
+            (token + (place % self.wrong_every == 0)) % VOCAB_SIZE
+            for place, token in enumerate(answer, start + 1)
+        ]
 
 
 _ids = itertools.count()
@@ -170,6 +224,9 @@ def make_request(
     request_id: str | None = None,
     priority: Priority = Priority.NORMAL,
     cache_salt: str = "",
+    timeout_s: float | None = None,
+    overflow: Overflow = "error",
+    num_keep_tokens: int = 0,
     **params: object,
 ) -> Request:
     """A greedy request that ignores EOS unless told; an int makes a prompt of that length."""
@@ -182,6 +239,9 @@ def make_request(
         params=SamplingParams(max_tokens=max_tokens, **options),
         priority=priority,
         cache_salt=cache_salt,
+        timeout_s=timeout_s,
+        overflow=overflow,
+        num_keep_tokens=num_keep_tokens,
     )
 
 

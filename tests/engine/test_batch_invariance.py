@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.fake import Collected, FakeDetokenizer, run_all
+from engine.fake import Collected, Costless, FakeDetokenizer, run_all
 from engine.tiny_model import CONTEXT_LENGTH
 from quintet._native import kernels_info
 from quintet.backends.cpu import CPUExecutor
-from quintet.config import EngineConfig
+from quintet.config import EngineConfig, NgramSpeculation
 from quintet.engine.engine import Engine
 from quintet.engine.request import Request
 from quintet.formats.gguf import GGUFFile
@@ -24,7 +24,13 @@ class Silent(FakeDetokenizer):
 
 
 def make_engine(
-    path: Path, kernels: str, dtype: str, *, num_blocks: int, num_threads: int = 2, **options: int
+    path: Path,
+    kernels: str,
+    dtype: str,
+    *,
+    num_blocks: int,
+    num_threads: int = 2,
+    **options: object,
 ) -> Engine:
     config = EngineConfig(seed=0, **options)
     with GGUFFile.open(path) as source:
@@ -32,7 +38,7 @@ def make_engine(
             load_model(source),
             num_blocks=num_blocks,
             max_num_batched_tokens=config.max_num_batched_tokens,
-            max_logits_rows=config.max_num_seqs,
+            max_logits_rows=config.max_logits_rows,
             weight_dtype=dtype,
             kv_dtype="float32" if dtype == "float32" else "bfloat16",
             num_threads=num_threads,
@@ -40,7 +46,7 @@ def make_engine(
         )
     return Engine(
         executor,
-        lambda _: Silent(),
+        lambda *_: Silent(),
         eos_ids=frozenset(),
         max_model_len=CONTEXT_LENGTH,
         config=config,
@@ -71,7 +77,7 @@ def bits(output: Collected) -> list:
 def test_sixteen_requests_together_answer_as_alone(
     tiny_model: Path, kernels: str, dtype: str
 ) -> None:
-    """Neither neighbours, chunks, cached prefixes, preemption nor threads change a bit."""
+    """Neither neighbours, chunks, cached prefixes, preemption, guesses nor threads change a bit."""
     alone = {}
     engine = make_engine(
         tiny_model, kernels, dtype, num_blocks=64, num_threads=1, enable_prefix_cache=False
@@ -85,12 +91,17 @@ def test_sixteen_requests_together_answer_as_alone(
         {"num_blocks": 256, "max_num_batched_tokens": 40, "max_num_mixed_prefill_tokens": 7,
          "max_num_seqs": 16},
         {"num_blocks": 18},
+        {"num_blocks": 256, "max_num_seqs": 16, "ngram_speculation": NgramSpeculation(min_ngram=1)},
     ):  # fmt: skip
         engine = make_engine(tiny_model, kernels, dtype, **options)
+        if "ngram_speculation" in options:
+            engine._speculator._cost = Costless()
         together = run_all(engine, sixteen())
         assert {name: bits(output) for name, output in together.items()} == {
             name: bits(output) for name, output in alone.items()
         }
         if options["num_blocks"] == 18:
             assert engine.stats().num_preemptions > 0
+        if "ngram_speculation" in options:
+            assert engine.stats().num_accepted_tokens > 0
         engine.close()

@@ -268,13 +268,13 @@ def test_engine_refuses_a_cache_too_small_for_its_context() -> None:
         make_engine(FakeExecutor(max_num_batched_tokens=100))
 
 
-@pytest.mark.parametrize("num_steps", range(12))
+@pytest.mark.parametrize("num_steps", range(56))
 def test_engine_abort_at_every_point_leaves_others_alone(num_steps: int) -> None:
-    """An abort while queued, in prefill or in decode frees its blocks and nothing else."""
+    """An abort while queued, in each chunk and at each of 24 tokens frees its blocks only."""
     options = {"max_num_seqs": 2, "max_num_batched_tokens": 16}
-    requests = [make_request(30, 5), make_request(40, 5), make_request(20, 5)]
+    requests = [make_request(30, 24), make_request(40, 24), make_request(20, 24)]
     for victim in requests:
-        engine = make_engine(FakeExecutor(num_blocks=8), **options)
+        engine = make_engine(FakeExecutor(num_blocks=9), **options)
         for request in requests:
             engine.add(request)
         early = [chunk for _ in range(num_steps) if engine.has_work for chunk in engine.step()]
@@ -339,12 +339,42 @@ def test_engine_a_step_that_raises_fails_its_own_sequences_only(
     assert run_all(engine, [again])[again.request_id].token_ids == run_alone(again).token_ids
 
 
-@pytest.mark.parametrize("k", range(1, 9))
+@pytest.mark.parametrize("k", range(1, 13))
+def test_engine_a_failing_allocation_fails_its_own_request_only(
+    k: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever cannot be given blocks ends with an error, waiting or running; nothing leaks."""
+    caplog.set_level(logging.CRITICAL)
+    engine = make_engine(FakeExecutor(num_blocks=20), max_num_seqs=3, max_num_batched_tokens=48)
+    pool = engine._scheduler.pool
+    allocate, counts = pool.allocate, []
+
+    def failing(count: int) -> list[int]:
+        if count:
+            counts.append(count)
+            if len(counts) == k:
+                raise MemoryError("injected")
+        return allocate(count)
+
+    pool.allocate = failing
+    # With a common start, so that what fails may have been given blocks to share already.
+    requests = [make_request([j * j % 32 for j in range(40 + 3 * i)], 30 + i) for i in range(6)]
+    outputs = run_all(engine, requests)
+    failed = [r for r in requests if outputs[r.request_id].last.finish_reason == "error"]
+    assert len(failed) == 1
+    assert "MemoryError" in (outputs[failed[0].request_id].last.error or "")
+    for request in requests:
+        tokens, expected = outputs[request.request_id].token_ids, run_alone(request).token_ids
+        assert tokens == (expected[: len(tokens)] if request in failed else expected)
+    assert engine.stats().num_used_blocks == 0
+
+
+@pytest.mark.parametrize("k", range(1, 13))
 def test_engine_a_nan_row_fails_that_request_only(k: int) -> None:
     """A row of NaN ends its request, whose blocks are not found again."""
     executor = FakeExecutor(nan_at={k})
     engine = make_engine(executor)
-    requests = [make_request(33, 8), make_request(20, 8), make_request(40, 8)]
+    requests = [make_request(33, 12), make_request(20, 12), make_request(40, 12)]
     outputs = run_all(engine, requests)
     victim, *others = requests
     last = outputs[victim.request_id].last
@@ -374,7 +404,7 @@ def test_engine_a_token_that_cannot_be_spelled_fails_that_request_only(
             return ""
 
     good = make_engine()._new_detokenizer
-    engine = make_engine(new_detokenizer=lambda ids: Broken() if len(ids) == 7 else good(ids))
+    engine = make_engine(new_detokenizer=lambda ids, _: Broken() if len(ids) == 7 else good(ids, _))
     bad, fine = make_request(7), make_request(8)
     outputs = run_all(engine, [bad, fine])
     assert outputs[bad.request_id].last.finish_reason == "error"

@@ -27,7 +27,7 @@ def test_prompt_logprobs_equal_transformers(row, tmp_path: Path) -> None:
         config = EngineConfig(max_num_seqs=8, max_num_batched_tokens=max_num_batched_tokens)
         engine = Engine(
             executor,
-            lambda _: FakeDetokenizer(),
+            lambda *_: FakeDetokenizer(),
             eos_ids=frozenset(),
             max_model_len=200,
             config=config,

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from engine.fake import FakeExecutor, make_engine, make_request, run_all, run_alone
+from quintet.sampling import TokenSequences
 
 WAYS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
@@ -68,9 +69,9 @@ def test_sampling_breakers_come_from_the_vocabulary() -> None:
     """The engine has DRY's breakers resolved once per request that uses DRY, and honours them."""
     asked: list[tuple[str, ...]] = []
 
-    def resolve(breakers: Any) -> list[tuple[int, ...]]:
+    def resolve(breakers: Any) -> TokenSequences:
         asked.append(tuple(breakers))
-        return [(9,)]
+        return TokenSequences([(9,)])
 
     prompt = [9, 1, 2, 3, 4, 9, 1, 2, 3]  # repeats three tokens, four with the breaker
     ways = {"dry_multiplier": 50.0, "dry_base": 1.0, "logit_bias": {4: 40}}
@@ -80,7 +81,7 @@ def test_sampling_breakers_come_from_the_vocabulary() -> None:
     assert asked == [plain.params.dry_sequence_breakers]
     assert outputs[plain.request_id].token_ids != (4,)
     allowed = make_request(prompt, 1, dry_allowed_length=4, **ways)
-    engine = make_engine(resolve_breakers=lambda _: [(9,)])
+    engine = make_engine(resolve_breakers=lambda _: TokenSequences([(9,)]))
     assert run_all(engine, [allowed])[allowed.request_id].token_ids == (4,)
-    engine = make_engine(resolve_breakers=lambda _: [])
+    engine = make_engine(resolve_breakers=lambda _: None)
     assert run_all(engine, [allowed])[allowed.request_id].token_ids != (4,)

@@ -1,12 +1,14 @@
 """Order of service, and a model test of scheduler, block pool and engine together."""
 
+import os
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from engine.fake import Collected, FakeExecutor, make_engine, make_request, run_alone
-from quintet.engine.request import Priority, Request
+from engine.fake import Collected, FakeExecutor, Prophet, make_engine, make_request, run_alone
+from quintet.engine.request import Overflow, Priority, Request
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 
@@ -129,8 +131,11 @@ def test_scheduler_audit_notices_a_block_freed_one_step_early() -> None:
         engine.audit()
 
 
+CONTEXT = 128
+
+
 class EngineModel(RuleBasedStateMachine):
-    """Any order of adding, aborting, stepping and failing, on 16 blocks, audited at each step.
+    """Any order of adding, aborting, guessing, stepping and failing; 16 blocks, all audited.
 
     Every request must come out exactly as it does alone, or as far as it came.
     """
@@ -140,10 +145,17 @@ class EngineModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.executor = FakeExecutor(num_blocks=16, raise_at=set(), nan_at=set())
+        self.prophet = Prophet({})
         self.engine = make_engine(
-            self.executor, max_num_seqs=5, max_num_batched_tokens=48, ageing_steps=40
+            self.executor,
+            drafter=self.prophet,
+            max_num_seqs=5,
+            max_num_batched_tokens=48,
+            ageing_steps=40,
+            max_num_draft_tokens=12,
+            max_model_len=CONTEXT,
         )
-        self.requests_by_id: dict[str, Request] = {}
+        self.expected: dict[str, Collected] = {}
         self.outputs: dict[str, Collected] = {}
 
     @rule(
@@ -153,18 +165,38 @@ class EngineModel(RuleBasedStateMachine):
         max_tokens=st.integers(1, 130),
         priority=st.sampled_from(Priority),
         temperature=st.sampled_from([0.0, 1.0]),
+        overflow=st.sampled_from(["error", "error", "slide"]),
+        num_keep_tokens=st.integers(0, CONTEXT // 2),
     )
     def add(
-        self, length: int, start: int, max_tokens: int, priority: Priority, temperature: float
+        self,
+        length: int,
+        start: int,
+        max_tokens: int,
+        priority: Priority,
+        temperature: float,
+        overflow: Overflow,
+        num_keep_tokens: int,
     ) -> Request:
         prompt = [(start + i * i) % 32 for i in range(length)]  # long common prefixes
         request = make_request(
-            prompt, max_tokens, priority=priority, temperature=temperature, seed=length
+            prompt,
+            max_tokens,
+            priority=priority,
+            temperature=temperature,
+            seed=length,
+            overflow=overflow,
+            num_keep_tokens=num_keep_tokens,
         )
         self.engine.add(request)
-        self.requests_by_id[request.request_id] = request
+        self.expected[request.request_id] = run_alone(request, max_model_len=CONTEXT)
+        self.prophet.answers[request.request_id] = self.expected[request.request_id].token_ids
         self.outputs[request.request_id] = Collected()
         return request
+
+    @rule(wrong_every=st.sampled_from([1, 3, 7, 1000]), k=st.integers(1, 12))
+    def guess_otherwise(self, wrong_every: int, k: int) -> None:
+        self.prophet.wrong_every, self.prophet.max_draft_tokens = wrong_every, k
 
     @rule(count=st.integers(1, 30))
     def step(self, count: int) -> None:
@@ -200,7 +232,7 @@ class EngineModel(RuleBasedStateMachine):
             assert (num_left := num_left - 1) >= 0, "the engine does not come to an end"
             self._step()
         for request_id, output in self.outputs.items():
-            expected = run_alone(self.requests_by_id[request_id]).token_ids
+            expected = self.expected[request_id].token_ids
             if output.last.finish_reason == "length":
                 assert output.token_ids == expected
             else:
@@ -214,4 +246,9 @@ class EngineModel(RuleBasedStateMachine):
 
 
 TestEngineModel = EngineModel.TestCase
-TestEngineModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestEngineModel.settings = settings(
+    # 400 runs or more take minutes; set this to have them.
+    max_examples=int(os.environ.get("QUINTET_STATE_MACHINE_RUNS", "60")),
+    stateful_step_count=50,
+    deadline=None,
+)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -237,7 +237,7 @@ def test_thread_a_request_that_cannot_start_fails_alone(caplog: pytest.LogCaptur
     """An error while a sequence is set up is its stream's, and the loop goes on."""
     caplog.set_level(logging.CRITICAL)
 
-    def new_detokenizer(prompt: object) -> FakeDetokenizer:
+    def new_detokenizer(prompt: Sequence[int], _: object) -> FakeDetokenizer:
         if len(prompt) == 7:
             raise IndexError("no such token")
         return FakeDetokenizer()

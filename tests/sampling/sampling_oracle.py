@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quintet.sampling import RowSampler, SamplingParams
+from quintet.sampling import RowSampler, SamplingParams, TokenSequences
 
 Array = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ def make_row(
         eos_ids=frozenset(eos),
         prompt_ids=prompt,
         seed=seed,
-        dry_breakers=dry_breakers,
+        dry_breakers=TokenSequences(dry_breakers) if dry_breakers else None,
     )
     for token_id in output:
         row.accept(token_id)

@@ -129,7 +129,7 @@ def test_dry_agrees_with_llama_cpp(name: str, shared_data: Path) -> None:
         tokenizer.vocab_size,
         tokenizer.token_bytes,
         lambda text: tokenizer.encode(text, add_special=False),
-    ).resolve(strings)
+    ).sequences(strings)
     text = "Once upon a time, the end was near.\nOnce upon a time, the end of *it was near. Once"
     tokens = tokenizer.encode(text, add_special=False)
     logits = np.random.default_rng(0).normal(0, 1, tokenizer.vocab_size).astype(np.float32)

@@ -157,6 +157,7 @@ def refused() -> list[tuple[str, Any]]:
             dict.fromkeys(range(1025), 1.0),
         )
     ]
+    cases += [("constraint", value) for value in ({"type": "json_object"}, "a+", 5, True)]
     return cases
 
 

@@ -380,3 +380,73 @@ def test_score_refuses_wrong_arrays(
     """The array and the ids are checked before they are read."""
     with pytest.raises(error):
         score(logits, token_ids, vocab_size=vocab_size, num_top=num_top)
+
+
+def packed(allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    """A row's mask as words, ids beyond the vocabulary set: they must not matter."""
+    padding = -len(allowed) % 32
+    bits = np.concatenate([allowed, np.ones(padding, bool)])
+    return np.packbits(bits, bitorder="little").view(np.uint32)
+
+
+@pytest.mark.parametrize("vocab_size", [1, 31, 32, 33, 127, 129, 1000])
+@pytest.mark.parametrize("params", [SamplingParams(temperature=0), NUCLEUS])
+def test_masked_rows_are_rows_without_the_others(vocab_size: int, params: SamplingParams) -> None:
+    """A mask is the same as minus infinity in the logits, and the logits stay as they were."""
+    rng = np.random.default_rng(vocab_size)
+    logits = normal_rows(40, vocab_size)
+    allowed = rng.random((40, vocab_size)) < 0.3
+    allowed[:, rng.integers(vocab_size)] = True
+    masked, plain = make_row(params, vocab_size, seed=5), make_row(params, vocab_size, seed=5)
+    for row, bits in zip(logits, allowed, strict=True):
+        step = row[None].copy()
+        excluded = np.where(bits, row, -np.inf)[None].astype(np.float32)
+        mask = packed(bits)
+        assert masked.distribution(step[0], mask) == plain.distribution(excluded[0])
+        assert sample(step, [masked], [mask]) == sample(excluded, [plain])
+        assert step.tobytes() == row.tobytes()
+
+
+def test_masks_leave_logprobs_and_other_rows_alone() -> None:
+    """Log-probabilities are the model's own; a row without a mask knows nothing of the others."""
+    logits = normal_rows(3, 100)
+    params = SamplingParams(temperature=0, logprobs=3)
+    free = sample(logits.copy(), [make_row(params, 100) for _ in range(3)])
+    allowed = np.zeros(100, bool)
+    allowed[7] = True
+    mixed = sample(
+        logits.copy(), [make_row(params, 100) for _ in range(3)], [None, packed(allowed), None]
+    )
+    assert (mixed[0], mixed[2]) == (free[0], free[2])
+    assert mixed[1].token_id == 7
+    assert mixed[1].top_logprobs == free[1].top_logprobs
+    log_total = np.log(np.exp(logits[1].astype(np.float64)).sum())
+    assert mixed[1].logprob == pytest.approx(logits[1, 7] - log_total, abs=1e-5)
+
+
+def test_a_mask_that_leaves_nothing_is_an_error_of_its_row() -> None:
+    """Nothing is accepted, and the error says that it was the constraint."""
+    rows = [make_row(SamplingParams(), 40) for _ in range(2)]
+    empty = np.zeros(2, np.uint32)
+    failed, fine = sample(normal_rows(2, 40), rows, [empty, None])
+    assert (failed.token_id, failed.error) == (-2, "constraint")
+    assert fine.error is None
+    assert [row.num_accepted for row in rows] == [0, 1]
+    assert rows[0].distribution(normal_rows(1, 40)[0], empty) == {}
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        [np.zeros(1, np.uint32)],
+        [np.zeros(2, np.int64)],
+        [np.zeros((1, 2), np.uint32)],
+        [np.zeros(4, np.uint32)[::2]],
+        ["mask"],
+        [None, None],
+    ],
+)
+def test_sample_refuses_masks_of_another_shape(masks: list[Any]) -> None:
+    """Too short, of another type or strided: an error, not a read past the end."""
+    with pytest.raises((TypeError, ValueError)):
+        sample(normal_rows(1, 40), [make_row(SamplingParams(), 40)], masks)

@@ -133,5 +133,5 @@ def test_penalty_window_forgets() -> None:
 @pytest.mark.parametrize("breakers", [[(12,)], [(-1,)], [(1, 12)], [()]])
 def test_dry_breakers_outside_the_vocabulary(breakers: list[tuple[int, ...]]) -> None:
     """Breakers are token ids of the vocabulary, at least one each."""
-    with pytest.raises(ValueError, match="dry_breaker"):
+    with pytest.raises(ValueError, match="token id"):
         make_row(SamplingParams(dry_multiplier=1.0), 12, dry_breakers=breakers)

@@ -63,6 +63,8 @@ class FakeEngine:
         params: SamplingParams,
         *,
         tools: list[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] = "auto",
+        parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
     ) -> AsyncGenerator[OutputChunk, None]:
         """Answer a conversation."""

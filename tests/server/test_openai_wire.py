@@ -8,9 +8,11 @@ import pytest
 
 from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.errors import RequestError
+from quintet.parsing.events import ToolCallDelta
+from quintet.sampling import Constraint
 from quintet.sampling.params import SamplingParams
 from quintet.server.dialects.openai.bodies import ChatBody, CompletionBody, parse_body
-from quintet.server.dialects.openai.chat import ChatChunks, chat_requests
+from quintet.server.dialects.openai.chat import ChatChunks, chat_reply, chat_requests
 from quintet.server.dialects.openai.completions import LogprobsWriter, completion_requests
 from quintet.server.dialects.openai.replies import Choice, ReplyHeader, token_name
 from quintet.server.engines import ChatPrompt, GenerationRequest
@@ -159,6 +161,13 @@ def test_bad_values_are_refused_on_both_routes(fields: dict[str, Any]):
         {"logprobs": 1},
         {"tools": [{"type": "function"}]},
         {"tools": [{"type": "web", "function": {"name": "f"}}]},
+        {"tool_choice": "must"},
+        {"tool_choice": {"type": "function"}},
+        {"tool_choice": {"type": "function", "function": {"name": 1}}},
+        {"parallel_tool_calls": "yes"},
+        {"response_format": {"type": "json_schema"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": []}}},
         {"chat_template_kwargs": {"tokenize": True}},
         {"chat_template_kwargs": {"enable_thinking": "no"}},
     ],
@@ -172,10 +181,8 @@ def test_bad_chat_fields_are_refused(fields: dict[str, Any]):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"response_format": {"type": "json_object"}},
-        {"response_format": {"type": "json_schema", "json_schema": {}}},
-        {"tool_choice": "required"},
-        {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"response_format": {"type": "grammar"}},
+        {"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}},
         {"modalities": ["text", "audio"]},
         {"functions": []},
         {"function_call": "auto"},
@@ -250,6 +257,117 @@ def test_tools_are_shown_unless_told_not_to():
     ]
     assert prompt(tools=[TOOL], tool_choice="none").tools is None
     assert prompt(tools=[]).tools is None
+
+
+def test_tool_choice_reaches_the_engine():
+    """A choice travels as it is, a named function without what else the client wrote."""
+    named = {"type": "function", "function": {"name": "f"}}
+    assert prompt(tools=[TOOL]).tool_choice == "auto"
+    assert prompt(tools=[TOOL], tool_choice="required").tool_choice == "required"
+    assert prompt(tools=[TOOL], tool_choice={**named, "x": 1}).tool_choice == named
+    assert prompt(tools=[TOOL]).parallel_tool_calls is True
+    assert prompt(tools=[TOOL], parallel_tool_calls=False).parallel_tool_calls is False
+
+
+def test_response_formats_become_constraints():
+    """JSON mode is any object; a schema is enforced, strict or not, in all spellings."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    wanted = Constraint.json_schema(schema)
+
+    def constraint(**format_: Any) -> Constraint | None:
+        return chat(response_format=format_)[0].params.constraint
+
+    assert constraint(type="text") is None
+    assert constraint(type="json_object") == Constraint.json_object()
+    assert constraint(type="json_object", schema=schema) == wanted
+    for strict in ({}, {"strict": True}, {"strict": False}):
+        named = {"name": "answer", "schema": schema, **strict}
+        assert constraint(type="json_schema", json_schema=named) == wanted
+    assert constraint(type="json_object").parameter == "response_format"
+
+
+CALLS = (
+    ToolCallDelta(0, id="aaaaaaaaa", name="f"),
+    ToolCallDelta(0, '{"x"'),
+    ToolCallDelta(0, ": 1}"),
+    ToolCallDelta(1, "{}", id="bbbbbbbbb", name="g"),
+)
+
+
+def test_tool_calls_and_thoughts_stream_as_deltas():
+    """Thought in both spellings, calls by index with their arguments as string fragments."""
+    chunks = ChatChunks(
+        ReplyHeader("chatcmpl-1", "chat.completion.chunk", "m", 0),
+        num_choices=1,
+        wants_logprobs=False,
+        wants_usage=False,
+        token_bytes=lambda _: b"",
+    )
+    sent = [*chunks.add(0, OutputChunk("r", text="Well.", reasoning="Hm", tool_calls=CALLS[:2]))]
+    sent += chunks.add(0, OutputChunk("r", tool_calls=CALLS[2:], finish_reason="stop"))
+    choices = [data["choices"][0] for data in sent]
+    assert [choice["delta"] for choice in choices] == [
+        {"reasoning_content": "Hm", "reasoning": "Hm"},
+        {"content": "Well."},
+        {
+            "tool_calls": [
+                {
+                    "index": 0,
+                    "id": "aaaaaaaaa",
+                    "type": "function",
+                    "function": {"name": "f", "arguments": ""},
+                }
+            ]
+        },
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]},
+        {
+            "tool_calls": [
+                {
+                    "index": 1,
+                    "id": "bbbbbbbbb",
+                    "type": "function",
+                    "function": {"name": "g", "arguments": "{}"},
+                }
+            ]
+        },
+        {},
+    ]
+    assert [choice["finish_reason"] for choice in choices] == [None] * 6 + ["tool_calls"]
+
+
+def test_a_whole_reply_carries_calls_and_thought():
+    """Content is null where there are only calls; a cut answer stays "length"."""
+    header = ReplyHeader("chatcmpl-1", "chat.completion", "m", 0)
+
+    def reply(*chunks: OutputChunk) -> dict[str, Any]:
+        choice = Choice()
+        for chunk in chunks:
+            choice.add(chunk)
+        return chat_reply(header, [choice], False, lambda _: b"")
+
+    usage = Usage(3, 0, 5, num_reasoning_tokens=2)
+    whole = reply(
+        OutputChunk("r", reasoning="H", tool_calls=CALLS[:1]),
+        OutputChunk("r", reasoning="m", tool_calls=CALLS[1:], finish_reason="stop", usage=usage),
+    )
+    choice = whole["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    assert choice["message"]["reasoning_content"] == choice["message"]["reasoning"] == "Hm"
+    assert [call["function"] for call in choice["message"]["tool_calls"]] == [
+        {"name": "f", "arguments": '{"x": 1}'},
+        {"name": "g", "arguments": "{}"},
+    ]
+    assert whole["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
+    cut = reply(OutputChunk("r", tool_calls=CALLS[:2], finish_reason="length", usage=usage))
+    assert cut["choices"][0]["finish_reason"] == "length"
+    plain = reply(OutputChunk("r", text="Hi", finish_reason="stop", usage=usage))
+    assert plain["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": "Hi",
+        "refusal": None,
+    }
 
 
 def test_thinking_can_be_switched():

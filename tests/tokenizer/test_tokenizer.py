@@ -62,7 +62,9 @@ def test_any_text_survives_a_round_trip(vocabulary: Vocabulary, name: str, text:
     """Encoding and decoding any Unicode text gives it back."""
     tokenizer = vocabulary(name)
     ids = tokenizer.encode(text, add_special=False)
-    assert tokenizer.decode(ids, skip_special=False) == text
+    # SentencePiece writes a space as U+2581 and cannot tell one from the other.
+    expected = text.replace("\u2581", " ") if name in ("llama-spm", "phi-3") else text
+    assert tokenizer.decode(ids, skip_special=False) == expected
     assert not any(tokenizer.is_special(token_id) for token_id in ids)
 
 

@@ -10,9 +10,10 @@ from corpus.sample import Message
 from export import BLOCK_NAMES, TENSOR_NAMES
 from gguf import GGUFReader, quants
 from template import render
-from tokenizer import QWEN2_PATTERN
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from tokenizer import QWEN2_PATTERN
 
 
 class Answerer:

@@ -14,6 +14,7 @@ import torch
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType, quants
 from model import DemoConfig
 from template import CHAT_TEMPLATE
+
 from tokenizer import CONTROL_TOKENS, USER_DEFINED_TOKENS, VOCAB_SIZE
 
 DESCRIPTION = (

@@ -29,8 +29,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from batches import Batch, batches
 from model import DemoConfig, DemoModel, attention_mask
-from tokenizer import load_tokenizer, train_tokenizer
 from torch import nn
+
+from tokenizer import load_tokenizer, train_tokenizer
 
 ROW_LENGTH = 256
 LONG_LENGTH = 768  # the longest chats have some 650 tokens

@@ -82,7 +82,7 @@ template <Layout LAYOUT>
   if constexpr (kLayout.code_bytes == 512) {
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) codes[j] = _mm512_loadu_si512(group + j * 64);
-  } else {
+  } else if constexpr (kLayout.code_bytes == 256) {
     const __m512i low = _mm512_set1_epi8(15);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
@@ -90,14 +90,21 @@ template <Layout LAYOUT>
       codes[j] = _mm512_and_si512(both, low);
       codes[j + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
     }
+  } else {
+    const __m512i fours[2] = {load_once(group), load_once(group + 64)};
+#pragma GCC unroll 8
+    for (unsigned j = 0; j < 8; ++j) {
+      codes[j] = _mm512_and_si512(_mm512_srli_epi16(fours[j / 4], j % 4 * 2), _mm512_set1_epi8(3));
+    }
   }
   // Shifts move whole 16-bit lanes; the mask drops what came from the neighbouring byte.  0xf8: a | (b & c).
   if constexpr (kLayout.bit_bytes == 64) {
-    const __m512i mask = _mm512_set1_epi8(16);
+    constexpr unsigned kTo = kLayout.code_bits();
+    const __m512i mask = _mm512_set1_epi8(1 << kTo);
     const __m512i bits = load_once(group + kLayout.code_bytes);
 #pragma GCC unroll 8
     for (unsigned j = 0; j < 8; ++j) {
-      const __m512i moved = j < 4 ? _mm512_slli_epi16(bits, 4 - j) : _mm512_srli_epi16(bits, j - 4);
+      const __m512i moved = j < kTo ? _mm512_slli_epi16(bits, kTo - j) : _mm512_srli_epi16(bits, j - kTo);
       codes[j] = _mm512_ternarylogic_epi32(codes[j], moved, mask, 0xf8);
     }
   }
@@ -122,6 +129,27 @@ template <Layout LAYOUT>
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 
+// 2^(e - 128): e - 1 is the exponent field, but of the smallest two, which are denormals.
+[[gnu::always_inline]] inline __m512 load_exponents(const uint8_t* p) {
+  const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+  const __mmask16 tiny = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+  return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, tiny, _mm512_set1_epi32(0x00200000), e));
+}
+
+// Codes that are looked up become what they stand for, above the zero point.
+template <Layout LAYOUT>
+[[gnu::always_inline]] inline void look_up(__m512i (&codes)[8]) {
+  constexpr const int8_t* kValues = code_values(LAYOUT);
+  if constexpr (kValues != nullptr) {
+    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kValues));
+    const __m128i above = _mm_add_epi8(values, _mm_set1_epi8(static_cast<char>(zero_point(LAYOUT))));
+    const __m512i table = _mm512_broadcast_i32x4(above);
+#pragma GCC unroll 8
+    for (auto& c : codes) c = _mm512_shuffle_epi8(table, c);
+  }
+}
+
 // The integer sums of one row and group: k = 0 .. 15 and 16 .. 31.  Two, because a chain of eight dot products takes
 // too long to end: what waits for it fills the scheduler.
 struct Dots {
@@ -130,16 +158,23 @@ struct Dots {
   [[gnu::always_inline]] __m512 total() const { return _mm512_cvtepi32_ps(_mm512_add_epi32(first, second)); }
 };
 
-// s (code - ZERO_POINT): the zero point is where the integer sum starts.
-template <int ZERO_POINT>
+// s (code - zero point): the zero point is where the integer sum starts.
+template <Layout LAYOUT>
 struct Symmetric {
   static constexpr int kMaxRows = 32;
+  static constexpr int kZeroPoint = zero_point(LAYOUT);
   using Prepared = NothingPrepared;
   __m512 scale;
-  [[gnu::always_inline]] Symmetric(const uint8_t*, const uint8_t* p) : scale(load_halves(p)) {}
+  [[gnu::always_inline]] static __m512 load(const uint8_t* block, const uint8_t* p) {
+    if constexpr (LAYOUT == Layout::kW4x) return _mm512_mul_ps(load_halves(block), load_signed_bytes(p));
+    if constexpr (LAYOUT == Layout::kW4e) return load_exponents(p);
+    return load_halves(p);
+  }
+  [[gnu::always_inline]] Symmetric(const uint8_t* block, const uint8_t* p) : scale(load(block, p)) {}
+  [[gnu::always_inline]] void prepare(__m512i (&codes)[8]) const { look_up<LAYOUT>(codes); }
 
   [[gnu::always_inline]] static Dots start(const Q8Row<Prepared>& x) {
-    return {_mm512_set1_epi32(-ZERO_POINT * *x.sum), _mm512_setzero_si512()};
+    return {_mm512_set1_epi32(-kZeroPoint * *x.sum), _mm512_setzero_si512()};
   }
   [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
     return _mm512_fmadd_ps(dots.total(), _mm512_mul_ps(scale, _mm512_set1_ps(*x.scale)), sum);
@@ -152,6 +187,7 @@ struct WithMin {
   using Prepared = NothingPrepared;
   __m512 scale;
   __m512 min;
+  [[gnu::always_inline]] void prepare(__m512i (&)[8]) const {}
 
   [[gnu::always_inline]] static Dots start(const Q8Row<Prepared>&) {
     return {_mm512_setzero_si512(), _mm512_setzero_si512()};
@@ -173,16 +209,18 @@ struct ByteWithMin : WithMin {
                 _mm512_mul_ps(load_halves(block + 32), load_bytes(p + 16))} {}
 };
 
-// s (code - 32) with a scale per 16 k.
+// s (code - zero point) with a scale per 16 k.
+template <Layout LAYOUT>
 struct TwoScales {
   static constexpr int kMaxRows = HalfSums::kMaxRows;
   using Prepared = HalfSums;
-  static constexpr int kZeroPoint = 32;
+  static constexpr int kZeroPoint = zero_point(LAYOUT);
   __m512 first;
   __m512 second;
   [[gnu::always_inline]] TwoScales(const uint8_t* block, const uint8_t* p)
       : first(_mm512_mul_ps(load_halves(block), load_signed_bytes(p))),
         second(_mm512_mul_ps(load_halves(block), load_signed_bytes(p + 16))) {}
+  [[gnu::always_inline]] void prepare(__m512i (&)[8]) const {}
 
   [[gnu::always_inline]] static Dots start(const Q8Row<Prepared>& x) {
     const int32_t first_sum = x.prepared.first[x.row][x.group];
@@ -191,6 +229,40 @@ struct TwoScales {
   [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
     const __m512 part =
         _mm512_fmadd_ps(second, _mm512_cvtepi32_ps(dots.second), _mm512_mul_ps(first, _mm512_cvtepi32_ps(dots.first)));
+    return _mm512_fmadd_ps(part, _mm512_set1_ps(*x.scale), sum);
+  }
+};
+
+// d s code - e m with s and m per 16 k.  Codes of two bits times s of four still fit a byte, so that both halves are
+// one integer sum, and one step sums both minima.
+struct ScaledCodes {
+  static constexpr int kMaxRows = HalfSums::kMaxRows;
+  using Prepared = HalfSums;
+  __m512 d;
+  __m512 e;
+  __m512i both;  // per column the bytes of the two halves, s and m, as 16 bits each
+  [[gnu::always_inline]] ScaledCodes(const uint8_t* block, const uint8_t* p)
+      : d(load_halves(block)),
+        e(load_halves(block + 32)),
+        both(_mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))) {}
+
+  // A product of 16 bits multiplies two codes at once: neither exceeds its byte.
+  [[gnu::always_inline]] void prepare(__m512i (&codes)[8]) const {
+    const __m512i s = _mm512_and_si512(both, _mm512_set1_epi16(15));
+    const __m512i first = _mm512_or_si512(_mm512_slli_epi32(s, 16), _mm512_and_si512(s, _mm512_set1_epi32(15)));
+    const __m512i second = _mm512_or_si512(_mm512_srli_epi32(s, 16), _mm512_andnot_si512(_mm512_set1_epi32(15), s));
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) codes[j] = _mm512_mullo_epi16(codes[j], j < 4 ? first : second);
+  }
+
+  [[gnu::always_inline]] static Dots start(const Q8Row<Prepared>&) {
+    return {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  }
+  [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
+    const int16_t first = x.prepared.first[x.row][x.group];
+    const int16_t halves[2] = {first, static_cast<int16_t>(*x.sum - first)};
+    const __m512i mins = _mm512_madd_epi16(_mm512_srli_epi16(both, 4), broadcast4(halves));
+    const __m512 part = _mm512_fnmadd_ps(e, _mm512_cvtepi32_ps(mins), _mm512_mul_ps(d, dots.total()));
     return _mm512_fmadd_ps(part, _mm512_set1_ps(*x.scale), sum);
   }
 };
@@ -246,6 +318,7 @@ struct CodesTile {
         __m512i codes[8];
         unpack<LAYOUT>(group, codes);
         const Scales scales(block, group + kLayout.scale_offset());
+        scales.prepare(codes);
         add_few<ROWS>(codes, scales, x, sum);
       }
       block += kLayout.block_bytes();
@@ -299,6 +372,7 @@ struct CodesTile {
         (unpack<LAYOUT>(group + P * t.panel_stride, codes[P]), ...);
         const Scales scales[] = {
             Scales(block + P * t.panel_stride, group + P * t.panel_stride + kLayout.scale_offset())...};
+        (scales[P].prepare(codes[P]), ...);
 
         X row = x;
         Dots dots[kPanelsHere];
@@ -362,17 +436,17 @@ struct CodesTile {
 
 void linear_w8(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW8, Symmetric<128>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW8, Symmetric<Layout::kW8>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w4(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW4, Symmetric<8>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW4, Symmetric<Layout::kW4>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w5(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW5, Symmetric<16>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW5, Symmetric<Layout::kW5>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w4m(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
@@ -397,7 +471,32 @@ void linear_w5k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end
 
 void linear_w6k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW6k, TwoScales>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW6k, TwoScales<Layout::kW6k>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w3k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear<CodesTile<Layout::kW3k, TwoScales<Layout::kW3k>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w2k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear<CodesTile<Layout::kW2k, ScaledCodes>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w4n(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear<CodesTile<Layout::kW4n, Symmetric<Layout::kW4n>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w4x(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear<CodesTile<Layout::kW4x, Symmetric<Layout::kW4x>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w4e(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear<CodesTile<Layout::kW4e, Symmetric<Layout::kW4e>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 }  // namespace quintet::avx512

@@ -20,6 +20,7 @@ namespace quintet::lanes {
 
 inline constexpr int kTileRows = 64;
 inline constexpr int kScoreBlocks = 4;  // K blocks that stay in L1 while all rows pass: 16 KiB of bf16 at head_dim 128
+inline constexpr int kDecodeRows = 2;   // up to so many rows, reading is what takes the time
 inline constexpr int kSegmentBlocks = kSegmentTokens / kBlockTokens;
 
 template <class Dot>
@@ -40,6 +41,7 @@ struct Segment {
   int num_rows;           // of the tile
   int first_row;          // the rows before it end before the segment
   int tokens[kTileRows];  // of the segment, that a row sees; ascending
+  bool in_order;          // its K is one stream
   // Past the end, what will be read next, for prefetching.
   const std::byte* k_blocks[kSegmentBlocks + kPrefetchBlocks];
   const std::byte* v_blocks[kSegmentBlocks + kPrefetchBlocks];
@@ -78,7 +80,9 @@ void score_segment(const Segment& segment, int head_dim, float scale, Scratch<Do
       const int end_block = all_blocks < begin_block + kScoreBlocks ? all_blocks : begin_block + kScoreBlocks;
       with_constant<Dot::kMaxRows>(num_rows, [&](auto rows) {
         constexpr int kMaxVectors = Dot::max_vectors(rows) < kScoreBlocks ? Dot::max_vectors(rows) : kScoreBlocks;
-        for_each_run(begin_block, end_block, kMaxVectors, [&](int block, int num_blocks) {
+        // Side by side, the chains of few rows hide their latency; but a stream is read fastest as one.
+        const int longest = rows <= kDecodeRows && segment.in_order ? 1 : kMaxVectors;
+        for_each_run(begin_block, end_block, longest, [&](int block, int num_blocks) {
           with_constant<kMaxVectors>(num_blocks, [&](auto vectors) {
             score_tile<Dot, rows, vectors>(scratch.q + row * kQueryStride, segment.k_blocks + block,
                                            segment.k_blocks + block + kPrefetchBlocks, head_dim, scale,
@@ -174,6 +178,12 @@ void locate_segment(const KVCache& cache, const SequenceView& seq, int kv_head, 
   for (int i = 0; i < num_blocks; ++i) {
     segment.k_blocks[i] = block(cache.k, first_block + i);
     segment.v_blocks[i] = block(cache.v, first_block + i);
+  }
+  const std::byte* const first = segment.k_blocks[0];
+  const auto block_bytes = static_cast<ptrdiff_t>(kv_block_bytes(cache));
+  segment.in_order = segment.k_blocks[num_blocks - 1] == first + (num_blocks - 1) * block_bytes;
+  for (int i = 1; segment.in_order && i < num_blocks; ++i) {
+    segment.in_order = segment.k_blocks[i] == first + i * block_bytes;
   }
   for (int i = 0; i < kPrefetchBlocks; ++i) {
     const int next = first_block + num_blocks + i;

@@ -53,58 +53,81 @@ int code_at(const uint8_t* group, int column, int i) {
   constexpr CodeLayout kLayout = code_layout(LAYOUT);
   const int unit = i / 4;
   const int byte = column * 4 + i % 4;
+  const auto two_bits = [&](const uint8_t* p) { return p[unit / 4 * 64 + byte] >> (unit % 4 * 2) & 3; };
   if (kLayout.code_bytes == 512) return group[unit * 64 + byte];
-  const int code = unit < 4 ? group[unit * 64 + byte] & 15 : group[(unit - 4) * 64 + byte] >> 4;
+  const int nibble = unit < 4 ? group[unit * 64 + byte] & 15 : group[(unit - 4) * 64 + byte] >> 4;
+  const int code = kLayout.code_bytes == 256 ? nibble : two_bits(group);
   const uint8_t* bits = group + kLayout.code_bytes;
-  if (kLayout.bit_bytes == 64) return code | (bits[byte] >> unit & 1) << 4;
-  if (kLayout.bit_bytes == 128) return code | (bits[unit / 4 * 64 + byte] >> (unit % 4 * 2) & 3) << 4;
+  if (kLayout.bit_bytes == 64) return code | (bits[byte] >> unit & 1) << kLayout.code_bits();
+  if (kLayout.bit_bytes == 128) return code | two_bits(bits) << kLayout.code_bits();
   return code;
 }
 
-// A weight is scale[i / 16] * (code - zero_point) - min.
+// The number a code stands for, before scales and minimum.
+template <Layout LAYOUT>
+int number_at(const uint8_t* group, int column, int i) {
+  const int code = code_at<LAYOUT>(group, column, i);
+  constexpr const int8_t* kValues = code_values(LAYOUT);
+  if constexpr (kValues != nullptr) return kValues[code];
+  return code - zero_point(LAYOUT);
+}
+
+// A weight is scale[i / 16] * number - min[i / 16].
 struct Scales {
   float scale[2];  // of the group's first and second half
-  int zero_point;
-  float min;
+  float min[2];
 };
+
+// 2^(e - 128) of MXFP4, which has no code for NaN here; the smallest two are denormals.  Source: ggml_e8m0_to_fp32_half
+// of ggml/src/ggml-impl.h.
+float exponent_scale(uint8_t e) { return std::ldexp(1.0f, e - 128); }
 
 template <Layout LAYOUT>
 Scales scales_at(const uint8_t* block, const uint8_t* group, int column) {
   const uint8_t* p = group + code_layout(LAYOUT).scale_offset();
-  const auto both = [](float scale, int zero_point, float min) { return Scales{{scale, scale}, zero_point, min}; };
+  const auto both = [](float scale, float min) { return Scales{{scale, scale}, {min, min}}; };
   switch (LAYOUT) {
     case Layout::kW8:
-      return both(half_at(p, column), 128, 0);
     case Layout::kW4:
-      return both(half_at(p, column), 8, 0);
     case Layout::kW5:
-      return both(half_at(p, column), 16, 0);
+    case Layout::kW4n:
+      return both(half_at(p, column), 0);
+    case Layout::kW4e:
+      return both(exponent_scale(p[column]), 0);
+    case Layout::kW4x:  // 11 bits times 6
+      return both(half_at(block, column) * static_cast<float>(static_cast<int8_t>(p[column])), 0);
     case Layout::kW4m:
     case Layout::kW5m:
-      return both(half_at(p, column), 0, half_at(p + 32, column));
+      return both(half_at(p, column), half_at(p + 32, column));
     case Layout::kW4k:
     case Layout::kW5k:  // 11 bits times 6: both products are exact
-      return both(half_at(block, column) * static_cast<float>(p[column]), 0,
+      return both(half_at(block, column) * static_cast<float>(p[column]),
                   half_at(block + 32, column) * static_cast<float>(p[16 + column]));
-    default: {  // kW6k: 11 bits times 8
+    case Layout::kW2k: {  // 11 bits times 4
+      const float d = half_at(block, column);
+      const float e = half_at(block + 32, column);
+      const uint8_t* t = p + column * 2;
+      return {{d * static_cast<float>(t[0] & 15), d * static_cast<float>(t[1] & 15)},
+              {e * static_cast<float>(t[0] >> 4), e * static_cast<float>(t[1] >> 4)}};
+    }
+    default: {  // kW6k, kW3k: 11 bits times 8
       const float d = half_at(block, column);
       return {{d * static_cast<float>(static_cast<int8_t>(p[column])),
                d * static_cast<float>(static_cast<int8_t>(p[16 + column]))},
-              32,
-              0};
+              {0, 0}};
     }
   }
 }
 
-// Calls visit(group of 32 k, its index, its scales) for one column, in order.
+// Calls visit(block, group of 32 k, its index) for one column, in order.
 template <Layout LAYOUT, typename Visit>
-void for_each_group(const PackedMatrix& w, int panel, int column, Visit visit) {
+void for_each_group(const PackedMatrix& w, int panel, Visit visit) {
   constexpr CodeLayout kLayout = code_layout(LAYOUT);
   const uint8_t* block = panel_data(w, panel);
   for (int g = 0; g < w.k / kGroup; block += kLayout.block_bytes()) {
     const uint8_t* group = block + kLayout.header_bytes;
     for (int i = 0; i < kLayout.groups_per_block; ++i, ++g, group += kLayout.group_bytes()) {
-      visit(group, g, scales_at<LAYOUT>(block, group, column));
+      visit(block, group, g);
     }
   }
 }
@@ -113,26 +136,33 @@ void for_each_group(const PackedMatrix& w, int panel, int column, Visit visit) {
 template <Layout LAYOUT>
 void linear_codes(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                   float* y, size_t ldy) {
-  constexpr bool kHasMin =
-      LAYOUT == Layout::kW4m || LAYOUT == Layout::kW5m || LAYOUT == Layout::kW4k || LAYOUT == Layout::kW5k;
   for_each_output(row_begin, row_end, panel_begin, panel_end, y, ldy, [&](int row, int panel, int column) {
     const int8_t* q = x.q8 + static_cast<size_t>(row) * static_cast<size_t>(x.width);
     const float* q_scale = x.q8_scale + static_cast<size_t>(row) * static_cast<size_t>(x.width / kGroup);
     float sum = 0;
-    for_each_group<LAYOUT>(w, panel, column, [&](const uint8_t* group, int g, const Scales& scales) {
+    for_each_group<LAYOUT>(w, panel, [&](const uint8_t* block, const uint8_t* group, int g) {
       int32_t dot[2] = {0, 0};  // of the two halves
-      int32_t q_sum = 0;
+      int32_t q_sum[2] = {0, 0};
       for (int i = 0; i < kGroup; ++i) {
-        dot[i / 16] += (code_at<LAYOUT>(group, column, i) - scales.zero_point) * q[g * kGroup + i];
-        q_sum += q[g * kGroup + i];
+        dot[i / 16] += number_at<LAYOUT>(group, column, i) * q[g * kGroup + i];
+        q_sum[i / 16] += q[g * kGroup + i];
       }
+      if (LAYOUT == Layout::kW2k) {
+        const uint8_t* t = group + code_layout(LAYOUT).scale_offset() + column * 2;
+        const auto scaled = static_cast<float>((t[0] & 15) * dot[0] + (t[1] & 15) * dot[1]);
+        const auto mins = static_cast<float>((t[0] >> 4) * q_sum[0] + (t[1] >> 4) * q_sum[1]);
+        const float part = std::fma(-half_at(block + 32, column), mins, half_at(block, column) * scaled);
+        sum = std::fma(part, q_scale[g], sum);
+        return;
+      }
+      const Scales scales = scales_at<LAYOUT>(block, group, column);
       const auto whole = static_cast<float>(dot[0] + dot[1]);
-      if (LAYOUT == Layout::kW6k) {
+      if (has_halves(LAYOUT)) {
         const float part =
             std::fma(scales.scale[1], static_cast<float>(dot[1]), scales.scale[0] * static_cast<float>(dot[0]));
         sum = std::fma(part, q_scale[g], sum);
-      } else if (kHasMin) {
-        const float part = std::fma(-scales.min, static_cast<float>(q_sum), scales.scale[0] * whole);
+      } else if (has_min(LAYOUT)) {
+        const float part = std::fma(-scales.min[0], static_cast<float>(q_sum[0] + q_sum[1]), scales.scale[0] * whole);
         sum = std::fma(part, q_scale[g], sum);
       } else {
         sum = std::fma(whole, scales.scale[0] * q_scale[g], sum);
@@ -145,10 +175,11 @@ void linear_codes(const PackedMatrix& w, const Rows& x, int row_begin, int row_e
 template <Layout LAYOUT>
 void unpack_codes(const PackedMatrix& w, int row, float* out) {
   const int column = row % kPanelColumns;
-  for_each_group<LAYOUT>(w, row / kPanelColumns, column, [&](const uint8_t* group, int g, const Scales& scales) {
+  for_each_group<LAYOUT>(w, row / kPanelColumns, [&](const uint8_t* block, const uint8_t* group, int g) {
+    const Scales scales = scales_at<LAYOUT>(block, group, column);
     for (int i = 0; i < kGroup; ++i) {
-      const auto code = static_cast<float>(code_at<LAYOUT>(group, column, i) - scales.zero_point);
-      out[g * kGroup + i] = std::fma(scales.scale[i / 16], code, -scales.min);
+      const auto number = static_cast<float>(number_at<LAYOUT>(group, column, i));
+      out[g * kGroup + i] = std::fma(scales.scale[i / 16], number, -scales.min[i / 16]);
     }
   });
 }
@@ -228,6 +259,31 @@ void linear_w6k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end
   linear_codes<Layout::kW6k>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
+void linear_w3k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW3k>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w2k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW2k>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w4n(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW4n>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w4x(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW4x>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w4e(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW4e>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
 void unpack_row(const PackedMatrix& w, int row, float* out) {
   const int column = row % kPanelColumns;
   const uint8_t* panel = panel_data(w, row / kPanelColumns);
@@ -264,6 +320,21 @@ void unpack_row(const PackedMatrix& w, int row, float* out) {
       break;
     case Layout::kW6k:
       unpack_codes<Layout::kW6k>(w, row, out);
+      break;
+    case Layout::kW3k:
+      unpack_codes<Layout::kW3k>(w, row, out);
+      break;
+    case Layout::kW2k:
+      unpack_codes<Layout::kW2k>(w, row, out);
+      break;
+    case Layout::kW4n:
+      unpack_codes<Layout::kW4n>(w, row, out);
+      break;
+    case Layout::kW4x:
+      unpack_codes<Layout::kW4x>(w, row, out);
+      break;
+    case Layout::kW4e:
+      unpack_codes<Layout::kW4e>(w, row, out);
       break;
   }
 }

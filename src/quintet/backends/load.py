@@ -32,7 +32,7 @@ def load_executor(
     *,
     num_blocks: int,
     max_num_batched_tokens: int,
-    max_num_seqs: int,
+    max_logits_rows: int,
     backend: Backend = "auto",
     weight_dtype: WeightDtype = "auto",
     kv_dtype: Literal["auto"] | KVDtype = "auto",
@@ -43,7 +43,7 @@ def load_executor(
     Args:
         num_blocks: KV blocks of BLOCK_SIZE tokens.
         max_num_batched_tokens: new tokens one step may carry.
-        max_num_seqs: rows one step may ask logits for.
+        max_logits_rows: rows one step may ask logits for.
         backend: "auto" is "cpu"; "reference" is NumPy, slow and exact, for tests.
         weight_dtype: "auto" keeps the file's own types.
         kv_dtype: see `resolve_kv_dtype`.
@@ -64,7 +64,7 @@ def load_executor(
         model,
         num_blocks=num_blocks,
         max_num_batched_tokens=max_num_batched_tokens,
-        max_logits_rows=max_num_seqs,
+        max_logits_rows=max_logits_rows,
         weight_dtype=weight_dtype,
         kv_dtype=resolved,
         num_threads=num_threads,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,6 +51,14 @@ def run(
         bool | None,
         typer.Option("--think/--no-think", help="For models that can reason before they answer."),
     ] = None,
+    json_schema: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Answer with JSON of the schema in this file."),
+    ] = None,
+    grammar: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Answer in this grammar: Lark (*.lark), or GBNF."),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show tokens per second on stderr.")
     ] = False,
@@ -60,6 +69,7 @@ def run(
 ) -> None:
     """Ask a model, or chat with it."""
     from quintet.cli.chat import Chat
+    from quintet.cli.constraints import read_constraint
     from quintet.cli.options import status
     from quintet.errors import RequestError
 
@@ -74,7 +84,8 @@ def run(
 
     given = {"temperature": temperature, "top_p": top_p, "seed": seed}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    params = SamplingParams(max_tokens=max_tokens, **chosen)
+    constraint = read_constraint(json_schema, grammar)
+    params = SamplingParams(max_tokens=max_tokens, constraint=constraint, **chosen)
     with status(f"Loading {model}"):
         llm = LLM(
             model,
@@ -97,11 +108,16 @@ def run(
 
 
 def write_answer(chunks: Iterable[OutputChunk], *, verbose: bool) -> str:
-    """Write an answer to stdout as it comes; returns it."""
-    text = ""
+    """Write an answer to stdout as it comes, a thought before it to stderr; returns the answer."""
+    text = thought = ""
     usage = timings = None
     clean = printable if sys.stdout.isatty() else str
     for chunk in chunks:
+        if chunk.reasoning:
+            thought += chunk.reasoning
+            print(clean(chunk.reasoning), end="", file=sys.stderr, flush=True)
+        if chunk.text and thought and not text:
+            print("\n", file=sys.stderr, flush=True)
         text += chunk.text
         sys.stdout.write(clean(chunk.text))
         sys.stdout.flush()

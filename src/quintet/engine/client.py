@@ -21,9 +21,19 @@ class EngineClient(Protocol):
     def limits(self) -> EngineLimits:
         """What the engine takes."""
 
+    def check(self, request: Request) -> None:
+        """
+        Refuse what can never be served, its constraint included.
+
+        Compiling that may take a second: not for the thread of an event loop.
+
+        Raises:
+            RequestError: it can never be served (ContextLengthError: its length).
+        """
+
     def submit(self, request: Request) -> RequestStream:
         """
-        Start a request; returns at once.
+        Start a request; returns at once where `check` has seen its constraint.
 
         Raises:
             RequestError: it can never be served (ContextLengthError: its length), or its
@@ -38,6 +48,16 @@ class EngineClient(Protocol):
 
     def stats(self) -> EngineStats:
         """The counters after the latest step."""
+
+    def audit(self, timeout_s: float = 10.0) -> None:
+        """
+        Have the engine check its books between two steps; see `Engine.audit`.
+
+        Raises:
+            EngineError: an account is wrong, there is no answer within `timeout_s`, or the
+                engine is closed.
+            CapacityError: it is being restarted.
+        """
 
     def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""

@@ -14,25 +14,34 @@ from collections.abc import Callable
 from collections.abc import Sequence as Collection
 from typing import Any
 
-from quintet.backends.base import BLOCK_SIZE, Executor
+from quintet.backends.base import BLOCK_SIZE, Executor, Float32Array
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
 from quintet.engine.block_pool import BlockPool
+from quintet.engine.deadlines import Deadlines
 from quintet.engine.group import SequenceGroup
 from quintet.engine.logits_processors import apply_logits_processors
+from quintet.engine.meter import Meter
 from quintet.engine.output import FinishReason, OutputChunk, PromptLogprobs, TokenLogprob
 from quintet.engine.prompt_scoring import score_prompts
 from quintet.engine.request import Request
 from quintet.engine.scheduler import Scheduled, Scheduler
 from quintet.engine.sequence import Sequence, Status
+from quintet.engine.speculation.speculator import Drafter, Speculator
 from quintet.engine.stats import EngineStats
 from quintet.engine.step_builder import build_step
 from quintet.engine.text import Detokenizer, TextStream
+from quintet.engine.verification import Row, first_rows, logits_of
 from quintet.errors import RequestError
+from quintet.sampling.breakers import TokenSequences
+from quintet.sampling.grammar import GrammarCompiler
+from quintet.sampling.matcher import ConstraintMatcher
 from quintet.sampling.sampler import RowSampler, SampledToken, sample
 from quintet.sampling.stop import StopChecker
 
 logger = logging.getLogger(__name__)
+
+_AUDIT_EVERY_S = 60.0  # at the earliest, when nothing is left to do
 
 
 class Engine:
@@ -41,7 +50,8 @@ class Engine:
 
     Args:
         executor: the model and its KV cache; the engine closes it.
-        new_detokenizer: makes the detokenizer of a new sequence, given its prompt.
+        new_detokenizer: makes the detokenizer of a new sequence, given its prompt and the control
+            tokens that are to be visible.
         eos_ids: tokens that end an answer unless `SamplingParams.ignore_eos`.
         max_model_len: tokens of prompt and answer together.
         vocab_size: tokens there are; further columns of the logits are padding.  None:
@@ -49,6 +59,10 @@ class Engine:
         resolve_breakers: the token sequences that spell DRY's sequence breakers, given those.
         config: batching options; its `max_model_len` and `kv_cache_bytes` have been
             decided by whoever made the executor.
+        drafter: guesses tokens ahead; the engine closes it.  None: n-gram lookup where
+            the config asks for it.
+        block_bytes: of a KV block, for the statistics.
+        grammars: compiles the requests' constraints; without it they are refused.
 
     Raises:
         ValueError: the KV cache cannot hold one sequence of `max_model_len` tokens, or
@@ -59,13 +73,16 @@ class Engine:
     def __init__(
         self,
         executor: Executor,
-        new_detokenizer: Callable[[Collection[int]], Detokenizer],
+        new_detokenizer: Callable[[Collection[int], frozenset[int]], Detokenizer],
         *,
         eos_ids: frozenset[int],
         max_model_len: int,
         vocab_size: int | None = None,
-        resolve_breakers: Callable[[Collection[str]], Collection[Collection[int]]] = lambda _: (),
+        resolve_breakers: Callable[[Collection[str]], TokenSequences | None] = lambda _: None,
         config: EngineConfig | None = None,
+        drafter: Drafter | None = None,
+        block_bytes: int = 0,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         config = EngineConfig() if config is None else config
         if max_model_len > executor.num_blocks * BLOCK_SIZE:
@@ -92,38 +109,68 @@ class Engine:
         self._executor = executor
         self._new_detokenizer = new_detokenizer
         self._eos_ids = eos_ids
+        self._grammars = grammars
         self._resolve_breakers = resolve_breakers
         self._seeds = random.Random(config.seed)  # noqa: S311 - repeatable on purpose
         pool = BlockPool(executor.num_blocks, enable_prefix_cache=config.enable_prefix_cache)
         self._scheduler = Scheduler(config, pool, executor.max_logits_rows)
+        self._speculator = Speculator(config, self._scheduler, drafter)
         self._groups: dict[str, SequenceGroup] = {}  # of unfinished requests
-        self._stats = EngineStats(num_blocks=executor.num_blocks)
+        self._deadlines = Deadlines()
+        self._meter = Meter(num_blocks=executor.num_blocks, block_bytes=block_bytes)
+        self._audited_at_s = time.monotonic()
 
     @property
     def has_work(self) -> bool:
         """Whether a request is unfinished."""
         return bool(self._groups)
 
-    def add(self, request: Request) -> None:
+    def new_matcher(self, request: Request) -> ConstraintMatcher | None:
+        """Compile a request's constraint, if it has one.  Safe to call from any thread.
+
+        Raises:
+            RequestError: it does not compile within the limits.
+        """
+        constraint = request.params.constraint
+        if constraint is None:
+            return None
+        if self._grammars is None:
+            raise constraint.refusal("this engine has no tokenizer to compile it for")
+        return self._grammars.matcher(constraint, request.thinking)
+
+    def add(self, request: Request, matcher: ConstraintMatcher | None = None) -> None:
         """Queue a request.
+
+        Args:
+            matcher: what `new_matcher` made for it, so that it need not be compiled here.
 
         Raises:
             RequestError: it can never be served, or its id is in use.
         """
         self.limits.check(request)
+        matcher = matcher or self.new_matcher(request)
         if request.request_id in self._groups:
             raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
         params = request.params
         seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
-        sequences = [self._new_sequence(request, index, seed + index) for index in range(params.n)]
+        sequences = [
+            self._new_sequence(
+                request, index, seed + index, matcher and (matcher.copy() if index else matcher)
+            )
+            for index in range(params.n)
+        ]
         self._groups[request.request_id] = SequenceGroup(sequences)
         self._scheduler.add(sequences[0])
-        self._stats.num_requests += 1
+        if request.timeout_s is not None:
+            self._deadlines.add(request.request_id, request.arrival_s + request.timeout_s)
+        self._meter.totals.num_requests += 1
 
-    def start(self, request: Request) -> OutputChunk | None:
+    def start(
+        self, request: Request, matcher: ConstraintMatcher | None = None
+    ) -> OutputChunk | None:
         """`add` for loops, which one bad request must not end: its last chunk if it fails."""
         try:
-            self.add(request)
+            self.add(request, matcher)
             return None
         except Exception as error:
             logger.error("a request could not be started", exc_info=error)
@@ -131,47 +178,27 @@ class Engine:
             return OutputChunk(request.request_id, finish_reason="error", error=text)
 
     def step(self) -> list[OutputChunk]:
-        """Schedule, run, sample, hand out.
+        """End what is late, schedule, run, sample, hand out.
 
         Whatever the model raises ends the sequences of this step only.
 
         Returns:
-            A chunk for each sequence that got a token or ended.
+            A chunk for each token, in the order of each sequence's, and for each early end.
         """
         started_s = time.monotonic()
-        batch = self._scheduler.schedule()
-        self._note_first_runs(batch, started_s)
-        try:
-            tokens, failed = self._run(batch)
-        except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
-            return self._fail_step(batch, error)
-        finally:
-            self._stats.last_step_at_s = time.monotonic()
-            self._stats.last_step_s = self._stats.last_step_at_s - started_s
-        self._scheduler.commit(batch)
-        chunks: list[OutputChunk] = []
-        for sequence, message in failed.items():
-            if sequence.status is not Status.FINISHED:  # with another answer, which failed
-                chunks.append(self._fail(sequence, message))
-        for sequence, token in tokens:
-            if sequence.status is not Status.FINISHED:
-                chunks.append(self._advance(sequence, token))
-        return chunks
+        late = [self._end_early(name, "timeout") for name in self._deadlines.pop(started_s)]
+        if not self.has_work:
+            return late
+        return late + self._step(started_s)
 
     def abort(self, request_id: str) -> OutputChunk | None:
         """End a request and all its answers now; None if it is unknown or has ended."""
-        group = self._groups.get(request_id)
-        if group is None:
-            return None
-        first = group.unfinished[0]
-        self._drop(group, but=first)
-        return self._end(first, "abort", _chunk(first, text=first.text.finish()))
+        return self._end_early(request_id, "abort") if request_id in self._groups else None
 
     def stats(self) -> EngineStats:
         """The counters as they are now; the caller's to keep."""
         pool = self._scheduler.pool
-        return dataclasses.replace(
-            self._stats,
+        return self._meter.read(
             num_waiting=self._scheduler.num_waiting,
             num_running=self._scheduler.num_running,
             num_preemptions=self._scheduler.num_preemptions,
@@ -179,6 +206,18 @@ class Engine:
             num_used_blocks=pool.num_blocks - pool.num_available,
             num_cached_blocks=pool.num_cached,
         )
+
+    def find_fault(self) -> str | None:
+        """`audit` for production: counted, and the account that is wrong as text."""
+        self._audited_at_s = time.monotonic()
+        self._meter.totals.num_audits += 1
+        try:
+            self.audit()
+        except AssertionError as fault:
+            logger.error("an audit failed: %s", fault)
+            self._meter.totals.num_failed_audits += 1
+            return str(fault)
+        return None
 
     def audit(self) -> None:
         """Check the books: every block is accounted for, every sequence is in its place.
@@ -197,17 +236,21 @@ class Engine:
             for request_id in tuple(self._groups):
                 self.abort(request_id)
         finally:
+            self._speculator.close()
             self._executor.close()
 
-    def _new_sequence(self, request: Request, index: int, seed: int) -> Sequence:
+    def _new_sequence(
+        self, request: Request, index: int, seed: int, matcher: ConstraintMatcher | None
+    ) -> Sequence:
         params = request.params
-        breakers: Collection[Collection[int]] = ()
+        breakers: TokenSequences | None = None
         if params.dry_multiplier > 0:
             breakers = self._resolve_breakers(params.dry_sequence_breakers)
         max_total_tokens = self.limits.max_model_len
         if params.max_tokens is not None:
             num_wanted = len(request.prompt_token_ids) + params.max_tokens
-            max_total_tokens = min(max_total_tokens, num_wanted)
+            slides = request.overflow == "slide"
+            max_total_tokens = num_wanted if slides else min(max_total_tokens, num_wanted)
         return Sequence(
             request,
             rank=self._scheduler.rank(request),
@@ -220,38 +263,101 @@ class Engine:
                 dry_breakers=breakers,
             ),
             text=TextStream(
-                self._new_detokenizer(request.prompt_token_ids),
+                self._new_detokenizer(request.prompt_token_ids, request.visible_token_ids),
                 StopChecker(params.stop_strings, include_stop=params.include_stop_str_in_output),
                 params.min_tokens,
             ),
             eos_ids=frozenset() if params.ignore_eos else self._eos_ids,
             max_total_tokens=max_total_tokens,
+            max_model_len=self.limits.max_model_len,
             index=index,
+            matcher=matcher,
         )
 
-    def _run(
-        self, batch: list[Scheduled]
-    ) -> tuple[list[tuple[Sequence, SampledToken]], dict[Sequence, str]]:
-        """Compute the batch's tokens and sample for those sequences that have caught up.
+    def _step(self, started_s: float) -> list[OutputChunk]:
+        batch = self._scheduler.schedule()
+        failures = self._scheduler.take_failures()
+        if failures:
+            return self._fail_unscheduled(failures)
+        self._note_first_runs(batch, started_s)
+        batch = self._speculator.extend(batch)
+        run_s = time.monotonic()
+        try:
+            logits, unscored = self._run(batch)
+        except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
+            return self._fail_step(batch, error)
+        finally:
+            self._meter.computed(started_s)
+        rows = first_rows(batch)
+        self._scheduler.commit(batch)
+        chunks = [
+            self._fail(sequence, _message("numerical"))
+            for sequence in unscored
+            if sequence.status is not Status.FINISHED  # with another answer, which failed
+        ]
+        chunks += self._sample_rows(rows, logits)
+        self._settle(batch, time.monotonic() - run_s)
+        return chunks
+
+    def _run(self, batch: list[Scheduled]) -> tuple[Float32Array, list[Sequence]]:
+        """Compute the batch's tokens and score the prompts among them.
 
         Returns:
-            A token per sequence that sampled; and the sequences that failed, with the reason.
+            The rows that may be sampled from; the sequences whose prompt could not be scored.
         """
         if not batch:
             raise RuntimeError("no sequence could be scheduled")  # a leak of blocks would do it
-        vocab_size = self.limits.vocab_size
         logits = self._executor.run(build_step(batch))
-        logits, unscored = score_prompts(batch, logits, vocab_size)
-        failed = dict.fromkeys(unscored, _message("numerical"))
-        sequences = [scheduled.sequence for scheduled in batch if scheduled.samples]
-        if not sequences:  # all in the middle of a prompt
-            return [], failed
-        failed |= apply_logits_processors(sequences, logits, vocab_size)
-        tokens = sample(logits, [sequence.sampler for sequence in sequences])
-        return list(zip(sequences, tokens, strict=True)), failed
+        return score_prompts(batch, logits, self.limits.vocab_size)
+
+    def _sample_rows(self, rows: list[Row], logits: Float32Array) -> list[OutputChunk]:
+        """Sample from each row, then from those that right guesses have made count."""
+        chunks: list[OutputChunk] = []
+        # A sequence may have ended with another answer of its request, which failed.
+        while rows := [row for row in rows if row.sequence.status is Status.RUNNING]:
+            sequences = [row.sequence for row in rows]
+            try:
+                tokens, failed = self._sample(sequences, logits_of(rows, logits))
+            except Exception as error:  # noqa: BLE001 - as in _step
+                return chunks + self._fail_all(sequences, error)
+            following = []
+            for row, token in zip(rows, tokens, strict=True):
+                sequence = row.sequence
+                if sequence.status is not Status.RUNNING:
+                    continue
+                if sequence in failed:
+                    chunks.append(self._fail(sequence, failed[sequence]))
+                    continue
+                chunk = self._advance(sequence, token)
+                chunks.append(chunk)
+                next_row = row.after(token.token_id)
+                if chunk.finish_reason is None and next_row is not None:
+                    self._scheduler.advance(sequence, 1)
+                    self._meter.totals.num_accepted_tokens += 1
+                    following.append(next_row)
+            rows = following
+        return chunks
+
+    def _sample(
+        self, sequences: list[Sequence], logits: Float32Array
+    ) -> tuple[list[SampledToken], dict[Sequence, str]]:
+        """A token per sequence from its row; and the sequences that failed, with the reason."""
+        failed = apply_logits_processors(sequences, logits, self.limits.vocab_size)
+        masks = [sequence.mask() for sequence in sequences]
+        return sample(logits, [sequence.sampler for sequence in sequences], masks), failed
+
+    def _settle(self, batch: list[Scheduled], seconds: float) -> None:
+        """Clear up after guesses, right or wrong."""
+        for scheduled in batch:
+            if scheduled.sequence.status is Status.RUNNING:
+                self._scheduler.trim(scheduled.sequence)
+            self._meter.totals.num_draft_tokens += len(scheduled.draft_ids)
+        self._speculator.record(batch, seconds)
 
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Take in a sequence's sampled token; its failure is nobody else's."""
+        if token.error == "constraint" and sequence.matcher is not None:
+            return self._fail(sequence, f"no token fits the constraint ({sequence.matcher.error})")
         if token.error is not None:
             return self._fail(sequence, _message(token.error))
         try:
@@ -265,15 +371,15 @@ class Engine:
         params = sequence.request.params
         prompt_logprobs: PromptLogprobs | None = None
         echo = ""
-        if sequence.first_token_s is None:
-            sequence.first_token_s = time.monotonic()
+        is_first = sequence.first_token_s is None
+        self._meter.token(sequence)
+        if is_first:
             for other in self._groups[sequence.request_id].release():
                 self._scheduler.add(other)
             if params.prompt_logprobs is not None and sequence.index == 0:
                 prompt_logprobs = (None, *sequence.prompt_logprobs)
             if params.echo:
                 echo = self._prompt_text(sequence.request)
-        self._stats.num_generated_tokens += 1
         text, finish_reason, stop_reason = sequence.append(token.token_id)
         chunk = _chunk(
             sequence,
@@ -282,14 +388,36 @@ class Engine:
             logprobs=_logprobs(token),
             prompt_logprobs=prompt_logprobs,
         )
-        if finish_reason is None:
-            return chunk
-        return self._end(sequence, finish_reason, chunk, stop_reason=stop_reason)
+        if finish_reason is not None:
+            return self._end(sequence, finish_reason, chunk, stop_reason=stop_reason)
+        if sequence.slide():
+            self._speculator.forget(sequence)
+            self._scheduler.requeue(sequence)
+        return chunk
+
+    def _end_early(self, request_id: str, finish_reason: FinishReason) -> OutputChunk:
+        """End a request with all its answers."""
+        group = self._groups[request_id]
+        first = group.unfinished[0]
+        self._drop(group, but=first)
+        return self._end(first, finish_reason, _chunk(first, text=first.text.finish()))
+
+    def _fail_unscheduled(self, failures: list[tuple[Sequence, Exception]]) -> list[OutputChunk]:
+        """End the sequences that got no blocks; the others have their step next."""
+        chunks = []
+        for sequence, error in failures:
+            logger.error("a sequence could not be scheduled", exc_info=error)
+            if sequence.status is not Status.FINISHED:
+                chunks.append(self._fail(sequence, f"no KV blocks ({type(error).__name__})"))
+        return chunks
 
     def _fail_step(self, batch: list[Scheduled], error: Exception) -> list[OutputChunk]:
-        logger.error("a step failed", exc_info=error)
-        self._stats.num_failed_steps += 1
         sequences = [scheduled.sequence for scheduled in batch] or list(self._scheduler)
+        return self._fail_all(sequences, error)
+
+    def _fail_all(self, sequences: list[Sequence], error: Exception) -> list[OutputChunk]:
+        logger.error("a step failed", exc_info=error)
+        self._meter.totals.num_failed_steps += 1
         message = f"the model could not compute a step ({type(error).__name__}); see the log"
         return [
             self._fail(sequence, message)
@@ -307,7 +435,7 @@ class Engine:
         """End all answers but one without a word."""
         for sequence in group.started:
             if sequence is not but:
-                self._scheduler.finish(sequence)
+                self._let_go(sequence)
         group.unfinished = [but]
         group.release()
 
@@ -320,12 +448,15 @@ class Engine:
         stop_reason: str | int | None = None,
     ) -> OutputChunk:
         """Let go of a sequence; returns its chunk completed as the last one."""
-        self._scheduler.finish(sequence)
+        self._let_go(sequence)
         group = self._groups[sequence.request_id]
         group.unfinished.remove(sequence)
         if not group.unfinished:
             del self._groups[sequence.request_id]
-            self._stats.count_end(finish_reason)
+            self._deadlines.discard(sequence.request_id)
+            self._meter.end(sequence.request, finish_reason)
+            if not self._groups and time.monotonic() - self._audited_at_s > _AUDIT_EVERY_S:
+                self.find_fault()
         return dataclasses.replace(
             chunk,
             finish_reason=finish_reason,
@@ -335,8 +466,12 @@ class Engine:
             timings=sequence.timings(),
         )
 
+    def _let_go(self, sequence: Sequence) -> None:
+        self._scheduler.finish(sequence)
+        self._speculator.forget(sequence)
+
     def _prompt_text(self, request: Request) -> str:
-        detokenizer = self._new_detokenizer(())
+        detokenizer = self._new_detokenizer((), frozenset())
         text = "".join(detokenizer.push(token_id) for token_id in request.prompt_token_ids)
         return text + detokenizer.flush()
 
@@ -346,8 +481,7 @@ class Engine:
             if sequence.first_run_s is None:
                 sequence.first_run_s = now_s
                 sequence.num_cached_tokens = sequence.num_computed_tokens
-                self._stats.num_prompt_tokens += sequence.num_prompt_tokens
-                self._stats.num_cached_tokens += sequence.num_cached_tokens
+                self._meter.first_run(sequence, now_s)
 
 
 def _message(kind: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -11,11 +13,13 @@ from quintet.backends import block_bytes, load_executor, resolve_kv_dtype
 from quintet.config import EngineConfig
 from quintet.engine.engine import Engine
 from quintet.engine.sizing import available_memory_bytes, plan_cache
+from quintet.engine.speculation.draft_model import ModelDrafter
 from quintet.errors import CapacityError, RequestError
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import load_model
 from quintet.sampling.breakers import DryBreakers
+from quintet.sampling.grammar import GrammarCompiler
 from quintet.tokenizer import Detokenizer, Tokenizer
 
 Backend: TypeAlias = Literal["auto", "cpu", "reference"]
@@ -75,54 +79,85 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
 
     Args:
         path: a GGUF file, a safetensors file, or a Hugging Face directory.
+        config: a draft model in it is given by its path, too.
 
     Raises:
         ModelNotFoundError, ModelFormatError, UnsupportedModelError: the model cannot be read.
         RequestError: an option that this model cannot take.
         CapacityError: weights or KV cache do not fit in memory.
     """
-    with _open(path) as source:
-        tokenizer = _tokenizer(source)
+    with ExitStack() as stack:
+        source = _open(path)
+        stack.enter_context(source)
+        # Read beside the packing, which does not hold the interpreter: half a second for a large
+        # vocabulary.
+        reading = stack.enter_context(ThreadPoolExecutor(max_workers=1)).submit(_tokenizer, source)
         model = load_model(source)
         kv_dtype = resolve_kv_dtype(options.dtype, options.kv_dtype)
+        sources, models = [source], [model]
+        if config.draft_speculation is not None:
+            draft_path = Path(config.draft_speculation.model)
+            sources.append(_open(draft_path))
+            stack.enter_context(sources[1])
+            _check_draft_vocabulary(reading.result(), _tokenizer(sources[1]), draft_path)
+            models.append(load_model(sources[1]))
+        # A draft model keeps the same tokens, in blocks of its own.
+        bytes_per_block = sum(block_bytes(model, kv_dtype) for model in models)
         plan = plan_cache(
             config,
             context_length=model.config.context_length,
-            block_bytes=block_bytes(model, kv_dtype),
-            weight_bytes=sum(info.num_bytes for info in source.tensors.values()),
+            block_bytes=bytes_per_block,
+            weight_bytes=sum(info.num_bytes for s in sources for info in s.tensors.values()),
             available_bytes=available_memory_bytes(),
         )
         try:
-            executor = load_executor(
-                model,
-                backend=options.backend,
-                weight_dtype=options.dtype,
-                kv_dtype=options.kv_dtype,
-                num_threads=options.num_threads,
-                num_blocks=plan.num_blocks,
-                max_num_batched_tokens=config.max_num_batched_tokens,
-                max_num_seqs=config.max_num_seqs,
-            )
+            executors = [
+                load_executor(
+                    model,
+                    backend=options.backend,
+                    weight_dtype=options.dtype,
+                    kv_dtype=options.kv_dtype,
+                    num_threads=options.num_threads,
+                    num_blocks=plan.num_blocks,
+                    max_num_batched_tokens=config.max_num_batched_tokens,
+                    max_logits_rows=config.max_logits_rows,
+                )
+                for model in models
+            ]
         except MemoryError as error:
             raise CapacityError(f"{path.name} does not fit: {error}", resource="memory") from error
+        tokenizer = reading.result()
         eos_ids = frozenset(tokenizer.eog_ids) | _configured_eos_ids(source)
 
-    def new_detokenizer(prompt_token_ids: Sequence[int]) -> Detokenizer:
-        return Detokenizer(tokenizer, prompt_ids=prompt_token_ids)
+    def new_detokenizer(
+        prompt_token_ids: Sequence[int], visible_ids: frozenset[int]
+    ) -> Detokenizer:
+        return Detokenizer(tokenizer, prompt_ids=prompt_token_ids, visible_ids=visible_ids)
 
+    drafter = None
+    if config.draft_speculation is not None:
+        drafter = ModelDrafter(
+            executors[1],
+            vocab_size=tokenizer.vocab_size,
+            max_draft_tokens=config.draft_speculation.max_draft_tokens,
+            max_num_mixed_prefill_tokens=config.max_num_mixed_prefill_tokens,
+        )
     breakers = DryBreakers(
         tokenizer.vocab_size,
         tokenizer.token_bytes,
         lambda text: tokenizer.encode(text, add_special=False),
     )
     engine = Engine(
-        executor,
+        executors[0],
         new_detokenizer,
         eos_ids=eos_ids,
         max_model_len=plan.max_model_len,
         vocab_size=tokenizer.vocab_size,
         resolve_breakers=breakers.resolve,
         config=config,
+        drafter=drafter,
+        block_bytes=bytes_per_block,
+        grammars=GrammarCompiler(tokenizer, eos_ids),
     )
     return LoadedModel(engine, tokenizer)
 
@@ -146,6 +181,22 @@ def _tokenizer(source: GGUFFile | SafetensorsDir) -> Tokenizer:
     if isinstance(source, GGUFFile):
         return Tokenizer.from_gguf(source.metadata)
     return Tokenizer.from_file(source.directory)
+
+
+def _check_draft_vocabulary(tokenizer: Tokenizer, draft: Tokenizer, path: Path) -> None:
+    """Guesses are token ids: they must mean the same to both models.
+
+    Raises:
+        RequestError: names the first token that differs.
+    """
+    for token_id in range(min(tokenizer.vocab_size, draft.vocab_size)):
+        mine, its = tokenizer.token_text(token_id), draft.token_text(token_id)
+        if mine != its:
+            raise RequestError(
+                f"expected the vocabulary of the model it guesses for, found token {token_id} to "
+                f"be {its!r} in {path.name} instead of {mine!r}",
+                parameter="draft_model",
+            )
 
 
 def _configured_eos_ids(source: GGUFFile | SafetensorsDir) -> frozenset[int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from quintet.engine.request import Request
+from quintet.parsing.events import ToolCall, ToolCallDelta
 
-FinishReason: TypeAlias = Literal["stop", "length", "abort", "error"]
+FinishReason: TypeAlias = Literal["stop", "length", "timeout", "abort", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,16 @@ class Usage:
         num_prompt_tokens: of the prompt.
         num_cached_tokens: those of the prompt that the prefix cache spared.
         num_generated_tokens: of the answer, a final stop token included.
+        num_reasoning_tokens: of those, the ones of a chat model's thought.
+        num_dropped_tokens: of prompt and answer, those that a sliding context gave up on the
+            way; see `Request.overflow`.
     """
 
     num_prompt_tokens: int
     num_cached_tokens: int
     num_generated_tokens: int
+    num_reasoning_tokens: int = 0
+    num_dropped_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class OutputChunk:
         token_ids: the tokens generated in this step, a final stop token included.
         logprobs: one per token when `SamplingParams.logprobs` asks for them.
         finish_reason: "stop" (end-of-text token, stop token or stop string), "length",
-            "abort" or "error"; None while the request goes on.
+            "timeout", "abort" or "error"; None while the request goes on.
         stop_reason: the stop string or the id from `stop_token_ids` that matched.
         error: what went wrong, with "error".
         usage, timings: of the answer, on its last chunk.
@@ -81,6 +88,8 @@ class OutputChunk:
         others_go_on: on an answer's last chunk: the request has answers that are not finished.
         prompt_logprobs: with an answer's first token, one per token of the prompt, the first None,
             when `SamplingParams.prompt_logprobs` asks for them.
+        reasoning: in a chat, new text of the thought, which `text` is without.
+        tool_calls: in a chat with tools, what is new of calls, which `text` is without.
     """
 
     request_id: str
@@ -95,6 +104,8 @@ class OutputChunk:
     index: int = 0
     others_go_on: bool = False
     prompt_logprobs: PromptLogprobs | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
     @property
     def is_last(self) -> bool:
@@ -118,6 +129,8 @@ class Completion:
         token_ids: a final stop token included.
         logprobs: one per token, or None when not asked for.
         finish_reason, stop_reason: see OutputChunk.
+        reasoning: in a chat, what the model thought before it answered.
+        tool_calls: in a chat with tools, the calls it made.
     """
 
     index: int
@@ -126,6 +139,8 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] | None
     finish_reason: FinishReason
     stop_reason: str | int | None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +150,7 @@ class RequestOutput:
 
     Args:
         request_id: as submitted.
-        prompt_token_ids: the prompt as the model saw it.
+        prompt_token_ids: the prompt as the model saw it, unless a sliding context dropped some.
         prompt_logprobs: see OutputChunk.
         choices: the answers, by index; the first one's fields can be read here as well.
         usage: the prompt's tokens once, those of all answers.
@@ -173,6 +188,16 @@ class RequestOutput:
     def stop_reason(self) -> str | int | None:
         """What the first answer ended with."""
         return self.choices[0].stop_reason
+
+    @property
+    def reasoning(self) -> str:
+        """In a chat, what the model thought before its first answer."""
+        return self.choices[0].reasoning
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """In a chat with tools, the first answer's calls."""
+        return self.choices[0].tool_calls
 
 
 class Answer:
@@ -213,6 +238,8 @@ class Answer:
                 len(request.prompt_token_ids),
                 usages[min(usages)].num_cached_tokens,
                 sum(usage.num_generated_tokens for usage in usages.values()),
+                num_reasoning_tokens=sum(u.num_reasoning_tokens for u in usages.values()),
+                num_dropped_tokens=sum(u.num_dropped_tokens for u in usages.values()),
             ),
             timings=max(timings, key=lambda t: t.queue_s + t.prefill_s + t.decode_s),
         )
@@ -220,12 +247,31 @@ class Answer:
     def _choice(self, index: int, ends: dict[int, OutputChunk]) -> Completion:
         chunks = [chunk for chunk in self._chunks if chunk.index == index]
         logprobs = tuple(item for chunk in chunks for item in chunk.logprobs or ())
-        end = ends.get(index)  # an aborted request has one end for all its answers
+        # A request that is aborted or late has one end for all its answers.
+        end = ends.get(index)
+        early = next((c.finish_reason for c in ends.values() if c.is_last), None)
         return Completion(
             index=index,
             text="".join(chunk.text for chunk in chunks),
             token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
             logprobs=None if self._request.params.logprobs is None else logprobs,
-            finish_reason="abort" if end is None else end.finish_reason or "abort",
+            finish_reason=(early if end is None else end.finish_reason) or "abort",
             stop_reason=None if end is None else end.stop_reason,
+            reasoning="".join(chunk.reasoning for chunk in chunks),
+            tool_calls=whole_calls(delta for chunk in chunks for delta in chunk.tool_calls),
         )
+
+
+def whole_calls(deltas: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
+    """The tool calls of one answer, put together."""
+    heads: list[ToolCallDelta] = []
+    arguments: list[list[str]] = []
+    for delta in deltas:
+        if delta.name is not None:
+            heads.append(delta)
+            arguments.append([])
+        arguments[delta.index].append(delta.arguments)
+    return tuple(
+        ToolCall(head.id or "", head.name or "", "".join(pieces))
+        for head, pieces in zip(heads, arguments, strict=True)
+    )

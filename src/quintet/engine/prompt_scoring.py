@@ -13,7 +13,7 @@ from quintet.sampling.sampler import score
 
 def score_prompts(
     batch: Collection[Scheduled], logits: Float32Array, vocab_size: int
-) -> tuple[Float32Array, set[Sequence]]:
+) -> tuple[Float32Array, list[Sequence]]:
     """
     Score what the step's logits say of the prompts, and set those rows aside.
 
@@ -22,12 +22,12 @@ def score_prompts(
         logits: [rows, >= vocab_size] float32, as `build_step` asked for them.
 
     Returns:
-        The rows to sample from, one per sequence that samples; and the sequences with a row
-        that holds no numbers.
+        The rows to sample from, 1 and one per guess for each sequence that samples; and the
+        sequences with a row that holds no numbers.
     """
     if not any(scheduled.scored for scheduled in batch):
-        return logits, set()
-    bad: set[Sequence] = set()
+        return logits, []
+    bad: list[Sequence] = []
     sampled_rows: list[int] = []
     row = 0
     for scheduled in batch:
@@ -41,11 +41,12 @@ def score_prompts(
         )
         for token_id, found in zip(following, scores, strict=True):
             if found is None:
-                bad.add(sequence)
+                bad.append(sequence)
                 break
             sequence.prompt_logprobs.append(TokenLogprob(token_id, found.logprob, found.top))
         row += len(scored)
         if scheduled.samples:
-            sampled_rows.append(row)
-            row += 1
+            num_rows = 1 + len(scheduled.draft_ids)
+            sampled_rows += range(row, row + num_rows)
+            row += num_rows
     return logits[sampled_rows], bad

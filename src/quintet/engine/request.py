@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal, TypeAlias, TypedDict, get_args
 
+from quintet.errors import RequestError
+from quintet.parsing.thinking import Thinking
 from quintet.sampling.params import SamplingParams
 
 
@@ -15,6 +19,18 @@ class Priority(IntEnum):
     LOW = 0
     NORMAL = 1
     HIGH = 2
+
+
+Overflow: TypeAlias = Literal["error", "slide"]
+
+
+class RequestOptions(TypedDict, total=False):
+    """How a request is served, as keywords; see Request.  What is sampled is in `params`."""
+
+    priority: Priority
+    timeout_s: float | None
+    overflow: Overflow
+    num_keep_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +43,22 @@ class Request:
         prompt_token_ids: at least one id of the vocabulary.
         params: how to sample and when to stop.
         priority: against the other requests of this engine.
+        timeout_s: seconds after which it ends with "timeout" and what it has by then, time in
+            the queue included.  None: never.
+        overflow: what happens when the context is full.  "error": a prompt that does not
+            fit is refused, an answer ends with "length".  "slide": the oldest tokens behind
+            the first `num_keep_tokens` are dropped in whole blocks, the rest is computed
+            anew as if those had never stood there, and the answer goes on;
+            `Usage.num_dropped_tokens` says how many.
+        num_keep_tokens: tokens at the start of the prompt that "slide" never drops.
         cache_salt: prefixes are shared only among requests with the same salt, so
             that the time to the first token tells nobody what others have asked.
+        thinking: whether the answer may begin with a thought; a constraint binds what follows.
+        visible_token_ids: control tokens that are to be part of the text all the same.
         arrival_s: when it was made, on `time.monotonic`'s clock; start of all timings.
+
+    Raises:
+        RequestError: an option out of range, or "slide" without a bound on the answer.
     """
 
     request_id: str
@@ -37,4 +66,31 @@ class Request:
     params: SamplingParams
     priority: Priority = Priority.NORMAL
     cache_salt: str = ""
+    thinking: Thinking = Thinking.NONE
+    visible_token_ids: frozenset[int] = frozenset()
     arrival_s: float = field(default_factory=time.monotonic)
+    timeout_s: float | None = None
+    overflow: Overflow = "error"
+    num_keep_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.priority not in tuple(Priority):
+            raise RequestError(
+                f"expected LOW, NORMAL or HIGH, found {self.priority!r}", parameter="priority"
+            )
+        if self.timeout_s is not None and not 0 < self.timeout_s < math.inf:
+            raise RequestError(
+                f"expected a positive number of seconds, found {self.timeout_s!r}",
+                parameter="timeout_s",
+            )
+        if self.overflow not in get_args(Overflow):
+            raise RequestError(
+                f'expected "error" or "slide", found {self.overflow!r}', parameter="overflow"
+            )
+        if self.num_keep_tokens < 0:
+            raise RequestError(
+                f"expected at least 0, found {self.num_keep_tokens}", parameter="num_keep_tokens"
+            )
+        if self.overflow == "slide" and self.params.max_tokens is None:
+            # It would end when the model likes, which may be never.
+            raise RequestError('expected max_tokens with "slide", found None', parameter="overflow")

@@ -17,15 +17,23 @@ from quintet.backends.base import BLOCK_SIZE
 from quintet.config import EngineConfig
 from quintet.engine.block_pool import BlockPool
 from quintet.engine.request import Request
-from quintet.engine.sequence import Sequence, Status
+from quintet.engine.sequence import Sequence, Status, num_blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A sequence's part in a step: its next `num_tokens` uncomputed tokens."""
+    """
+    A sequence's part in a step.
+
+    Args:
+        sequence: whose it is.
+        num_tokens: its next uncomputed tokens that are computed now.
+        draft_ids: guesses of the tokens after those, computed with them to be checked.
+    """
 
     sequence: Sequence
     num_tokens: int
+    draft_ids: tuple[int, ...] = ()
 
     @property
     def samples(self) -> bool:
@@ -59,6 +67,7 @@ class Scheduler:
         self.pool = pool
         self._waiting: list[Sequence] = []  # both by rank
         self._running: list[Sequence] = []
+        self._failures: list[tuple[Sequence, Exception]] = []
         self._num_arrived = 0
         self.num_steps = 0
         self.num_preemptions = 0
@@ -90,7 +99,7 @@ class Scheduler:
     def schedule(self) -> list[Scheduled]:
         """The next step: running sequences first, then waiting ones while there is room.
 
-        Never empty while a sequence is unfinished.
+        Never empty while a sequence is unfinished, unless `take_failures` has some.
         """
         self.num_steps += 1
         batch: list[Scheduled] = []
@@ -127,20 +136,62 @@ class Scheduler:
             spare_rows -= max(1, len(scheduled.scored) + scheduled.samples)
         return batch
 
+    def take_failures(self) -> list[tuple[Sequence, Exception]]:
+        """Sequences that `schedule` could not give blocks to, though there are; to be ended."""
+        failures, self._failures = self._failures, []
+        return failures
+
+    def num_spare_logits_rows(self, batch: Iterable[Scheduled]) -> int:
+        """Rows of logits that a step leaves for guesses."""
+        num_taken = sum(len(scheduled.scored) + scheduled.samples for scheduled in batch)
+        return self._max_logits_rows - num_taken
+
+    def reserve_drafts(self, sequence: Sequence, num_drafts: int) -> int:
+        """Make room behind a sequence's tokens for guesses.
+
+        Takes nothing that a running sequence may need to grow: nobody is preempted for a guess.
+
+        Returns:
+            How many of the guesses there is room for.
+        """
+        num_spare = self.pool.num_available - len(self._running)
+        num_wanted = num_blocks(len(sequence.token_ids) + num_drafts) - len(sequence.block_table)
+        if (num_new := min(num_wanted, num_spare)) > 0:
+            sequence.block_table.extend(self.pool.allocate(num_new))
+        num_slots = len(sequence.block_table) * BLOCK_SIZE
+        return min(num_drafts, num_slots - len(sequence.token_ids))
+
     def commit(self, batch: Iterable[Scheduled]) -> None:
-        """Count a step's tokens as computed and publish the blocks they filled."""
+        """Count a step's tokens as computed, guesses apart; publish the blocks they filled."""
         for scheduled in batch:
-            sequence = scheduled.sequence
-            first_full = sequence.num_computed_tokens // BLOCK_SIZE
-            sequence.num_computed_tokens += scheduled.num_tokens
-            num_full = sequence.num_computed_tokens // BLOCK_SIZE
-            self._name_blocks(sequence, num_full)
-            for index in range(first_full, num_full):
-                self.pool.publish(
-                    sequence.block_table[index],
-                    sequence.block_names[index],
-                    sequence.full_block(index),
-                )
+            self.advance(scheduled.sequence, scheduled.num_tokens)
+
+    def advance(self, sequence: Sequence, num_tokens: int) -> None:
+        """Count a sequence's next tokens as computed and publish the blocks they filled."""
+        first_full = sequence.num_computed_tokens // BLOCK_SIZE
+        sequence.num_computed_tokens += num_tokens
+        num_full = sequence.num_computed_tokens // BLOCK_SIZE
+        self._name_blocks(sequence, num_full)
+        for index in range(first_full, num_full):
+            self.pool.publish(
+                sequence.block_table[index],
+                sequence.block_names[index],
+                sequence.full_block(index),
+            )
+
+    def trim(self, sequence: Sequence) -> None:
+        """Take back the blocks that only wrong guesses were in."""
+        num_needed = num_blocks(len(sequence.token_ids))
+        if num_needed < len(sequence.block_table):
+            self.pool.release(sequence.block_table[num_needed:])
+            del sequence.block_table[num_needed:]
+
+    def requeue(self, sequence: Sequence) -> None:
+        """Send a running sequence back to wait in its rank, to be computed anew."""
+        self._running.remove(sequence)
+        self._free(sequence)
+        sequence.status = Status.WAITING
+        self.add(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """Let go of a sequence, wherever it is; a no-op the second time."""
@@ -169,6 +220,10 @@ class Scheduler:
             num_slots = len(sequence.block_table) * BLOCK_SIZE
             if sequence.status is not Status.RUNNING or sequence.num_computed_tokens > num_slots:
                 raise AssertionError(f"{sequence.request_id}: runs with too few blocks")
+            if sequence.num_computed_tokens >= len(sequence.token_ids):
+                raise AssertionError(f"{sequence.request_id}: guesses count as computed")
+            if len(sequence.block_table) > num_blocks(len(sequence.token_ids)):
+                raise AssertionError(f"{sequence.request_id}: keeps blocks of wrong guesses")
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence blocks for all its tokens, if that leaves some headroom."""
@@ -180,8 +235,14 @@ class Scheduler:
         if num_taken + len(self._running) > self.pool.num_available:
             return False
         self.pool.share(shared)
+        try:
+            new = self.pool.allocate(num_new)
+        except Exception as error:  # noqa: BLE001 - of the machine's memory; its own failure only
+            self.pool.release(shared)
+            self._failures.append((sequence, error))
+            return False
         sequence.block_table.extend(shared)
-        sequence.block_table.extend(self.pool.allocate(num_new))
+        sequence.block_table.extend(new)
         sequence.num_computed_tokens = len(shared) * BLOCK_SIZE
         sequence.status = Status.RUNNING
         bisect.insort(self._running, sequence, key=_rank)
@@ -191,18 +252,19 @@ class Scheduler:
         """Give a running sequence the blocks it lacks, preempting the last in rank if need be.
 
         Returns:
-            False if the sequence itself was the last and had to go.
+            False if the sequence itself was the last and had to go, or it has failed.
         """
         while sequence.num_missing_blocks > self.pool.num_available:
-            last = self._running.pop()
-            self._free(last)
-            last.status = Status.WAITING
-            self.add(last)
+            last = self._running[-1]
+            self.requeue(last)
             self.num_preemptions += 1
             if last is sequence:
                 return False
-        if sequence.num_missing_blocks:
+        try:
             sequence.block_table.extend(self.pool.allocate(sequence.num_missing_blocks))
+        except Exception as error:  # noqa: BLE001 - as in _admit
+            self._failures.append((sequence, error))
+            return False
         return True
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
@@ -210,21 +272,21 @@ class Scheduler:
 
         The last token is never among them: it has to be computed for its logits.
         """
-        num_blocks = (len(sequence.token_ids) - 1) // BLOCK_SIZE
+        num_full = (len(sequence.token_ids) - 1) // BLOCK_SIZE
         if sequence.num_unscored_tokens:  # nor those whose logits are still to score the next one
-            num_blocks = len(sequence.prompt_logprobs) // BLOCK_SIZE
-        self._name_blocks(sequence, num_blocks)
+            num_full = len(sequence.prompt_logprobs) // BLOCK_SIZE
+        self._name_blocks(sequence, num_full)
         blocks: list[int] = []
-        for index in range(num_blocks):
+        for index in range(num_full):
             block = self.pool.find(sequence.block_names[index], sequence.full_block(index))
             if block is None:
                 break
             blocks.append(block)
         return blocks
 
-    def _name_blocks(self, sequence: Sequence, num_blocks: int) -> None:
+    def _name_blocks(self, sequence: Sequence, num_full: int) -> None:
         names = sequence.block_names
-        for index in range(len(names), num_blocks):
+        for index in range(len(names), num_full):
             before = names[-1] if names else self.pool.root(sequence.request.cache_salt)
             names.append(self.pool.name(before, sequence.full_block(index)))
 

@@ -9,9 +9,11 @@ from array import array
 from quintet.backends.base import BLOCK_SIZE
 from quintet.engine.block_pool import BlockHash
 from quintet.engine.output import FinishReason, Timings, TokenLogprob, Usage
+from quintet.engine.overflow import num_dropped
 from quintet.engine.request import Request
 from quintet.engine.text import TextStream
-from quintet.sampling.sampler import RowSampler
+from quintet.sampling.matcher import ConstraintMatcher
+from quintet.sampling.sampler import Mask, RowSampler
 
 
 class Status(enum.Enum):
@@ -38,8 +40,10 @@ class Sequence:
         sampler: of this sequence's rows.
         text: its text so far.
         eos_ids: tokens that end it, besides `SamplingParams.stop_token_ids`.
-        max_total_tokens: tokens of prompt and answer at which it ends.
+        max_total_tokens: tokens of prompt and answer, dropped ones included, at which it ends.
+        max_model_len: tokens that it can have at a time.
         index: of the answer.
+        matcher: of its constraint, if it has one.
     """
 
     def __init__(
@@ -51,7 +55,9 @@ class Sequence:
         text: TextStream,
         eos_ids: frozenset[int],
         max_total_tokens: int,
+        max_model_len: int,
         index: int = 0,
+        matcher: ConstraintMatcher | None = None,
     ) -> None:
         self.request = request
         self.rank = rank
@@ -59,10 +65,13 @@ class Sequence:
         self.text = text
         self.eos_ids = eos_ids
         self.max_total_tokens = max_total_tokens
+        self.max_model_len = max_model_len
         self.index = index
+        self.matcher = matcher
 
         self.status = Status.WAITING
         self.token_ids = list(request.prompt_token_ids)
+        self.num_dropped_tokens = 0  # from token_ids, by a sliding context
         self.num_computed_tokens = 0
         self.block_table = array("i")  # not a list: copied into every step, and fast that way
         self.block_names: list[BlockHash] = []  # of the full blocks; outlives preemption
@@ -71,6 +80,8 @@ class Sequence:
         self.num_cached_tokens = 0  # of the prompt, when it first ran
         self.first_run_s: float | None = None
         self.first_token_s: float | None = None
+        self.last_token_s = 0.0
+        self.slide()
 
     @property
     def request_id(self) -> str:
@@ -85,7 +96,20 @@ class Sequence:
     @property
     def num_generated_tokens(self) -> int:
         """Tokens sampled so far."""
-        return len(self.token_ids) - self.num_prompt_tokens
+        return self.num_total_tokens - self.num_prompt_tokens
+
+    @property
+    def num_total_tokens(self) -> int:
+        """Tokens of prompt and answer, dropped ones included."""
+        return len(self.token_ids) + self.num_dropped_tokens
+
+    @property
+    def num_tokens_left(self) -> int:
+        """Tokens it may get before it ends for their number, or its context is full."""
+        return min(
+            self.max_total_tokens - self.num_total_tokens,
+            self.max_model_len - len(self.token_ids),
+        )
 
     @property
     def num_uncomputed_tokens(self) -> int:
@@ -102,18 +126,27 @@ class Sequence:
     @property
     def num_missing_blocks(self) -> int:
         """Blocks to add for all its tokens to fit."""
-        return -(-len(self.token_ids) // BLOCK_SIZE) - len(self.block_table)
+        return num_blocks(len(self.token_ids)) - len(self.block_table)
 
     def full_block(self, index: int) -> list[int]:
         """The tokens of full block `index`: BLOCK_SIZE ids."""
         return self.token_ids[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
+
+    def mask(self) -> Mask | None:
+        """The tokens its constraint allows next; None where all are."""
+        return None if self.matcher is None else self.matcher.mask()
 
     def append(self, token_id: int) -> tuple[str, FinishReason | None, str | int | None]:
         """Take in a sampled token; the one place that knows when an answer is complete.
 
         Returns:
             New text, the finish reason, and the stop string or stop token that matched.
+
+        Raises:
+            ValueError: its constraint does not allow the token.
         """
+        if self.matcher is not None:
+            self.matcher.accept(token_id)
         self.token_ids.append(token_id)
         params = self.request.params
         if token_id in params.stop_token_ids:
@@ -124,13 +157,39 @@ class Sequence:
         text, matched = self.text.push(token_id)
         if matched is not None:
             return text, "stop", matched
-        if len(self.token_ids) >= self.max_total_tokens:
+        if self.matcher is not None and self.matcher.must_end and not self.eos_ids:
+            return text + self.text.finish(), "stop", None
+        if self.num_total_tokens >= self.max_total_tokens:
             return text + self.text.finish(), "length", None
         return text, None, None
 
+    def slide(self) -> bool:
+        """Drop old tokens if the context is full and may slide.
+
+        Returns:
+            Whether it did: what has been computed is void then, up to the kept tokens' blocks.
+        """
+        if self.request.overflow != "slide":
+            return False
+        start = self.request.num_keep_tokens
+        count = num_dropped(
+            len(self.token_ids), max_model_len=self.max_model_len, num_keep_tokens=start
+        )
+        if count == 0:
+            return False
+        del self.token_ids[start : start + count]
+        del self.block_names[start // BLOCK_SIZE :]
+        self.num_dropped_tokens += count
+        return True
+
     def usage(self) -> Usage:
         """Tokens taken so far."""
-        return Usage(self.num_prompt_tokens, self.num_cached_tokens, self.num_generated_tokens)
+        return Usage(
+            self.num_prompt_tokens,
+            self.num_cached_tokens,
+            self.num_generated_tokens,
+            num_dropped_tokens=self.num_dropped_tokens,
+        )
 
     def timings(self) -> Timings:
         """Where its time went, if it ends now."""
@@ -142,3 +201,8 @@ class Sequence:
             prefill_s=answered - started,
             decode_s=now - answered,
         )
+
+
+def num_blocks(num_tokens: int) -> int:
+    """Blocks that hold this many tokens."""
+    return -(-num_tokens // BLOCK_SIZE)

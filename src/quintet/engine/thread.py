@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from typing import Final
+from typing import Final, TypeAlias
 
 from quintet.engine.admission import EngineLimits
 from quintet.engine.engine import Engine
@@ -20,10 +20,13 @@ from quintet.engine.request import Request
 from quintet.engine.stats import EngineStats
 from quintet.engine.stream import RequestStream
 from quintet.errors import EngineError
+from quintet.sampling.matcher import ConstraintMatcher
 
 logger = logging.getLogger(__name__)
 
 _CLOSED: Final = "the engine was closed"
+_Message: TypeAlias = "tuple[Request, ConstraintMatcher | None] | str | _Audit"
+"""A request to add, with what its constraint was compiled to; an id to abort; an audit."""
 
 
 class EngineThread:
@@ -31,7 +34,7 @@ class EngineThread:
     An `EngineClient` whose engine runs in a thread of its own.
 
     Args:
-        engine: not to be touched by anyone else from now on.
+        engine: not to be touched by anyone else from now on (but for `new_matcher`).
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -41,7 +44,7 @@ class EngineThread:
         self._streams = OpenStreams()
         self._changed = threading.Condition()
         # Under the condition's lock:
-        self._inbox: deque[Request | str] = deque()  # a request to add, or an id to abort
+        self._inbox: deque[_Message] = deque()
         self._closed: str | None = None  # why
         # A daemon: a program that forgets to close must still be able to exit.
         self._thread = threading.Thread(target=self._loop, name="quintet-engine", daemon=True)
@@ -52,16 +55,22 @@ class EngineThread:
         """What the engine takes."""
         return self._limits
 
+    def check(self, request: Request) -> None:
+        """Refuse what can never be served; see EngineClient."""
+        self._limits.check(request)
+        self._engine.new_matcher(request)
+
     def submit(self, request: Request) -> RequestStream:
         """Start a request; see EngineClient."""
         self._limits.check(request)
+        matcher = self._engine.new_matcher(request)
         with self._changed:
             if self._closed is not None:
                 raise EngineError(self._closed)
             stream = self._streams.open(
                 request.request_id, self._abort, self._limits.max_num_requests
             )
-            self._inbox.append(request)
+            self._inbox.append((request, matcher))
             self._changed.notify()
         return stream
 
@@ -73,6 +82,19 @@ class EngineThread:
     def stats(self) -> EngineStats:
         """The counters after the latest step."""
         return self._stats
+
+    def audit(self, timeout_s: float = 10.0) -> None:
+        """Have the engine check its books; see EngineClient."""
+        audit = _Audit()
+        with self._changed:
+            if self._closed is not None:
+                raise EngineError(self._closed)
+            self._inbox.append(audit)
+            self._changed.notify()
+        if not audit.is_done.wait(timeout_s):
+            raise EngineError(f"the audit failed: no answer within {timeout_s} s")
+        if audit.fault is not None:
+            raise EngineError(f"the audit failed: {audit.fault}")
 
     def close(self) -> None:
         """End what is running with EngineError, stop the thread, free the model.  Idempotent."""
@@ -101,7 +123,7 @@ class EngineThread:
         finally:
             self._shut_down()
 
-    def _take_messages(self) -> list[Request | str]:
+    def _take_messages(self) -> list[_Message]:
         """The inbox's content; waits for some while there is nothing else to do."""
         with self._changed:
             while not self._inbox and not self._engine.has_work and self._closed is None:
@@ -110,10 +132,14 @@ class EngineThread:
             self._inbox.clear()
             return messages
 
-    def _handle(self, message: Request | str) -> OutputChunk | None:
+    def _handle(self, message: _Message) -> OutputChunk | None:
+        if isinstance(message, _Audit):
+            message.fault = self._engine.find_fault()
+            message.is_done.set()
+            return None
         if isinstance(message, str):
             return self._engine.abort(message)
-        return self._engine.start(message)
+        return self._engine.start(*message)
 
     def _publish(self, chunks: list[OutputChunk]) -> None:
         # First, so that who has read a chunk finds it counted.
@@ -122,7 +148,19 @@ class EngineThread:
 
     def _shut_down(self) -> None:
         with self._changed:  # nothing is submitted any more
+            audits = [message for message in self._inbox if isinstance(message, _Audit)]
             self._inbox.clear()
+        for audit in audits:
+            audit.fault = self._closed
+            audit.is_done.set()
         self._streams.end_all(self._closed or _CLOSED)
         self._engine.close()
         self._stats = self._engine.stats()
+
+
+class _Audit:
+    """An audit whose outcome is awaited."""
+
+    def __init__(self) -> None:
+        self.is_done = threading.Event()
+        self.fault: str | None = None

@@ -41,6 +41,7 @@ from quintet.sampling.checks import (
     checked_strings,
     checked_token_ids,
 )
+from quintet.sampling.constraint import Constraint
 from quintet.sampling.stages import STAGES, check_combinations, checked_order
 
 # (prompt_ids, output_ids, logits [vocab_size]) -> logits [vocab_size]
@@ -151,6 +152,8 @@ class SamplingParams:
             the prompt, those of the output so far and the logits [vocab_size] float32, and returns
             logits.  They act before everything else, so that what they return counts as the
             model's own.  One that raises fails its request.
+        constraint: the form the answer must have.  It acts before everything else: the other
+            parameters see only the tokens it allows.
 
     Raises:
         RequestError: a value of the wrong type, not finite or out of range, naming the parameter;
@@ -193,6 +196,7 @@ class SamplingParams:
     prompt_logprobs: int | None = None
     echo: bool = False
     logits_processors: Sequence[LogitsProcessor] = ()
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         checked: dict[str, object] = {
@@ -215,6 +219,8 @@ class SamplingParams:
             checked[name] = checked_bool(name, getattr(self, name))
         if self.logit_bias is not None:
             checked["logit_bias"] = checked_logit_bias(self.logit_bias)
+        if not (self.constraint is None or isinstance(self.constraint, Constraint)):
+            raise RequestError("expected a Constraint", parameter="constraint")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:

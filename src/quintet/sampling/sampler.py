@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quintet import _native
+from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.params import SamplingParams
 
 
@@ -17,13 +19,14 @@ class SampledToken:
     """One row's outcome.
 
     Args:
-        token_id: the token chosen; -1 when there is an error.
+        token_id: the token chosen; negative when there is an error.
         logprob: log-softmax of the model's own logits at `token_id`, in nats; None unless asked
             for.
         top_logprobs: (token id, logprob) of the most probable tokens, most probable first; None
             unless asked for.
         error: "numerical" when the row holds NaN or positive infinity, or nothing above negative
-            infinity.  Nothing was accepted then.
+            infinity; "constraint" when its mask leaves nothing above negative infinity.  Nothing
+            was accepted then.
     """
 
     token_id: int
@@ -43,8 +46,7 @@ class RowSampler:
         eos_ids: tokens that end a sequence; min_tokens holds them back unless ignore_eos is set.
         prompt_ids: the prompt, which repetition_penalty counts and DRY looks back at.
         seed: of the random stream; taken modulo 2**64.  params.seed where the request has one.
-        dry_breakers: token sequences, none empty, that spell params.dry_sequence_breakers; see
-            `DryBreakers`.
+        dry_breakers: what spells params.dry_sequence_breakers; see `DryBreakers`.
 
     Raises:
         RequestError: params name a token that the vocabulary does not have.
@@ -61,7 +63,7 @@ class RowSampler:
         eos_ids: frozenset[int],
         prompt_ids: Sequence[int],
         seed: int,
-        dry_breakers: Sequence[Sequence[int]] = (),
+        dry_breakers: TokenSequences | None = None,
     ) -> None:
         params.check_vocab(vocab_size)
         ending_ids = set(params.stop_token_ids)
@@ -89,34 +91,48 @@ class RowSampler:
         """
         self._native.accept(token_id)
 
-    def distribution(self, logits: NDArray[np.float32]) -> dict[int, float]:
+    def distribution(
+        self, logits: NDArray[np.float32], mask: NDArray[np.uint32] | None = None
+    ) -> dict[int, float]:
         """Token id to probability of every token that the next draw from `logits` can give.
 
         Whether XTC acts on it is decided by the seed and is part of the answer.
 
-        logits: [>= vocab_size] float32, contiguous, writable; left as it was.  Empty where `sample`
-        would report an error.
+        logits: [>= vocab_size] float32, contiguous, writable; left as it was.
+        mask: as for `sample`.
+
+        Empty where `sample` would report an error.
         """
-        return dict(self._native.distribution(logits))
+        return dict(self._native.distribution(logits, mask))
 
 
-def sample(logits: NDArray[np.float32], rows: Sequence[RowSampler]) -> list[SampledToken]:
+Mask: TypeAlias = NDArray[np.uint32]
+"""A bit per token that may come: token i is bit i % 32 of word i // 32."""
+
+_ERRORS: Final = {-1: "numerical", -2: "constraint"}
+
+
+def sample(
+    logits: NDArray[np.float32], rows: Sequence[RowSampler], masks: Sequence[Mask | None] = ()
+) -> list[SampledToken]:
     """Choose and accept one token for each row of logits, without the GIL.
 
-    A row's result depends on that row, its history and its seed only.
+    A row's result depends on that row, its mask, its history and its seed only.
 
     Args:
         logits: [len(rows), >= vocab_size] float32, writable, each row contiguous.  Edited while the
             call runs, and as it was when it returns.
         rows: a sampler per row.
+        masks: none, or one per row, [>= ceil(vocab_size / 32)] uint32, contiguous; None where every
+            token may come.
 
     Raises:
         TypeError, ValueError: the array is not as described.
     """
     return [
-        SampledToken(token_id, logprob, top_logprobs, None if token_id >= 0 else "numerical")
+        SampledToken(token_id, logprob, top_logprobs, _ERRORS.get(token_id))
         for token_id, logprob, top_logprobs in _native.sample(
-            logits, tuple(row._native for row in rows)
+            logits, tuple(row._native for row in rows), tuple(masks)
         )
     ]
 
@@ -161,7 +177,7 @@ def _reads_prompt(params: SamplingParams) -> bool:
 
 
 def _native_params(
-    params: SamplingParams, ending_ids: list[int], dry_breakers: Sequence[Sequence[int]]
+    params: SamplingParams, ending_ids: list[int], dry_breakers: TokenSequences | None
 ) -> _native.RowParams:
     native = _native.RowParams()
     for name in _SAME_NAME:
@@ -177,8 +193,7 @@ def _native_params(
         dry.base = params.dry_base
         dry.allowed_length = params.dry_allowed_length
         dry.last_n = params.dry_penalty_last_n
-        dry.breaker_ids = [breaker[0] for breaker in dry_breakers if len(breaker) == 1]
-        dry.breaker_sequences = [breaker for breaker in dry_breakers if len(breaker) != 1]
+        dry.breakers = dry_breakers
         native.dry = dry
     return native
 

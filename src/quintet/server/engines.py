@@ -23,11 +23,15 @@ class ChatPrompt:
         messages: role and content, in the template's own shape.
         tools: function definitions shown to the template.
         enable_thinking: for templates that know the switch; None leaves their default.
+        tool_choice: "auto", "none", "required", or an object that names a function.
+        parallel_tool_calls: there may be several calls.
     """
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     enable_thinking: bool | None = None
+    tool_choice: str | dict[str, Any] = "auto"
+    parallel_tool_calls: bool = True
 
 
 Prompt: TypeAlias = "str | list[int] | ChatPrompt"
@@ -63,6 +67,8 @@ class ServedEngine(Protocol):
         params: SamplingParams,
         *,
         tools: list[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] = "auto",
+        parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
     ) -> AsyncIterator[OutputChunk]:
         """Answer a conversation."""
@@ -152,6 +158,8 @@ async def _stream_one(
             prompt.messages,
             request.params,
             tools=prompt.tools,
+            tool_choice=prompt.tool_choice,
+            parallel_tool_calls=prompt.parallel_tool_calls,
             enable_thinking=prompt.enable_thinking,
         )
     else:

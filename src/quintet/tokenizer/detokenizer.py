@@ -24,15 +24,22 @@ class Detokenizer:
     Args:
         tokenizer: whose ids these are.
         skip_special: leave control tokens out of the text.
+        visible_ids: control tokens that stay in the text even so.
         prompt_ids: what the sequence continues.  After a prompt that has text, a leading space
             is part of the answer; at the start of a text SentencePiece's is not.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, skip_special: bool = True, prompt_ids: Sequence[int] = ()
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special: bool = True,
+        visible_ids: frozenset[int] = frozenset(),
+        prompt_ids: Sequence[int] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
+        self._visible_ids = visible_ids
         self._decoder = _utf8_decoder(errors="replace")
         self._is_at_start = tokenizer.drops_leading_space and not any(
             self._visible_bytes(token_id) for token_id in prompt_ids
@@ -55,6 +62,7 @@ class Detokenizer:
         return self._decoder.decode(b"", True)
 
     def _visible_bytes(self, token_id: int) -> bytes:
-        if self._skip_special and self._tokenizer.is_special(token_id):
+        is_hidden = self._skip_special and token_id not in self._visible_ids
+        if is_hidden and self._tokenizer.is_special(token_id):
             return b""
         return self._tokenizer.token_bytes(token_id)

@@ -125,6 +125,57 @@ def test_a_crash_loop_ends_in_a_clear_state(new_process: NewProcess) -> None:
         client.submit(make_request(4))
 
 
+def test_crashes_far_apart_are_no_loop(new_process: NewProcess) -> None:
+    """A worker that was ready for long enough starts a new count."""
+    client = new_process(backoff=Backoff(first_s=0.01, max_crashes=2, stable_s=0.0))
+    for _ in range(3):
+        os.kill(client.pid, signal.SIGKILL)
+        wait_until(lambda: client.pid is None)
+        list(resubmit(client, make_request(4)))
+    assert client.stats().num_restarts == 3
+
+
+NO_DESCRIPTORS = """
+import os, resource
+from quintet.config import EngineConfig
+from quintet.engine.loading import ModelOptions
+from quintet.engine.worker.process import EngineProcess
+from quintet.errors import EngineError
+from quintet.hub.resolve import packaged_models
+path = packaged_models()["demo"]
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+held = [os.open(os.devnull, os.O_RDONLY)]
+while held[-1] < 300:
+    held.append(os.open(os.devnull, os.O_RDONLY))
+for spare in [*range(1, 32, 3), 80]:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (301 + spare, hard))
+    client = EngineProcess(path, ModelOptions(), EngineConfig())
+    try:
+        client.wait_ready()
+        print("loaded")
+    except EngineError as error:
+        print(error)
+    client.close()
+"""
+
+
+def test_without_file_descriptors_there_is_an_error(tmp_path: Path) -> None:
+    """However few there are, a worker that cannot be started is an error, and leaves no file."""
+    result = subprocess.run(
+        [sys.executable, "-c", NO_DESCRIPTORS],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    *lines, last = result.stdout.splitlines()
+    assert set(lines) == {"a worker process cannot be started: Too many open files"}
+    assert last == "loaded"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_that_has_gone_is_given_up_with_its_error(
     new_process: NewProcess, tmp_path: Path
 ) -> None:

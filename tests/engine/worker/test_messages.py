@@ -72,6 +72,19 @@ LAST = OutputChunk(
                 logprobs=3,
             )
         ),
+        Add(
+            make_request(
+                3,
+                temperature=0.5,
+                n=4,
+                prompt_logprobs=2,
+                echo=True,
+                sampler_order=["dry", "temperature", "typical_p"],
+                typical_p=0.5,
+                dry_multiplier=1,
+                dry_sequence_breakers="\n",
+            )
+        ),
         Abort("r"),
         Audit(3),
         Close(),
@@ -88,8 +101,12 @@ def test_messages_arrive_in_the_worker_as_they_were_sent(message: messages.ToWor
     "message",
     [
         Loading(),
-        Ready(EngineLimits(100, 200, 300), EngineStats(num_blocks=4)),
+        Ready(EngineLimits(100, 200, 300, frozenset({7})), EngineStats(num_blocks=4)),
         LoadFailed(Failure("CapacityError", "x", {"resource": "memory", "retry_after_s": None})),
+        Step(
+            (OutputChunk("q", index=3, prompt_logprobs=(None, TokenLogprob(1, -0.5, ()))),),
+            EngineStats(1, 2),
+        ),
         Step((OutputChunk("q", error="e", finish_reason="error"), LAST), EngineStats(1, 2)),
         Audited(1, "leak"),
     ],
@@ -114,6 +131,8 @@ def test_messages_of_another_shape_are_refused(data: bytes) -> None:
 
 def test_messages_hold_plain_data_only() -> None:
     """A function cannot cross, and the caller is told."""
+    with pytest.raises(errors.RequestError, match="another process"):
+        encode(Add(make_request(4, logits_processors=[lambda _, __, logits: logits])))
     request = make_request(4)
     object.__setattr__(request, "cache_salt", print)
     with pytest.raises(errors.RequestError, match="another process"):

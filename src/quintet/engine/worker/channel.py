@@ -116,15 +116,19 @@ def bind(context: zmq.Context[zmq.Socket[bytes]]) -> Channel[ToWorker, FromWorke
         EngineError: the directory's path is too long for a socket; TMPDIR decides where it is.
     """
     directory = _private_directory()
-    sender = _socket(context, zmq.PUSH)
-    # Nobody may wait here, and no abort may get lost, so there is no mark: what may be on its way
-    # is bounded by the requests there are, at most one Add and one Abort each.
-    sender.set(zmq.SNDHWM, 0)
-    sender.set(zmq.LINGER, 0)
-    sender.bind(_endpoint(directory, _REQUESTS))
-    receiver = _socket(context, zmq.PULL)
-    receiver.set(zmq.RCVHWM, _MAX_WAITING_STEPS)
-    receiver.bind(_endpoint(directory, _REPLIES))
+    try:
+        sender = _socket(context, zmq.PUSH)
+        # Nobody may wait here, and no abort may get lost, so there is no mark: what may be on its
+        # way is bounded by the requests there are, at most one Add and one Abort each.
+        sender.set(zmq.SNDHWM, 0)
+        sender.set(zmq.LINGER, 0)
+        sender.bind(_endpoint(directory, _REQUESTS))
+        receiver = _socket(context, zmq.PULL)
+        receiver.set(zmq.RCVHWM, _MAX_WAITING_STEPS)
+        receiver.bind(_endpoint(directory, _REPLIES))
+    except zmq.ZMQError as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise EngineError(f"no sockets for a worker process: {error}") from error
     return Channel(sender, receiver, decode_from_worker, directory)
 
 

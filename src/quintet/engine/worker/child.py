@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import logging
@@ -25,6 +26,8 @@ from quintet.engine.worker.messages import (
     Audit,
     Audited,
     Close,
+    Compile,
+    Compiled,
     FromWorker,
     Load,
     LoadFailed,
@@ -33,6 +36,7 @@ from quintet.engine.worker.messages import (
     Step,
     ToWorker,
 )
+from quintet.errors import CapacityError
 
 logger = logging.getLogger(__name__)
 
@@ -140,8 +144,10 @@ class _Loop:
                 return self._engine.start(request)
             case Abort(request_id):
                 return self._engine.abort(request_id)
+            case Compile():
+                threading.Thread(target=self._compile, args=(message,), daemon=True).start()
             case Audit(ticket):
-                self._channel.send(Audited(ticket, self._fault()), wait=True)
+                self._channel.send(Audited(ticket, self._engine.find_fault()), wait=True)
             case Close():
                 self._is_closing = True
             case Load():
@@ -151,12 +157,15 @@ class _Loop:
     def _publish(self, chunks: list[OutputChunk]) -> None:
         self._channel.send(Step(tuple(chunks), self._engine.stats()), wait=True)
 
-    def _fault(self) -> str | None:
+    def _compile(self, order: Compile) -> None:
+        """In a thread of its own: it may take a second, and the compiler keeps the outcome."""
+        failure = None
         try:
-            self._engine.audit()
-        except AssertionError as error:
-            return str(error)
-        return None
+            self._engine.new_matcher(order.request)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client is to know
+            failure = Failure.of(error)
+        with contextlib.suppress(CapacityError):  # closing: nobody waits any more
+            self._channel.send(Compiled(order.ticket, failure), wait=True)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,13 @@ class Abort(_Message, frozen=True):
     request_id: str
 
 
+class Compile(_Message, frozen=True):
+    """Compile a request's constraint beside the loop; answered by `Compiled` with the ticket."""
+
+    ticket: int
+    request: Request
+
+
 class Audit(_Message, frozen=True):
     """Check the books between two steps; answered by `Audited` with the same ticket."""
 
@@ -87,8 +94,15 @@ class Audited(_Message, frozen=True):
     fault: str | None
 
 
-ToWorker: TypeAlias = Load | Add | Abort | Audit | Close
-FromWorker: TypeAlias = Loading | Ready | LoadFailed | Step | Audited
+class Compiled(_Message, frozen=True):
+    """What is wrong with a constraint, or None."""
+
+    ticket: int
+    failure: Failure | None
+
+
+ToWorker: TypeAlias = Load | Add | Compile | Abort | Audit | Close
+FromWorker: TypeAlias = Loading | Ready | LoadFailed | Step | Compiled | Audited
 
 # Backstop against a bug: what clients may send is bounded long before (body, context, lists).
 MAX_MESSAGE_BYTES = 256 * 2**20

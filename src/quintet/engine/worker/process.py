@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from quintet.config import EngineConfig
@@ -23,6 +24,8 @@ from quintet.engine.worker.messages import (
     Audit,
     Audited,
     Close,
+    Compile,
+    Compiled,
     FromWorker,
     Load,
     Ready,
@@ -33,6 +36,7 @@ from quintet.engine.worker.messages import (
 from quintet.engine.worker.supervisor import CLOSE_GRACE_S, Backoff, Supervisor
 from quintet.errors import CapacityError, EngineError, QuintetError
 
+MAX_COMPILE_S = 10.0
 MAX_UNREAD_CHUNKS = 4096  # some 1 MB per stream, 10 MB with 20 log probabilities per token
 
 
@@ -74,7 +78,7 @@ class EngineProcess:
         self._closed: QuintetError | None = None  # why
         self._back_at_s = 0.0  # when the next worker starts
         self._load_s = 0.0  # how long the latest one took to load
-        self._audits: dict[int, _PendingAudit] = {}
+        self._pending: dict[int, _Pending] = {}  # questions to the worker, by ticket
 
         self._stats = EngineStats()
         self._earlier = EngineStats()  # what is left of workers that are gone
@@ -118,6 +122,22 @@ class EngineProcess:
         """Whether it takes no more requests: it was closed, or has crashed too often."""
         return self._closed is not None
 
+    def check(self, request: Request) -> None:
+        """Refuse what can never be served; see EngineClient.
+
+        A constraint is compiled by the worker: should it bring its compiler down, only the
+        worker falls.
+
+        Raises:
+            CapacityError, EngineError: there is no worker, or it has just crashed.
+        """
+        self.limits.check(request)
+        if request.params.constraint is None:
+            return
+        answer = self._ask(lambda ticket: Compile(ticket, request), MAX_COMPILE_S)
+        if answer is not None:
+            raise answer
+
     def submit(self, request: Request) -> RequestStream:
         """Start a request; see EngineClient.  CapacityError also while a worker restarts."""
         limits = self.limits
@@ -143,18 +163,9 @@ class EngineProcess:
             EngineError: an account is wrong, or there is no answer within `timeout_s`.
             CapacityError: the worker restarts.
         """
-        ticket, pending = next(self._tickets), _PendingAudit()
-        with self._lock:
-            channel = self._ready_channel()
-            if not _send(channel, encode(Audit(ticket))):
-                raise self._restarting()
-            self._audits[ticket] = pending
-        if not pending.is_done.wait(timeout_s):
-            pending.fault = f"no answer within {timeout_s} s"
-        with self._lock:
-            self._audits.pop(ticket, None)
-        if pending.fault is not None:
-            raise EngineError(f"the audit of {self._name} failed: {pending.fault}")
+        answer = self._ask(Audit, timeout_s)
+        if answer is not None:
+            raise EngineError(f"the audit of {self._name} failed: {answer}")
 
     def close(self) -> None:
         """End what is running with EngineError and end the process.  Idempotent."""
@@ -190,13 +201,15 @@ class EngineProcess:
             self._stats = step.stats
         self._streams.deliver(step.chunks)
 
+    def on_compiled(self, compiled: Compiled) -> None:
+        """See Listener."""
+        failure = compiled.failure
+        self._answer(compiled.ticket, None if failure is None else failure.error())
+
     def on_audited(self, audited: Audited) -> None:
         """See Listener."""
-        with self._lock:
-            pending = self._audits.get(audited.ticket)
-        if pending is not None:
-            pending.fault = audited.fault
-            pending.is_done.set()
+        fault = audited.fault
+        self._answer(audited.ticket, None if fault is None else EngineError(fault))
 
     def on_lost(self, error: QuintetError, retry_in_s: float | None) -> None:
         """See Listener."""
@@ -213,6 +226,34 @@ class EngineProcess:
                 self._closed = error
         self._end_streams(text)
         self._is_settled.set()
+
+    def _ask(self, message: Callable[[int], ToWorker], timeout_s: float) -> QuintetError | None:
+        """Ask the worker something; what is wrong, or None.
+
+        Args:
+            message: makes it from its ticket.
+
+        Raises:
+            CapacityError: the worker restarts.
+            EngineError: it is closed.
+        """
+        ticket, pending = next(self._tickets), _Pending()
+        data = encode(message(ticket))
+        with self._lock:
+            if not _send(self._ready_channel(), data):
+                raise self._restarting()
+            self._pending[ticket] = pending
+        is_done = pending.is_done.wait(timeout_s)
+        with self._lock:
+            self._pending.pop(ticket, None)
+        return pending.error if is_done else EngineError(f"no answer within {timeout_s:g} s")
+
+    def _answer(self, ticket: int, error: QuintetError | None) -> None:
+        with self._lock:
+            pending = self._pending.get(ticket)
+        if pending is not None:
+            pending.error = error
+            pending.is_done.set()
 
     def _ready_channel(self) -> Channel[ToWorker, FromWorker]:
         if self._closed is not None:
@@ -234,15 +275,14 @@ class EngineProcess:
                 _send(self._channel, encode(Abort(request_id)))
 
     def _end_streams(self, error: str) -> None:
-        """End what is open, streams and audits; the worker is gone."""
+        """End what is open, streams and questions; the worker is gone."""
         num_unfinished = self._streams.end_all(error)
         with self._lock:
             self._earlier = self._stats.after(self._earlier).lost(num_unfinished)
             self._stats = EngineStats()
-            audits = tuple(self._audits.values())
-        for pending in audits:
-            pending.fault = error
-            pending.is_done.set()
+            tickets = tuple(self._pending)
+        for ticket in tickets:
+            self._answer(ticket, EngineError(error))
 
 
 def _send(channel: Channel[ToWorker, FromWorker], data: bytes) -> bool:
@@ -255,9 +295,9 @@ def _send(channel: Channel[ToWorker, FromWorker], data: bytes) -> bool:
     return True
 
 
-class _PendingAudit:
-    """An audit whose outcome is awaited."""
+class _Pending:
+    """A question whose answer is awaited."""
 
     def __init__(self) -> None:
-        self.fault: str | None = None
+        self.error: QuintetError | None = None
         self.is_done = threading.Event()

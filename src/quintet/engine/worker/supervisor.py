@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from quintet.engine.worker.launch import WorkerProcess
 from quintet.engine.worker.messages import (
     Audited,
     Close,
+    Compiled,
     FromWorker,
     Load,
     LoadFailed,
@@ -27,6 +29,7 @@ from quintet.errors import EngineError, QuintetError
 
 logger = logging.getLogger(__name__)
 
+_NUM_DESCRIPTORS = 32  # more than a context, its sockets and a process take
 CLOSE_GRACE_S = 5.0  # from Close, or the end of the pipe, to SIGKILL
 
 
@@ -39,7 +42,7 @@ class Backoff:
         first_s: after the first crash; doubles with every crash that follows.
         longest_s: where doubling ends.
         max_crashes: crashes in a row after which the model is given up.
-        stable_s: a worker that lived this long starts a new row.
+        stable_s: a worker that was ready for this long starts a new row.
     """
 
     first_s: float = 0.5
@@ -62,6 +65,9 @@ class Listener(Protocol):
 
     def on_step(self, step: Step) -> None:
         """A step has ended."""
+
+    def on_compiled(self, compiled: Compiled) -> None:
+        """A constraint has been compiled, or could not be."""
 
     def on_audited(self, audited: Audited) -> None:
         """An audit has ended."""
@@ -93,6 +99,7 @@ class Supervisor:
         self._listener = listener
         self._backoff = backoff
         self._was_ready = False
+        self._ready_at_s: float | None = None  # this worker
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._process: WorkerProcess | None = None  # under the lock
@@ -124,7 +131,7 @@ class Supervisor:
     def _run(self) -> None:
         num_crashes = 0
         while not self._stopping.is_set():
-            started_s = time.monotonic()
+            self._ready_at_s = None
             try:
                 error = self._live()
             except QuintetError as known:
@@ -134,8 +141,7 @@ class Supervisor:
                 error = EngineError(f"the worker of {self._name} cannot be kept: {bug}")
             if self._stopping.is_set():
                 break
-            is_stable = time.monotonic() - started_s >= self._backoff.stable_s
-            num_crashes = 1 if is_stable else num_crashes + 1
+            num_crashes = 1 if self._was_stable() else num_crashes + 1
             delay_s = self._backoff.delay_s(num_crashes) if self._was_ready else None
             self._log(error, num_crashes, delay_s)
             self._listener.on_lost(error, delay_s)
@@ -145,13 +151,17 @@ class Supervisor:
 
     def _live(self) -> QuintetError:
         """One worker from start to end; how it ended."""
-        with zmq.Context() as context:
+        _require_descriptors()
+        context = zmq.Context()
+        try:
             channel = bind(context)
             try:
                 return self._live_in(WorkerProcess(channel.directory), channel)
             finally:
                 channel.close()
                 channel.hide()
+        finally:
+            context.destroy(linger=0)
 
     def _live_in(
         self, process: WorkerProcess, channel: Channel[ToWorker, FromWorker]
@@ -195,19 +205,27 @@ class Supervisor:
         return failure
 
     def _pass_on(
-        self, message: Loading | Ready | Step | Audited, channel: Channel[ToWorker, FromWorker]
+        self,
+        message: Loading | Ready | Step | Compiled | Audited,
+        channel: Channel[ToWorker, FromWorker],
     ) -> None:
         match message:
             case Step():
                 self._listener.on_step(message)
             case Ready():
-                self._was_ready = True
+                self._was_ready, self._ready_at_s = True, time.monotonic()
                 self._listener.on_ready(channel, message)
+            case Compiled():
+                self._listener.on_compiled(message)
             case Audited():
                 self._listener.on_audited(message)
             case Loading():
                 # Both its sockets have connected: a kill leaves nothing behind from now on.
                 channel.hide()
+
+    def _was_stable(self) -> bool:
+        ready_at_s = self._ready_at_s
+        return ready_at_s is not None and time.monotonic() - ready_at_s >= self._backoff.stable_s
 
     def _log(self, error: QuintetError, num_crashes: int, delay_s: float | None) -> None:
         if not self._was_ready:
@@ -216,3 +234,20 @@ class Supervisor:
             logger.critical("%s, %d times in a row; it is given up", error, num_crashes)
         else:
             logger.error("%s; the next one starts in %.1f s", error, delay_s)
+
+
+def _require_descriptors() -> None:
+    """libzmq aborts the process if it runs out of file descriptors; so find out before.
+
+    Raises:
+        EngineError: there are too few.
+    """
+    probes: list[int] = []
+    try:
+        while len(probes) < _NUM_DESCRIPTORS:
+            probes.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise EngineError(f"a worker process cannot be started: {error.strerror}") from error
+    finally:
+        for probe in probes:
+            os.close(probe)

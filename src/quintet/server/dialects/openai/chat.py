@@ -1,8 +1,4 @@
-"""Chat completions: body to engine requests, engine output to replies.
-
-Tools are shown to the model through its chat template; what it answers is
-returned as text.
-"""
+"""Chat completions: body to engine requests, engine output to replies."""
 
 from __future__ import annotations
 
@@ -22,6 +18,14 @@ from quintet.server.dialects.openai.replies import (
     wire_logprob,
 )
 from quintet.server.dialects.openai.sampling import refuse, sampling_params
+from quintet.server.dialects.openai.structure import (
+    checked_tool_choice,
+    deltas,
+    finish_reason,
+    message,
+    response_constraint,
+    shown_tools,
+)
 from quintet.server.engines import ChatPrompt, GenerationRequest
 from quintet.server.limits import parse_json
 
@@ -39,11 +43,11 @@ def chat_requests(body: ChatBody) -> list[GenerationRequest]:
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("expected logprobs: true beside it", parameter="top_logprobs")
     prompt = ChatPrompt(
-        [_message(message, index) for index, message in enumerate(body.messages)],
-        None
-        if not body.tools or body.tool_choice == "none"
-        else [tool.model_dump(exclude_none=True) for tool in body.tools],
+        [_history(sent, index) for index, sent in enumerate(body.messages)],
+        shown_tools(body),
         _enable_thinking(body),
+        checked_tool_choice(body.tool_choice),
+        body.parallel_tool_calls is not False,
     )
     max_tokens = body.max_tokens
     if body.max_completion_tokens is not None:
@@ -52,6 +56,7 @@ def chat_requests(body: ChatBody) -> list[GenerationRequest]:
         body,
         max_tokens=max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        constraint=response_constraint(body.response_format),
     )
     return [GenerationRequest(prompt, params) for params in all_params]
 
@@ -63,9 +68,9 @@ def chat_reply(
     choices = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "message": message(answer.text, answer.reasoning, answer.tool_calls),
             "logprobs": _logprobs(answer.logprobs, token_bytes) if wants_logprobs else None,
-            "finish_reason": answer.finish_reason,
+            "finish_reason": finish_reason(answer.finish_reason, bool(answer.tool_calls)),
         }
         for index, answer in enumerate(answers)
     ]
@@ -91,6 +96,7 @@ class ChatChunks:
         self._wants_usage = wants_usage
         self._token_bytes = token_bytes
         self._usages: list[Usage | None] = [None] * num_choices
+        self._has_calls = [False] * num_choices
 
     def start(self) -> Iterator[dict[str, Any]]:
         """Every choice says who speaks."""
@@ -100,11 +106,15 @@ class ChatChunks:
     def add(self, index: int, chunk: OutputChunk) -> Iterator[dict[str, Any]]:
         """What an engine chunk adds to choice `index`; nothing while its text is undecided."""
         logprobs = text_logprobs(chunk) if self._wants_logprobs else ()
-        if chunk.text or logprobs:
-            yield self._chunk(index, {"content": chunk.text}, logprobs=logprobs)
+        parts = list(deltas(chunk)) or ([{"content": ""}] if logprobs else [])
+        for part in parts:
+            yield self._chunk(index, part, logprobs=logprobs)
+            logprobs = ()
+        self._has_calls[index] |= bool(chunk.tool_calls)
         if chunk.finish_reason is not None:
             self._usages[index] = chunk.usage
-            yield self._chunk(index, {}, finish_reason=chunk.finish_reason)
+            reason = finish_reason(chunk.finish_reason, self._has_calls[index])
+            yield self._chunk(index, {}, finish_reason=reason)
 
     def end(self) -> Iterator[dict[str, Any]]:
         """The usage, in a chunk without choices."""
@@ -129,10 +139,6 @@ class ChatChunks:
 
 
 def _refuse_unsupported(body: ChatBody) -> None:
-    if body.response_format is not None and body.response_format.type != "text":
-        raise refuse("response_format", "only the type text is supported")
-    if body.tool_choice not in (None, "none", "auto"):
-        raise refuse("tool_choice", 'only "none" and "auto" are supported')
     if body.modalities not in (None, ["text"]):
         raise refuse("modalities", 'only ["text"] is supported')
     for name in ("functions", "function_call"):
@@ -148,7 +154,7 @@ def _enable_thinking(body: ChatBody) -> bool | None:
     return body.chat_template_kwargs.enable_thinking if body.chat_template_kwargs else None
 
 
-def _message(message: Message, index: int) -> dict[str, Any]:
+def _history(message: Message, index: int) -> dict[str, Any]:
     """A message in the shape chat templates expect; templates know no developer role."""
     where = f"messages.{index}"
     rendered: dict[str, Any] = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from quintet.engine.output import FinishReason, OutputChunk, TokenLogprob, Usage
+from quintet.parsing.events import ToolCallDelta
 
 TokenBytes: TypeAlias = Callable[[int], bytes]
 
@@ -50,12 +51,16 @@ class Choice:
     """One choice, collected from its chunks."""
 
     text: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCallDelta] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
 
     def add(self, chunk: OutputChunk) -> None:
         self.text += chunk.text
+        self.reasoning += chunk.reasoning
+        self.tool_calls += chunk.tool_calls
         self.logprobs += text_logprobs(chunk)
         if chunk.finish_reason is not None:
             self.finish_reason = chunk.finish_reason
@@ -71,11 +76,12 @@ def text_logprobs(chunk: OutputChunk) -> Sequence[TokenLogprob]:
 
 def usage_body(usages: Iterable[Usage | None], num_per_prompt: int) -> dict[str, Any]:
     """Usage of all choices; a prompt counts once however many answers it got."""
-    prompt = cached = generated = 0
+    prompt = cached = generated = reasoning = 0
     for index, usage in enumerate(usages):
         if usage is None:
             continue
         generated += usage.num_generated_tokens
+        reasoning += usage.num_reasoning_tokens
         if index % num_per_prompt == 0:
             prompt += usage.num_prompt_tokens
             cached += usage.num_cached_tokens
@@ -84,6 +90,7 @@ def usage_body(usages: Iterable[Usage | None], num_per_prompt: int) -> dict[str,
         "completion_tokens": generated,
         "total_tokens": prompt + generated,
         "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from quintet.sampling.constraint import Constraint
 from quintet.sampling.params import SamplingParams
 from quintet.server.dialects.openai.bodies import SamplingBody
 from quintet.server.errors import UnsupportedParameterError
@@ -22,7 +23,11 @@ _SAME_NAME = (
 
 
 def sampling_params(
-    body: SamplingBody, *, max_tokens: int | None, logprobs: int | None
+    body: SamplingBody,
+    *,
+    max_tokens: int | None,
+    logprobs: int | None,
+    constraint: Constraint | None = None,
 ) -> list[SamplingParams]:
     """One `SamplingParams` per answer asked for with `n`.
 
@@ -37,6 +42,7 @@ def sampling_params(
     }
     values["max_tokens"] = None if max_tokens == -1 else max_tokens  # -1: llama-server's "no limit"
     values["logprobs"] = logprobs
+    values["constraint"] = constraint
     if body.stop is not None:
         values["stop"] = [body.stop] if isinstance(body.stop, str) else body.stop
     if body.stop_token_ids is not None:

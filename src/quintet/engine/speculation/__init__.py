@@ -1,0 +1,1 @@
+"""Guessing tokens ahead, so that one step checks several.  Part of the engine's room."""

@@ -1,0 +1,118 @@
+"""Tools, tool choice and response formats of a body; tool calls and thoughts of a reply.
+
+Sources: OpenAI API reference, "Create chat completion" (tools, tool_choice, response_format) and
+"The chat completion chunk object"; DeepSeek's and llama-server's `reasoning_content`, which vLLM
+calls `reasoning`: replies carry both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from quintet.engine.output import FinishReason, OutputChunk
+from quintet.errors import RequestError
+from quintet.parsing.events import ToolCallDelta
+from quintet.sampling.constraint import Constraint
+from quintet.server.dialects.openai.bodies import ChatBody, ResponseFormat
+from quintet.server.dialects.openai.sampling import refuse
+
+
+def checked_tool_choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any]:
+    """The tool choice, "auto" where there is none.
+
+    Raises:
+        RequestError: none of the shapes there are.
+        UnsupportedParameterError: a shape of OpenAI's that is not served.
+    """
+    if choice is None or choice in ("none", "auto", "required"):
+        return choice or "auto"
+    if isinstance(choice, dict):
+        if choice.get("type") in ("allowed_tools", "custom"):
+            raise refuse("tool_choice", "only functions can be chosen")
+        function = choice.get("function")
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            return {"type": "function", "function": {"name": function["name"]}}
+    raise RequestError(
+        'expected "none", "auto", "required" or an object that names a function',
+        parameter="tool_choice",
+    )
+
+
+def shown_tools(body: ChatBody) -> list[dict[str, Any]] | None:
+    """The tools as templates read them, without nulls; none where the model may not call any."""
+    if not body.tools or body.tool_choice == "none":
+        return None
+    return [tool.model_dump(exclude_none=True) for tool in body.tools]
+
+
+def response_constraint(format_: ResponseFormat | None) -> Constraint | None:
+    """What a response format demands; a schema is enforced whether `strict` or not.
+
+    Raises:
+        RequestError: a json_schema without a schema.
+        UnsupportedParameterError: a type that is not served.
+    """
+    if format_ is None or format_.type == "text":
+        return None
+    parameter = "response_format"
+    if format_.type == "json_object":
+        if format_.schema_ is not None:  # llama-server's shorthand
+            return Constraint.json_schema(format_.schema_, parameter=parameter)
+        return Constraint.json_object(parameter=parameter)
+    if format_.type == "json_schema":
+        if format_.json_schema is None or format_.json_schema.schema_ is None:
+            raise RequestError("expected a schema", parameter="response_format.json_schema")
+        return Constraint.json_schema(format_.json_schema.schema_, parameter=parameter)
+    raise refuse(parameter, "only text, json_object and json_schema are supported")
+
+
+def finish_reason(reason: FinishReason | None, has_calls: bool) -> str | None:
+    """OpenAI's word: an answer that ends by itself after calls waits for their results."""
+    return "tool_calls" if reason == "stop" and has_calls else reason
+
+
+def deltas(chunk: OutputChunk) -> Iterator[dict[str, Any]]:
+    """What a chunk adds to a streamed message, in the order a client expects it."""
+    if chunk.reasoning:
+        yield {"reasoning_content": chunk.reasoning, "reasoning": chunk.reasoning}
+    if chunk.text:
+        yield {"content": chunk.text}
+    for call in chunk.tool_calls:
+        yield {"tool_calls": [_call_delta(call)]}
+
+
+def message(text: str, reasoning: str, tool_calls: Sequence[ToolCallDelta]) -> dict[str, Any]:
+    """A whole message; its content is null where there are only calls."""
+    calls: list[dict[str, Any]] = []
+    for delta in tool_calls:
+        if delta.name is not None:
+            calls.append(
+                {
+                    "id": delta.id,
+                    "type": "function",
+                    "function": {"name": delta.name, "arguments": ""},
+                }
+            )
+        calls[delta.index]["function"]["arguments"] += delta.arguments
+    whole: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if calls and not text else text,
+        "refusal": None,
+    }
+    if reasoning:
+        whole |= {"reasoning_content": reasoning, "reasoning": reasoning}
+    if calls:
+        whole["tool_calls"] = calls
+    return whole
+
+
+def _call_delta(call: ToolCallDelta) -> dict[str, Any]:
+    if call.name is None:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    return {
+        "index": call.index,
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
