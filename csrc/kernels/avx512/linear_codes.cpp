@@ -1,8 +1,8 @@
 // Matrix kernels of integer codes for AVX-512 with VNNI.
 //
-// Weights are the unsigned operand of the dot product and stay in registers, activations are {1to16} memory operands.
-// Rows go in pairs and reordering overlaps the pairs: on Zen 5 pairs reach 74 % of the dot product's peak, fours 67 %,
-// eights (which spill) 58 %.
+// Weights are the unsigned operand of the dot product and stay in registers while rows pass.  In cache on Zen 5, of the
+// dot product's peak at 8, 16 and 256 rows: kW4 74, 76 and 77 %, kW8 73, 75 and 75 %, kW4k 65, 67 and 67 %, kW6k 58, 63
+// and 64 %.  Scaling takes the same units: 80 % is the bound of kW4 and kW8, 73 % that of kW4k and kW6k.
 #include "tiles.h"
 
 namespace quintet::avx512 {
@@ -21,32 +21,30 @@ namespace {
 
 constexpr size_t kMaxGroups = kMaxHalvesK / kGroup;
 
-// The sums of each half of a group, for layouts whose scales change there.
+// The sums of the first 16 of each group, for layouts whose scales change there.
 struct HalfSums {
-  static constexpr int kMaxRows = 12;
-  static constexpr int kPanelsPerUse = 16;  // their cost is a twentieth of these panels'
+  static constexpr int kMaxRows = 24;      // 100 kB
+  static constexpr int kPanelsPerUse = 8;  // of two; their cost is small beside that of these
   HalfSums(const Rows& x, int row, int rows) {
     const size_t width = static_cast<size_t>(x.width);
     for (size_t r = 0; r < static_cast<size_t>(rows); ++r) {
       const int8_t* q = x.q8 + (static_cast<size_t>(row) + r) * width;
-      for (size_t g = 0; g < width / kGroup; ++g) {
-        const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + g * kGroup));
-        __m128i sum = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), half);
-        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
-        const int32_t first = _mm_cvtsi128_si32(sum);
-        halves[r][g][0] = static_cast<int16_t>(first);
-        halves[r][g][1] = static_cast<int16_t>(x.q8_sum[(static_cast<size_t>(row) + r) * (width / kGroup) + g] - first);
+      // Two groups at a time, of which k has an even number: absolute differences sum what is made unsigned.
+      for (size_t g = 0; g < width / kGroup; g += 2) {
+        const __m512i both = _mm512_xor_si512(_mm512_loadu_si512(q + g * kGroup), _mm512_set1_epi8(-128));
+        __m512i sum = _mm512_sad_epu8(both, _mm512_setzero_si512());
+        sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, _MM_PERM_BADC));
+        first[r][g] = static_cast<int16_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sum)) - 128 * 16);
+        first[r][g + 1] = static_cast<int16_t>(_mm_cvtsi128_si32(_mm512_extracti32x4_epi32(sum, 2)) - 128 * 16);
       }
     }
   }
-  int16_t halves[kMaxRows][kMaxGroups + 16][2];  // a line more, or all rows would share one set of the cache
+  int16_t first[kMaxRows][kMaxGroups + 32];  // a line more, or all rows would share one set of the cache
 };
 
-// The q8 form of some rows, from one group on.  The compiler would keep a pointer per row and array, and spill them;
-// `hide` leaves it a pointer per array and two strides.
+// The q8 form of one row, from one group on.
 template <typename Prepared>
-struct Q8Rows {
+struct Q8Row {
   const int8_t* q;
   const float* scale;
   const int32_t* sum;
@@ -56,12 +54,11 @@ struct Q8Rows {
   size_t row;  // of the tile
   size_t group;
 
-  [[gnu::always_inline]] void hide() { __asm__("" : "+r"(q), "+r"(scale), "+r"(sum)); }
-  [[gnu::always_inline]] void next_rows(size_t rows) {
-    q += rows * width;
-    scale += rows * groups;
-    sum += rows * groups;
-    row += rows;
+  [[gnu::always_inline]] void next_row() {
+    q += width;
+    scale += groups;
+    sum += groups;
+    ++row;
   }
   [[gnu::always_inline]] void next_group() {
     q += kGroup;
@@ -70,6 +67,13 @@ struct Q8Rows {
     ++group;
   }
 };
+
+// A load of its own: loads are scarce, and the compiler would repeat one as the operand of each shift.
+[[gnu::always_inline]] inline __m512i load_once(const uint8_t* p) {
+  __m512i value = _mm512_loadu_si512(p);
+  __asm__("" : "+v"(value));
+  return value;
+}
 
 // Codes of a group, unpacked to eight registers of unsigned bytes: unit j for k = 4j .. 4j+3.
 template <Layout LAYOUT>
@@ -82,22 +86,22 @@ template <Layout LAYOUT>
     const __m512i low = _mm512_set1_epi8(15);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      const __m512i both = _mm512_loadu_si512(group + j * 64);
+      const __m512i both = load_once(group + j * 64);
       codes[j] = _mm512_and_si512(both, low);
       codes[j + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
     }
   } else {
+    const __m512i fours[2] = {load_once(group), load_once(group + 64)};
 #pragma GCC unroll 8
     for (unsigned j = 0; j < 8; ++j) {
-      const __m512i four = _mm512_loadu_si512(group + j / 4 * 64);
-      codes[j] = _mm512_and_si512(_mm512_srli_epi16(four, j % 4 * 2), _mm512_set1_epi8(3));
+      codes[j] = _mm512_and_si512(_mm512_srli_epi16(fours[j / 4], j % 4 * 2), _mm512_set1_epi8(3));
     }
   }
   // Shifts move whole 16-bit lanes; the mask drops what came from the neighbouring byte.  0xf8: a | (b & c).
   if constexpr (kLayout.bit_bytes == 64) {
     constexpr unsigned kTo = kLayout.code_bits();
     const __m512i mask = _mm512_set1_epi8(1 << kTo);
-    const __m512i bits = _mm512_loadu_si512(group + kLayout.code_bytes);
+    const __m512i bits = load_once(group + kLayout.code_bytes);
 #pragma GCC unroll 8
     for (unsigned j = 0; j < 8; ++j) {
       const __m512i moved = j < kTo ? _mm512_slli_epi16(bits, kTo - j) : _mm512_srli_epi16(bits, j - kTo);
@@ -106,9 +110,10 @@ template <Layout LAYOUT>
   }
   if constexpr (kLayout.bit_bytes == 128) {
     const __m512i mask = _mm512_set1_epi8(48);
+    const __m512i both[2] = {load_once(group + kLayout.code_bytes), load_once(group + kLayout.code_bytes + 64)};
 #pragma GCC unroll 8
     for (unsigned j = 0; j < 8; ++j) {
-      const __m512i bits = _mm512_loadu_si512(group + kLayout.code_bytes + j / 4 * 64);
+      const __m512i bits = both[j / 4];
       const unsigned from = j % 4 * 2;
       const __m512i moved = from < 4 ? _mm512_slli_epi16(bits, 4 - from) : _mm512_srli_epi16(bits, from - 4);
       codes[j] = _mm512_ternarylogic_epi32(codes[j], moved, mask, 0xf8);
@@ -145,10 +150,18 @@ template <Layout LAYOUT>
   }
 }
 
+// The integer sums of one row and group: k = 0 .. 15 and 16 .. 31.  Two, because a chain of eight dot products takes
+// too long to end: what waits for it fills the scheduler.
+struct Dots {
+  __m512i first;
+  __m512i second;
+  [[gnu::always_inline]] __m512 total() const { return _mm512_cvtepi32_ps(_mm512_add_epi32(first, second)); }
+};
+
 // s (code - zero point): the zero point is where the integer sum starts.
 template <Layout LAYOUT>
 struct Symmetric {
-  static constexpr int kMaxRows = 16;
+  static constexpr int kMaxRows = 32;
   static constexpr int kZeroPoint = zero_point(LAYOUT);
   using Prepared = NothingPrepared;
   __m512 scale;
@@ -160,48 +173,29 @@ struct Symmetric {
   [[gnu::always_inline]] Symmetric(const uint8_t* block, const uint8_t* p) : scale(load(block, p)) {}
   [[gnu::always_inline]] void prepare(__m512i (&codes)[8]) const { look_up<LAYOUT>(codes); }
 
-  template <int ROWS>
-  [[gnu::always_inline]] void add_group(const __m512i (&codes)[8], const Q8Rows<Prepared>& x, __m512* sum) const {
-    __m512i dot[ROWS];
-#pragma GCC unroll 2
-    for (size_t r = 0; r < ROWS; ++r) dot[r] = _mm512_set1_epi32(-kZeroPoint * x.sum[r * x.groups]);
-#pragma GCC unroll 8
-    for (size_t j = 0; j < 8; ++j) {
-#pragma GCC unroll 2
-      for (size_t r = 0; r < ROWS; ++r) dot[r] = dot4(dot[r], codes[j], x.q + r * x.width + j * 4);
-    }
-#pragma GCC unroll 2
-    for (size_t r = 0; r < ROWS; ++r) {
-      const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale[r * x.groups]));
-      sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r]), both, sum[r]);
-    }
+  [[gnu::always_inline]] static Dots start(const Q8Row<Prepared>& x) {
+    return {_mm512_set1_epi32(-kZeroPoint * *x.sum), _mm512_setzero_si512()};
+  }
+  [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
+    return _mm512_fmadd_ps(dots.total(), _mm512_mul_ps(scale, _mm512_set1_ps(*x.scale)), sum);
   }
 };
 
 // s code - m.
 struct WithMin {
-  static constexpr int kMaxRows = 16;
+  static constexpr int kMaxRows = 32;
   using Prepared = NothingPrepared;
   __m512 scale;
   __m512 min;
   [[gnu::always_inline]] void prepare(__m512i (&)[8]) const {}
 
-  template <int ROWS>
-  [[gnu::always_inline]] void add_group(const __m512i (&codes)[8], const Q8Rows<Prepared>& x, __m512* sum) const {
-    __m512i dot[ROWS];
-#pragma GCC unroll 2
-    for (size_t r = 0; r < ROWS; ++r) dot[r] = _mm512_setzero_si512();
-#pragma GCC unroll 8
-    for (size_t j = 0; j < 8; ++j) {
-#pragma GCC unroll 2
-      for (size_t r = 0; r < ROWS; ++r) dot[r] = dot4(dot[r], codes[j], x.q + r * x.width + j * 4);
-    }
-#pragma GCC unroll 2
-    for (size_t r = 0; r < ROWS; ++r) {
-      const __m512 q_sum = _mm512_set1_ps(static_cast<float>(x.sum[r * x.groups]));
-      const __m512 part = _mm512_fnmadd_ps(min, q_sum, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dot[r])));
-      sum[r] = _mm512_fmadd_ps(part, _mm512_set1_ps(x.scale[r * x.groups]), sum[r]);
-    }
+  [[gnu::always_inline]] static Dots start(const Q8Row<Prepared>&) {
+    return {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  }
+  [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
+    const __m512 q_sum = _mm512_cvtepi32_ps(broadcast4(x.sum));
+    const __m512 part = _mm512_fnmadd_ps(min, q_sum, _mm512_mul_ps(scale, dots.total()));
+    return _mm512_fmadd_ps(part, _mm512_set1_ps(*x.scale), sum);
   }
 };
 
@@ -215,10 +209,10 @@ struct ByteWithMin : WithMin {
                 _mm512_mul_ps(load_halves(block + 32), load_bytes(p + 16))} {}
 };
 
-// s (code - zero point) with a scale per 16 k: two integer sums.
+// s (code - zero point) with a scale per 16 k.
 template <Layout LAYOUT>
 struct TwoScales {
-  static constexpr int kMaxRows = HalfSums::kMaxRows;  // sixteen would spill
+  static constexpr int kMaxRows = HalfSums::kMaxRows;
   using Prepared = HalfSums;
   static constexpr int kZeroPoint = zero_point(LAYOUT);
   __m512 first;
@@ -228,30 +222,14 @@ struct TwoScales {
         second(_mm512_mul_ps(load_halves(block), load_signed_bytes(p + 16))) {}
   [[gnu::always_inline]] void prepare(__m512i (&)[8]) const {}
 
-  template <int ROWS>
-  [[gnu::always_inline]] void add_group(const __m512i (&codes)[8], const Q8Rows<Prepared>& x, __m512* sum) const {
-    __m512i low[ROWS];
-    __m512i high[ROWS];
-#pragma GCC unroll 2
-    for (size_t r = 0; r < ROWS; ++r) {
-      const int16_t (&sums)[2] = x.prepared.halves[x.row + r][x.group];
-      low[r] = _mm512_set1_epi32(-kZeroPoint * sums[0]);
-      high[r] = _mm512_set1_epi32(-kZeroPoint * sums[1]);
-    }
-#pragma GCC unroll 4
-    for (size_t j = 0; j < 4; ++j) {
-#pragma GCC unroll 2
-      for (size_t r = 0; r < ROWS; ++r) {
-        low[r] = dot4(low[r], codes[j], x.q + r * x.width + j * 4);
-        high[r] = dot4(high[r], codes[j + 4], x.q + r * x.width + 16 + j * 4);
-      }
-    }
-#pragma GCC unroll 2
-    for (size_t r = 0; r < ROWS; ++r) {
-      const __m512 part =
-          _mm512_fmadd_ps(second, _mm512_cvtepi32_ps(high[r]), _mm512_mul_ps(first, _mm512_cvtepi32_ps(low[r])));
-      sum[r] = _mm512_fmadd_ps(part, _mm512_set1_ps(x.scale[r * x.groups]), sum[r]);
-    }
+  [[gnu::always_inline]] static Dots start(const Q8Row<Prepared>& x) {
+    const int32_t first_sum = x.prepared.first[x.row][x.group];
+    return {_mm512_set1_epi32(-kZeroPoint * first_sum), _mm512_set1_epi32(-kZeroPoint * (*x.sum - first_sum))};
+  }
+  [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
+    const __m512 part =
+        _mm512_fmadd_ps(second, _mm512_cvtepi32_ps(dots.second), _mm512_mul_ps(first, _mm512_cvtepi32_ps(dots.first)));
+    return _mm512_fmadd_ps(part, _mm512_set1_ps(*x.scale), sum);
   }
 };
 
@@ -277,63 +255,62 @@ struct ScaledCodes {
     for (int j = 0; j < 8; ++j) codes[j] = _mm512_mullo_epi16(codes[j], j < 4 ? first : second);
   }
 
-  template <int ROWS>
-  [[gnu::always_inline]] void add_group(const __m512i (&codes)[8], const Q8Rows<Prepared>& x, __m512* sum) const {
-    __m512i dot[ROWS];
-#pragma GCC unroll 2
-    for (size_t r = 0; r < ROWS; ++r) dot[r] = _mm512_setzero_si512();
-#pragma GCC unroll 8
-    for (size_t j = 0; j < 8; ++j) {
-#pragma GCC unroll 2
-      for (size_t r = 0; r < ROWS; ++r) dot[r] = dot4(dot[r], codes[j], x.q + r * x.width + j * 4);
-    }
-    const __m512i m = _mm512_srli_epi16(both, 4);
-#pragma GCC unroll 2
-    for (size_t r = 0; r < ROWS; ++r) {
-      const __m512i mins = _mm512_madd_epi16(m, broadcast4(x.prepared.halves[x.row + r][x.group]));
-      const __m512 scaled = _mm512_mul_ps(d, _mm512_cvtepi32_ps(dot[r]));
-      const __m512 part = _mm512_fnmadd_ps(e, _mm512_cvtepi32_ps(mins), scaled);
-      sum[r] = _mm512_fmadd_ps(part, _mm512_set1_ps(x.scale[r * x.groups]), sum[r]);
-    }
+  [[gnu::always_inline]] static Dots start(const Q8Row<Prepared>&) {
+    return {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  }
+  [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
+    const int16_t first = x.prepared.first[x.row][x.group];
+    const int16_t halves[2] = {first, static_cast<int16_t>(*x.sum - first)};
+    const __m512i mins = _mm512_madd_epi16(_mm512_srli_epi16(both, 4), broadcast4(halves));
+    const __m512 part = _mm512_fnmadd_ps(e, _mm512_cvtepi32_ps(mins), _mm512_mul_ps(d, dots.total()));
+    return _mm512_fmadd_ps(part, _mm512_set1_ps(*x.scale), sum);
   }
 };
 
-// One group of k for ROWS rows, two by two.
-template <int ROWS, typename Scales>
-[[gnu::always_inline]] inline void add_group(const __m512i (&codes)[8], const Scales& scales,
-                                             Q8Rows<typename Scales::Prepared> x, __m512* sum) {
-  x.hide();
-  scales.template add_group<(ROWS >= 2 ? 2 : 1)>(codes, x, sum);
-  if constexpr (ROWS > 2) {
-    x.next_rows(2);
-    add_group<ROWS - 2>(codes, scales, x, sum + 2);
-  }
-}
-
-// Registers: 8 codes, ROWS sums, 2 integer sums and 1 scale, or 4 and 2.
+// A few rows wait for memory: one panel after the other, two rows at a time, sums in registers.  Registers: 8 codes,
+// ROWS sums, 4 integer sums, 1 or 2 scales.
+//
+// More rows take two panels at once, which share each load of x: on Zen 5 two loads a cycle are as scarce as two dot
+// products a cycle.  Their sums lie in memory and rows are a loop, which ends a row's integer sums after those of the
+// next row have begun.  Registers: 16 codes, 8 integer sums, 2 or 4 scales, 1 or 2 activations.
 template <Layout LAYOUT, typename Scales>
 struct CodesTile {
   static constexpr CodeLayout kLayout = code_layout(LAYOUT);
   static constexpr int kMaxRows = Scales::kMaxRows;
-  static constexpr int kPanels = 1;
+  static constexpr int kPanels = 2;
+  static constexpr int kFewRows = kLayout.group_bytes() > 384 ? 6 : 3;  // from memory; two streams are slower there
+  static constexpr size_t kFarBytes = kPrefetchBytes * 3 / 2;  // many rows: 8 of kW8 from memory gain a seventh by it
   using Prepared = typename Scales::Prepared;
+  using X = Q8Row<Prepared>;
   static size_t panel_bytes(size_t k) { return k / kLayout.block_k() * kLayout.block_bytes(); }
 
   template <int ROWS, int PANELS>
   static void run(const TileArgs& t, const Prepared& prepared) {
-    static_assert(PANELS == 1);
+    if constexpr (ROWS <= kFewRows) {
+      for (size_t p = 0; p < PANELS; ++p) few_rows<ROWS>(t, prepared, p);
+    } else {
+      many_rows(t, prepared, ROWS, std::make_index_sequence<PANELS>());
+    }
+  }
+
+ private:
+  static X first_row(const TileArgs& t, const Prepared& prepared) {
     const size_t width = static_cast<size_t>(t.x.width);
     const size_t groups = width / kGroup;
     const size_t row = static_cast<size_t>(t.row);
-    Q8Rows<Prepared> x{
+    return {
         t.x.q8 + row * width, t.x.q8_scale + row * groups, t.x.q8_sum + row * groups, width, groups, prepared, 0, 0};
-    const uint8_t* block = t.panel;
+  }
 
+  template <int ROWS>
+  static void few_rows(const TileArgs& t, const Prepared& prepared, size_t p) {
+    X x = first_row(t, prepared);
+    const uint8_t* block = t.panel + p * t.panel_stride;
     __m512 sum[ROWS];
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) sum[r] = _mm512_setzero_ps();
+#pragma GCC unroll 6
+    for (auto& s : sum) s = _mm512_setzero_ps();
 
-    for (size_t g = 0; g < groups; g += kLayout.groups_per_block, block += kLayout.block_bytes()) {
+    while (x.group < x.groups) {
       const uint8_t* group = block + kLayout.header_bytes;
 #pragma GCC unroll 1
       for (int i = 0; i < kLayout.groups_per_block; ++i, group += kLayout.group_bytes(), x.next_group()) {
@@ -342,11 +319,116 @@ struct CodesTile {
         unpack<LAYOUT>(group, codes);
         const Scales scales(block, group + kLayout.scale_offset());
         scales.prepare(codes);
-        add_group<ROWS>(codes, scales, x, sum);
+        add_few<ROWS>(codes, scales, x, sum);
+      }
+      block += kLayout.block_bytes();
+    }
+#pragma GCC unroll 6
+    for (size_t r = 0; r < ROWS; ++r) _mm512_storeu_ps(t.y + r * t.ldy + p * kPanelColumns, sum[r]);
+  }
+
+  // Two by two.
+  template <int ROWS>
+  [[gnu::always_inline]] static void add_few(const __m512i (&codes)[8], const Scales& scales, X x, __m512* sum) {
+    constexpr size_t kNow = ROWS < 2 ? ROWS : 2;
+    X rows[2] = {x, x};
+    rows[1].next_row();
+    Dots dots[kNow];
+#pragma GCC unroll 2
+    for (size_t r = 0; r < kNow; ++r) dots[r] = Scales::start(rows[r]);
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; ++j) {
+#pragma GCC unroll 2
+      for (size_t r = 0; r < kNow; ++r) {
+        dots[r].first = dot4(dots[r].first, codes[j], rows[r].q + j * 4);
+        dots[r].second = dot4(dots[r].second, codes[j + 4], rows[r].q + 16 + j * 4);
       }
     }
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) _mm512_storeu_ps(t.y + static_cast<size_t>(r) * t.ldy, sum[r]);
+#pragma GCC unroll 2
+    for (size_t r = 0; r < kNow; ++r) sum[r] = scales.add(dots[r], rows[r], sum[r]);
+    if constexpr (ROWS > 2) {
+      rows[1].next_row();
+      add_few<ROWS - 2>(codes, scales, rows[1], sum + 2);
+    }
+  }
+
+  template <size_t... P>
+  static void many_rows(const TileArgs& t, const Prepared& prepared, size_t rows, std::index_sequence<P...>) {
+    constexpr size_t kPanelsHere = sizeof...(P);
+    X x = first_row(t, prepared);
+    const uint8_t* block = t.panel;
+    alignas(64) float sums[kMaxRows][kPanelsHere][kPanelColumns];
+    std::memset(sums, 0, rows * sizeof sums[0]);
+
+    while (x.group < x.groups) {
+      const uint8_t* group = block + kLayout.header_bytes;
+#pragma GCC unroll 1
+      for (int i = 0; i < kLayout.groups_per_block; ++i, group += kLayout.group_bytes(), x.next_group()) {
+        __m512i codes[kPanelsHere][8];
+        // What follows a panel's end is the other panel's begin, already read; the next pass is at the end of both.
+        const bool inside = group + kFarBytes < t.panel + t.panel_stride;
+        const size_t ahead = inside ? kFarBytes : kFarBytes + (kPanelsHere - 1) * t.panel_stride;
+        (prefetch<kLayout.group_bytes()>(group + P * t.panel_stride, ahead), ...);
+        (unpack<LAYOUT>(group + P * t.panel_stride, codes[P]), ...);
+        const Scales scales[] = {
+            Scales(block + P * t.panel_stride, group + P * t.panel_stride + kLayout.scale_offset())...};
+        (scales[P].prepare(codes[P]), ...);
+
+        X row = x;
+        Dots dots[kPanelsHere];
+        dot_rows(codes, row, dots);
+        float* out = sums[0][0];
+#pragma GCC unroll 1
+        for (size_t r = 1; r < rows; ++r) {
+          X next_row = row;
+          next_row.next_row();
+          Dots next[kPanelsHere];
+          dot_rows(codes, next_row, next);
+          (keep_order(dots[P], next[P]), ...);
+          add_row(scales, dots, row, out);
+          ((dots[P] = next[P]), ...);
+          row.next_row();
+          out += kPanelsHere * kPanelColumns;
+        }
+        add_row(scales, dots, row, out);
+      }
+      block += kLayout.block_bytes();
+    }
+    for (size_t r = 0; r < rows; ++r) {
+      (_mm512_storeu_ps(t.y + r * t.ldy + P * kPanelColumns, _mm512_load_ps(sums[r][P])), ...);
+    }
+  }
+
+  // Without it the compiler would move one row's end before the next row's dot products.
+  [[gnu::always_inline]] static void keep_order(Dots& a, Dots& b) {
+    __asm__("" : "+v"(a.first), "+v"(a.second), "+v"(b.first), "+v"(b.second));
+  }
+
+  template <size_t PANELS>
+  [[gnu::always_inline]] static void dot_rows(const __m512i (&codes)[PANELS][8], const X& row, Dots (&dots)[PANELS]) {
+    const Dots start = Scales::start(row);
+#pragma GCC unroll 2
+    for (auto& d : dots) d = start;
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; ++j) {
+      const __m512i first = broadcast4(row.q + j * 4);
+      const __m512i second = broadcast4(row.q + 16 + j * 4);
+#pragma GCC unroll 2
+      for (size_t p = 0; p < PANELS; ++p) {
+        dots[p].first = _mm512_dpbusd_epi32(dots[p].first, codes[p][j], first);
+        dots[p].second = _mm512_dpbusd_epi32(dots[p].second, codes[p][j + 4], second);
+      }
+    }
+  }
+
+  template <size_t PANELS>
+  [[gnu::always_inline]] static void add_row(const Scales (&scales)[PANELS], const Dots (&dots)[PANELS], const X& row,
+                                             float* out) {
+    __m512 sum[PANELS];
+#pragma GCC unroll 2
+    for (size_t p = 0; p < PANELS; ++p) sum[p] = scales[p].add(dots[p], row, _mm512_load_ps(out + p * kPanelColumns));
+#pragma GCC unroll 2
+    for (size_t p = 0; p < PANELS; ++p) _mm512_store_ps(out + p * kPanelColumns, sum[p]);
   }
 };
 

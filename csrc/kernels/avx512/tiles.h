@@ -17,10 +17,10 @@ namespace {
 constexpr size_t kPrefetchBytes = 4096;
 
 template <size_t BYTES>
-[[gnu::always_inline]] inline void prefetch(const uint8_t* p) {
+[[gnu::always_inline]] inline void prefetch(const uint8_t* p, size_t bytes_ahead = kPrefetchBytes) {
 #pragma GCC unroll 16
   for (size_t i = 0; i < BYTES; i += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes + i, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(p) + bytes_ahead + i, _MM_HINT_T0);
   }
 }
 
