@@ -10,12 +10,20 @@ import pytest
 import torch
 import transformers
 
-from quintet import LLM, SamplingParams
+from backends.steps import prefill
+from quintet import LLM, SamplingParams, Tokenizer
+from quintet.backends.cpu import CPUExecutor
+from quintet.backends.reference import ReferenceExecutor
 from quintet.formats.gguf import GGUFFile
 from quintet.hub.resolve import resolve
 from quintet.models import load_model
 
 NUM_STEPS = 200
+STORY = """Once upon a time, a lonely princess named Ruby lived in a busy city. Ruby had one thing
+she loved most: an old bell. One day, the bell was gone. Ruby looked behind the door, in the garden and
+along the path, but she could not find it. Then a ghost named Greta came by and asked, "What is
+wrong?" "I have lost my bell," said Ruby. "Let us look together," said Greta. Before sunset they
+found the bell near the old bridge. The capital of France is Paris."""
 PROMPTS = ["Once upon a time", "What is the capital of France?", "1 2 3 4 5"]
 HF_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -98,3 +106,35 @@ def test_greedy_tokens_equal_transformers_for_200_steps(llm, oracle, prompt):
     params = SamplingParams(max_tokens=NUM_STEPS, temperature=0, ignore_eos=True)
     output = llm.generate(prompt, params)[0]
     assert list(output.token_ids) == greedy(oracle, list(output.prompt_token_ids))
+
+
+def test_quantised_kernels_stay_near_float32_on_a_trained_model():
+    """int8 activations and a bf16 cache move the answers of a trained model very little.
+
+    Mean KL at most 2e-3 and at least 98 % the same first choice, against NumPy in float32 on the
+    same dequantised weights.
+    """
+    tokens = Tokenizer.from_file(resolve("demo")).encode(STORY)
+    blocks = list(range(-(-len(tokens) // 16)))
+    with GGUFFile.open(resolve("demo")) as file:
+        model = load_model(file)
+        oracle = ReferenceExecutor(model, num_blocks=len(blocks))
+        kernels = CPUExecutor(
+            model,
+            num_blocks=len(blocks),
+            max_num_batched_tokens=512,
+            max_logits_rows=512,
+            weight_dtype="auto",
+            kv_dtype="bfloat16",
+        )
+        expected = log_softmax(prefill(oracle, tokens, blocks, chunk=512))
+        found = log_softmax(prefill(kernels, tokens, blocks, chunk=512))
+    divergence = (np.exp(expected) * (expected - found)).sum(-1)
+    assert len(tokens) > 100
+    assert divergence.mean() < 2e-3
+    assert np.mean(expected.argmax(-1) == found.argmax(-1)) >= 0.98
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
