@@ -19,11 +19,12 @@ from quintet.hub.resolve import resolve
 from quintet.models import load_model
 
 NUM_STEPS = 200
-STORY = """Once upon a time, a lonely princess named Ruby lived in a busy city. Ruby had one thing
-she loved most: an old bell. One day, the bell was gone. Ruby looked behind the door, in the garden and
-along the path, but she could not find it. Then a ghost named Greta came by and asked, "What is
-wrong?" "I have lost my bell," said Ruby. "Let us look together," said Greta. Before sunset they
-found the bell near the old bridge. The capital of France is Paris."""
+STORY = """Once upon a time, a lonely princess named Ruby lived in a busy city. Ruby had one
+thing she loved most: an old bell. One day, the bell was gone. Ruby looked behind the door,
+in the garden and along the path, but she could not find it. Then a ghost named Greta came
+by and asked, "What is wrong?" "I have lost my bell," said Ruby. "Let us look together,"
+said Greta. Before sunset they found the bell near the old bridge. The capital of France is
+Paris."""
 PROMPTS = ["Once upon a time", "What is the capital of France?", "1 2 3 4 5"]
 HF_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
