@@ -116,7 +116,8 @@ struct KernelTable {
   //                                sum = fma(fma(-e, float(min_sum), d * float(dot)), q8_scale, sum)
   //   where, but in kW2k, s and m are with the scales of scales multiplied in, which is exact.
   //
-  // A call walks its panels, and all its rows within each: it reads a panel from memory once and x once per panel.  So
+  // A call walks its panels, and all its rows within each: it reads a panel from memory once and x once per panel or
+  // two.  So
   // x should fit the second-level cache: at most 256 rows of 1024, fewer of wider rows, per call.
   void (*linear[kNumLayouts])(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin,
                               int panel_end, float* y, size_t ldy);
