@@ -42,6 +42,7 @@ class FakeEngine:
         self.is_closed = False
         self.prompts: list[Any] = []
         self.params: list[SamplingParams] = []
+        self.options: list[dict[str, Any]] = []
         self.num_steps = 0
         self.num_aborted = 0
         self.num_running = 0
@@ -52,9 +53,10 @@ class FakeEngine:
             self._permits.release()
 
     def stream(
-        self, prompt: str | list[int], params: SamplingParams
+        self, prompt: str | list[int], params: SamplingParams, **options: Any
     ) -> AsyncGenerator[OutputChunk, None]:
         """Continue a prompt."""
+        self.options.append(options)
         return self._run(prompt, params)
 
     def stream_chat(
@@ -66,8 +68,10 @@ class FakeEngine:
         tool_choice: str | dict[str, Any] = "auto",
         parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
+        **options: Any,
     ) -> AsyncGenerator[OutputChunk, None]:
         """Answer a conversation."""
+        self.options.append(options)
         return self._run((messages, tools, enable_thinking), params)
 
     @property

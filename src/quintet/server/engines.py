@@ -8,14 +8,18 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from quintet.engine.output import OutputChunk
+from quintet.engine.request import RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
 from quintet.hub.manifest import Manifest
 from quintet.sampling.params import SamplingParams
 from quintet.server.disconnect import cancel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,17 @@ Prompt: TypeAlias = "str | list[int] | ChatPrompt"
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One answer to generate."""
+    """One answer to generate.
+
+    Args:
+        prompt: text, token ids or a conversation.
+        params: how to sample and when to stop.
+        options: how it is served; see `engine.request.RequestOptions`.
+    """
 
     prompt: Prompt
     params: SamplingParams
+    options: RequestOptions = field(default_factory=RequestOptions)
 
 
 class TokenNames(Protocol):
@@ -61,7 +72,9 @@ class ServedEngine(Protocol):
     A stream that is closed early aborts its request at the next step.
     """
 
-    def stream(self, prompt: str | list[int], params: SamplingParams) -> AsyncIterator[OutputChunk]:
+    def stream(
+        self, prompt: str | list[int], params: SamplingParams, **options: Unpack[RequestOptions]
+    ) -> AsyncIterator[OutputChunk]:
         """Continue a prompt."""
 
     def stream_chat(
@@ -73,6 +86,7 @@ class ServedEngine(Protocol):
         tool_choice: str | dict[str, Any] = "auto",
         parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
+        **options: Unpack[RequestOptions],
     ) -> AsyncIterator[OutputChunk]:
         """Answer a conversation."""
 
@@ -189,9 +203,10 @@ async def _stream_one(
             tool_choice=prompt.tool_choice,
             parallel_tool_calls=prompt.parallel_tool_calls,
             enable_thinking=prompt.enable_thinking,
+            **request.options,
         )
     else:
-        chunks = engine.stream(prompt, request.params)
+        chunks = engine.stream(prompt, request.params, **request.options)
     try:
         while True:
             model.num_waiting += 1
