@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from quintet.engine.admission import EngineLimits
 from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
@@ -82,6 +83,19 @@ class FakeEngine:
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for."""
         return PIECES[token_id]
+
+    def encode(self, text: str, **options: Any) -> list[int]:
+        """A token per character."""
+        return [1] * len(text)
+
+    def decode(self, ids: Sequence[int], **options: Any) -> str:
+        """The tokens' text."""
+        return b"".join(PIECES[token_id] for token_id in ids).decode(errors="replace")
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Small."""
+        return EngineLimits(vocab_size=len(PIECES), max_model_len=64, max_num_requests=64)
 
     def stats(self) -> EngineStats:
         """Counters."""

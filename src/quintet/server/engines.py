@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from quintet.engine.admission import EngineLimits
 from quintet.engine.output import OutputChunk
 from quintet.engine.request import RequestOptions
 from quintet.engine.stats import EngineStats
@@ -59,11 +60,40 @@ class GenerationRequest:
     options: RequestOptions = field(default_factory=RequestOptions)
 
 
-class TokenNames(Protocol):
-    """The part of a tokenizer the server uses."""
+class ServedTokenizer(Protocol):
+    """The part of `Tokenizer` the server uses."""
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for."""
+
+    def encode(
+        self, text: str, *, add_special: bool = True, parse_special: bool = False
+    ) -> list[int]:
+        """Token ids of a text."""
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """The text of token ids."""
+
+    def token_to_id(self, text: str) -> int | None:
+        """The id of a token by its spelling."""
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether this is a control token."""
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """A conversation as the model wants to read it."""
+
+    @property
+    def bos_token(self) -> str:
+        """The spelling of BOS, or an empty string."""
+
+    @property
+    def eos_token(self) -> str:
+        """The spelling of EOS, or an empty string."""
+
+    @property
+    def chat_templates(self) -> Mapping[str, str]:
+        """Jinja sources by name; "default" is the one."""
 
 
 class ServedEngine(Protocol):
@@ -91,8 +121,12 @@ class ServedEngine(Protocol):
         """Answer a conversation."""
 
     @property
-    def tokenizer(self) -> TokenNames:
+    def tokenizer(self) -> ServedTokenizer:
         """The model's tokenizer."""
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Context length, vocabulary size and the most requests at a time."""
 
     def stats(self) -> EngineStats:
         """The engine's counters."""
