@@ -75,6 +75,10 @@ class FakeEngine:
         self.options.append(options)
         return self._run((messages, tools, enable_thinking), params)
 
+    async def count_tokens(self, messages: list[dict[str, Any]], **options: Any) -> int:
+        """As `Usage` says below."""
+        return 7
+
     @property
     def tokenizer(self) -> FakeEngine:
         """Its own tokenizer."""

@@ -120,6 +120,15 @@ class ServedEngine(Protocol):
     ) -> AsyncIterator[OutputChunk]:
         """Answer a conversation."""
 
+    async def count_tokens(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        enable_thinking: bool | None = None,
+    ) -> int:
+        """Tokens of a conversation as the model would read it."""
+
     @property
     def tokenizer(self) -> ServedTokenizer:
         """The model's tokenizer."""
