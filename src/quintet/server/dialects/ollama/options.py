@@ -1,12 +1,10 @@
-"""Options, formats and lifetimes of a body to what the engine takes.
+"""Options and formats of a body to what the engine takes.
 
 A model's own parameters come before Ollama's defaults, and a request's before both.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +12,7 @@ from quintet.engine.request import RequestOptions
 from quintet.errors import RequestError
 from quintet.sampling.constraint import Constraint
 from quintet.sampling.params import SamplingParams
-from quintet.server.dialects.ollama.bodies import Format, GenerationBody, KeepAlive, Options
+from quintet.server.dialects.ollama.bodies import Format, GenerationBody, Options
 from quintet.server.dialects.openai.bodies import parse_body
 
 # docs/modelfile.md, "Valid Parameters and Values", where they differ from the engine's own.
@@ -34,18 +32,6 @@ _SAME_NAME = (
     "mirostat_eta",
 )
 _TRUNCATIONS = ("top_k", "top_p", "min_p", "typical_p")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")  # noqa: RUF001
-_UNIT_S = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "μs": 1e-6,  # noqa: RUF001 - Go takes both of Unicode's
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-}
-
 
 def merged_options(stored: Mapping[str, object], asked: Options | None) -> Options:
     """What acts: the request's options over the model's over Ollama's defaults.
@@ -111,30 +97,3 @@ def constraint(format_: Format | None) -> Constraint | None:
     if format_ == "json":
         return Constraint.json_object(parameter="format")
     raise RequestError('expected "json" or a JSON schema', parameter="format")
-
-
-def keep_alive_s(value: KeepAlive | None) -> float | None:
-    """Seconds of a number or of a Go duration; below 0 means for ever.
-
-    Source: pkg.go.dev/time#ParseDuration.
-
-    Raises:
-        RequestError: neither.
-    """
-    if value is None:
-        return None
-    seconds = _go_duration_s(value) if isinstance(value, str) else float(value)
-    return math.inf if seconds < 0 else seconds
-
-
-def _go_duration_s(text: str) -> float:
-    sign = -1.0 if text.startswith("-") else 1.0
-    rest = text.removeprefix("-").removeprefix("+")
-    if rest == "0":
-        return 0.0
-    parts = list(_DURATION.finditer(rest)) if len(rest) <= 64 else []
-    if not parts or "".join(part[0] for part in parts) != rest:
-        raise RequestError(
-            'expected seconds or a duration such as "5m" or "1h30m"', parameter="keep_alive"
-        )
-    return sign * sum(float(part[1]) * _UNIT_S[part[2]] for part in parts)
