@@ -15,11 +15,16 @@ from quintet.server.settings import Settings
 @contextlib.asynccontextmanager
 async def serving(engines: dict[str, Any], **settings: Any) -> AsyncIterator[Server]:
     """Serve the engines on a free port until the block ends; the server must then end cleanly."""
+    async with serving_models(Models.of(engines), **settings) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def serving_models(models: Models, **settings: Any) -> AsyncIterator[Server]:
+    """The same for models that need not be loaded."""
     listening: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
     task = asyncio.ensure_future(
-        serve_async(
-            Models.of(engines), Settings(port=0, **settings), on_listening=listening.set_result
-        )
+        serve_async(models, Settings(port=0, **settings), on_listening=listening.set_result)
     )
     await asyncio.wait({listening, task}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():

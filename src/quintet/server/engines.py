@@ -97,8 +97,10 @@ class ServedTokenizer(Protocol):
     @property
     def chat_templates(self) -> Mapping[str, str]:
         """Jinja sources by name; "default" is the one."""
+
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
         """Token ids of a conversation as the model wants to read it."""
+
 
 class EmbeddingUsage(Protocol):
     """Tokens that embeddings took."""
@@ -152,6 +154,7 @@ class ServedEngine(Protocol):
         enable_thinking: bool | None = None,
     ) -> int:
         """Tokens of a conversation as the model would read it."""
+
     async def embed(
         self,
         inputs: Sequence[str | list[int]],

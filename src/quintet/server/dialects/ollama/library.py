@@ -162,7 +162,7 @@ def show(manifest: Manifest, *, verbose: bool) -> dict[str, Any]:
     return {
         "license": manifest.license or str(found.model_info.get("general.license", "")),
         "modelfile": _modelfile(manifest, template),
-        "parameters": _parameters(manifest, '{name:<30} {value}'),
+        "parameters": _parameters(manifest, "{name:<30} {value}"),
         "template": template,
         "system": manifest.system or "",
         "details": _details(found),

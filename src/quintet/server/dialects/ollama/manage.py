@@ -75,8 +75,7 @@ async def receive_blob(store: Store, digest: str, receive: Receive) -> bool:
     """
     if await asyncio.to_thread(store.has_blob, digest):
         return False
-    async with contextlib.aclosing(_pieces(receive)) as pieces:
-        await store.add_blob_async(digest, pieces)
+    await store.add_blob_async(digest, _pieces(receive))
     return True
 
 

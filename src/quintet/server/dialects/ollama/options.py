@@ -33,6 +33,7 @@ _SAME_NAME = (
 )
 _TRUNCATIONS = ("top_k", "top_p", "min_p", "typical_p")
 
+
 def merged_options(stored: Mapping[str, object], asked: Options | None) -> Options:
     """What acts: the request's options over the model's over Ollama's defaults.
 

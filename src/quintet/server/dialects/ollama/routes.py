@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
@@ -79,9 +80,7 @@ class _Models:
     async def show(self, request: Request) -> Response:
         body = await self._parse(ShowBody, request)
         manifest = self._models.find(_named(body))
-        return JSONResponse(
-            await asyncio.to_thread(show, manifest, verbose=body.verbose or False)
-        )
+        return JSONResponse(await asyncio.to_thread(show, manifest, verbose=body.verbose or False))
 
     async def pull(self, request: Request) -> Response:
         body = await self._parse(PullBody, request)
@@ -142,10 +141,8 @@ class _Models:
 
     async def _unload(self, name: str) -> None:
         """What is about to change must not be served as it was."""
-        try:
+        with contextlib.suppress(ModelNotFoundError):
             await self._models.unload(name)
-        except ModelNotFoundError:
-            pass
 
     async def _parse(self, kind: type[Any], request: Request) -> Any:
         return parse_body(kind, await read_json(request.receive, self._settings))
