@@ -251,7 +251,7 @@ def _details(found: Facts | None) -> dict[str, Any]:
         "format": found.format if found else "",
         "family": family,
         "families": [family] if family else [],
-        "parameter_size": _parameter_size(found.num_parameters) if found else "",
+        "parameter_size": parameter_size(found.num_parameters) if found else "",
         "quantization_level": found.quantization if found else "",
     }
     if found and found.context_length:
@@ -261,7 +261,8 @@ def _details(found: Facts | None) -> dict[str, Any]:
     return details
 
 
-def _parameter_size(count: int) -> str:
+def parameter_size(count: int) -> str:
+    """A count of weights as people write it, e.g. 8.0B."""
     for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
         if count >= size:
             return f"{count / size:.1f}{unit}" if unit == "B" else f"{count / size:.2f}{unit}"
