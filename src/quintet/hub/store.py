@@ -170,6 +170,10 @@ class Store:
         """Where the content of a digest is, or would be."""
         return self._blobs / f"sha256-{checked_digest(digest)}"
 
+    def make_blob_folder(self) -> None:
+        """For who writes blobs by himself."""
+        files.make_private(self._blobs)
+
     def blob_writer(self, digest: str, *, max_bytes: int | None = None) -> BlobWriter:
         """
         Add content piece by piece; see `BlobWriter`.
@@ -179,7 +183,7 @@ class Store:
             max_bytes: it may have; None: what is free on the disk.
         """
         path = self.blob_path(digest)
-        files.make_private(path.parent)
+        self.make_blob_folder()
         limit = files.free_bytes(path.parent) if max_bytes is None else max_bytes
         return BlobWriter(path, checked_digest(digest), limit)
 
