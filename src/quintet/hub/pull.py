@@ -219,13 +219,14 @@ class _Puller:
             yield _progress(file, partial.progress(blob))
             self._retries.sleep(_WAIT_S)
         try:
-            if not _is_whole(blob, file):
-                with partial.claimed(blob) as path:
-                    yield from self._download(repository, file, digest, path)
-                    install(path, blob)
+            if _is_whole(blob, file):
+                yield _progress(file, file.size_bytes)
+                return
+            with partial.claimed(blob) as path:
+                yield from self._download(repository, file, digest, path)
+                install(path, blob)
         finally:
             lock.release()
-        yield _progress(file, file.size_bytes)
 
     def _download(
         self, repository: Repository, file: RepoFile, digest: str, path: Path

@@ -32,6 +32,7 @@ from quintet.hub.manifest import (
     decode,
     encode,
 )
+from quintet.hub.names import hub_source
 from quintet.hub.packaged import packaged_manifests
 
 ORPHAN_AGE_S = 7 * 24 * 3600.0  # an interrupted download may be resumed until then
@@ -75,13 +76,10 @@ class Store:
         manifest = self.find(name)
         if manifest is not None:
             return manifest
-        name = canonical_name(name)
         known = [each.name for each in self.list()]
-        near = difflib.get_close_matches(name, known, n=3) or known[:5]
+        near = difflib.get_close_matches(canonical_name(name), known, n=3) or known[:5]
         raise ModelNotFoundError(
-            f"model {name.removesuffix(':latest')!r} not found; there is {', '.join(near)}"
-            if near
-            else f"model {name!r} not found; the store is empty"
+            f"model {name!r} not found; there is {', '.join(near) or 'none'}{_advice(name)}"
         )
 
     def find(self, name: str) -> Manifest | None:
@@ -323,3 +321,12 @@ class Store:
             if folder.parent == links:
                 return folder
         return None
+
+
+def _advice(name: str) -> str:
+    """How to get a model that is not there, if it can be got."""
+    try:
+        hub_source(name)
+    except ModelNotFoundError:
+        return ""
+    return f"; to download it: quintet pull {name}"
