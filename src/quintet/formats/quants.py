@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from quintet.errors import UnsupportedModelError
-from quintet.formats import quants_32, quants_encode, quants_float, quants_k
+from quintet.formats import (
+    quants_32,
+    quants_encode,
+    quants_float,
+    quants_iq,
+    quants_k,
+    quants_nvfp4,
+    quants_ternary,
+)
 from quintet.formats.ggml_types import GGMLType, unsupported
 
 Blocks = npt.NDArray[Any]
@@ -116,4 +124,14 @@ _DECODERS: dict[GGMLType, tuple[np.dtype[Any], Decoder]] = {
     GGMLType.Q5_K: (quants_k.Q5_K, quants_k.q5_k),
     GGMLType.Q6_K: (quants_k.Q6_K, quants_k.q6_k),
     GGMLType.IQ4_XS: (quants_k.IQ4_XS, quants_k.iq4_xs),
+    GGMLType.IQ1_S: (quants_iq.IQ1_S, quants_iq.iq1_s),
+    GGMLType.IQ1_M: (quants_iq.IQ1_M, quants_iq.iq1_m),
+    GGMLType.IQ2_XXS: (quants_iq.IQ2_XXS, quants_iq.iq2_xxs),
+    GGMLType.IQ2_XS: (quants_iq.IQ2_XS, quants_iq.iq2_xs),
+    GGMLType.IQ2_S: (quants_iq.IQ2_S, quants_iq.iq2_s),
+    GGMLType.IQ3_XXS: (quants_iq.IQ3_XXS, quants_iq.iq3_xxs),
+    GGMLType.IQ3_S: (quants_iq.IQ3_S, quants_iq.iq3_s),
+    GGMLType.TQ1_0: (quants_ternary.TQ1_0, quants_ternary.tq1_0),
+    GGMLType.TQ2_0: (quants_ternary.TQ2_0, quants_ternary.tq2_0),
+    GGMLType.NVFP4: (quants_nvfp4.NVFP4, quants_nvfp4.nvfp4),
 }
