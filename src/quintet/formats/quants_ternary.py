@@ -38,7 +38,7 @@ def tq1_0_codes(blocks: Blocks) -> Bytes:
     """
     qs = blocks["qs"]
     parts = [
-        (_digits(chunk, count)).reshape(len(blocks), -1)
+        _digits(chunk, count).reshape(len(blocks), -1)
         for chunk, count in ((qs[:, :32], 5), (qs[:, 32:], 5), (blocks["qh"], 4))
     ]
     return np.concatenate(parts, axis=1)
@@ -47,8 +47,8 @@ def tq1_0_codes(blocks: Blocks) -> Bytes:
 def tq2_0_codes(blocks: Blocks) -> Bytes:
     """[n, 256] of 0..3.  In each half of 128 weights, a byte has four of them, 32 apart."""
     shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, np.newaxis]
-    codes: Bytes = (blocks["qs"].reshape(-1, 2, 1, 32) >> shifts) & 3
-    return codes.reshape(-1, 256)
+    fields = blocks["qs"].reshape(-1, 2, 1, 32) >> shifts
+    return (fields & np.uint8(3)).reshape(-1, 256)
 
 
 def _digits(packed: Bytes, count: int) -> Bytes:
