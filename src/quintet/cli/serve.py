@@ -16,7 +16,8 @@ from quintet.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from quintet.async_llm import AsyncLLM
+    from quintet.hub.manifest import Manifest
+    from quintet.server.engines import ServedEngine
     from quintet.server.run import Server
 
 
@@ -61,10 +62,11 @@ def serve(
 ) -> None:
     """Serve models over HTTP, in OpenAI's dialect."""
     import asyncio
-    import contextlib
     import logging
 
     from quintet.cli.options import status
+    from quintet.hub.resolve import resolve
+    from quintet.server.catalog import ServedModels
     from quintet.server.run import check_exposure, serve_async
     from quintet.server.settings import Settings, key_digest
 
@@ -82,22 +84,27 @@ def serve(
 
     async def main() -> None:
         from quintet.async_llm import AsyncLLM
+        from quintet.server.models import FOREVER_S, LoadPolicy, Models
 
-        engines: dict[str, AsyncLLM] = {}
-        async with contextlib.AsyncExitStack() as loaded:
-            for name, model in sources.items():
+        async def load(manifest: Manifest) -> ServedEngine:
+            return await AsyncLLM(
+                manifest.path,
+                max_model_len=context,
+                num_threads=threads,
+                backend=backend.value,
+                dtype=dtype.value,
+                isolated=not in_process,
+            ).__aenter__()  # loads it; the server closes it
+
+        catalog = ServedModels({name: resolve(model) for name, model in sources.items()})
+        served = Models(catalog, load, LoadPolicy(keep_alive_s=FOREVER_S, max_loaded=len(sources)))
+        try:
+            for name in sources:
                 with status(f"Loading {name}"):
-                    engines[name] = await loaded.enter_async_context(
-                        AsyncLLM(
-                            model,
-                            max_model_len=context,
-                            num_threads=threads,
-                            backend=backend.value,
-                            dtype=dtype.value,
-                            isolated=not in_process,
-                        )
-                    )
-            await serve_async(engines, settings, on_listening=announce)
+                    await served.load(name)
+            await serve_async(served, settings, on_listening=announce)
+        finally:
+            await served.close()
 
     def announce(server: Server) -> None:
         typer.echo(f"Serving {', '.join(sources)} at {server.url}/v1", err=True)

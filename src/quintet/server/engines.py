@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from quintet.engine.output import OutputChunk
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
+from quintet.hub.manifest import Manifest
 from quintet.sampling.params import SamplingParams
 from quintet.server.disconnect import cancel
 
@@ -88,22 +91,47 @@ class ServedEngine(Protocol):
         """Whether the engine takes no requests any more."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ServedModel:
     """
     A loaded model as the server knows it.
 
     Args:
-        name: what clients call it.
+        manifest: its name, its file, and what its owner set.
         engine: what answers.
         loaded_at: seconds since 1970.
+        load_s: seconds it took to load.
         num_waiting: answers whose next chunk is awaited from the engine now.
+        num_users: requests that hold it now.
+        keep_alive_s: seconds it stays in memory after the last of them.
+        last_used_s: when that ended, on `time.monotonic`'s clock.
+        is_leaving: it is being unloaded and takes no more requests.
     """
 
-    name: str
+    manifest: Manifest
     engine: ServedEngine
     loaded_at: int
+    load_s: float = 0.0
     num_waiting: int = 0
+    num_users: int = 0
+    keep_alive_s: float = math.inf
+    last_used_s: float = field(default_factory=time.monotonic)
+    is_leaving: bool = False
+
+    @property
+    def name(self) -> str:
+        """What clients call it."""
+        return self.manifest.name
+
+    @property
+    def expires_at_s(self) -> float:
+        """When it may be let go if nobody asks for it, on `time.monotonic`'s clock."""
+        return self.last_used_s + self.keep_alive_s
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory it takes: as its process says, or at least its file."""
+        return max(self.manifest.size_bytes, self.engine.stats().resident_bytes)
 
 
 async def stream_all(
