@@ -26,6 +26,8 @@ QUANTISED = {
     for name in (
         *("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4"),
         *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"),
+        *("NVFP4", "TQ1_0", "TQ2_0", "IQ1_S", "IQ1_M"),
+        *("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"),
     )
 }
 

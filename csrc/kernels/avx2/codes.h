@@ -75,7 +75,7 @@ template <int MAX_CODE>
 // not be -128: two products are at most 2 * 128 * 127 = 32512.  (|x| times w with x's sign would leave -128 negative.)
 template <int MAX_MAGNITUDE, int BEGIN, int END>
 [[gnu::always_inline]] inline __m256i dot_signed(const __m256i (&w)[8], const int8_t* q) {
-  constexpr int kTerms = MAX_MAGNITUDE <= 32 ? 4 : 1;
+  constexpr int kTerms = MAX_MAGNITUDE <= 32 ? 4 : MAX_MAGNITUDE <= 64 ? 2 : 1;
   static_assert(2 * MAX_MAGNITUDE * 127 * kTerms <= 32767);
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i sum = _mm256_setzero_si256();

@@ -94,7 +94,9 @@ struct TwoScales {
   __m256 first;
   __m256 second;
   [[gnu::always_inline]] static __m256 load(const uint8_t* header, const uint8_t* p, size_t half) {
-    return _mm256_mul_ps(load_halves(header + half * 16), to_floats(_mm256_cvtepi8_epi32(load_half(p, half))));
+    __m256 d = load_halves(header + half * 16);
+    if constexpr (has_table(LAYOUT)) d = _mm256_mul_ps(d, _mm256_set1_ps(kTableUnit));
+    return _mm256_mul_ps(d, to_floats(_mm256_cvtepi8_epi32(load_half(p, half))));
   }
   [[gnu::always_inline]] TwoScales(const uint8_t* block, const uint8_t* p, size_t half)
       : first(load(block, p, half)), second(load(block, p + 16, half)) {}
@@ -103,10 +105,26 @@ struct TwoScales {
     for (int j = 0; j < 8; ++j) codes[j] = _mm256_sub_epi8(codes[j], _mm256_set1_epi8(zero_point(LAYOUT)));
   }
   [[gnu::always_inline]] __m256 add_group(const __m256i (&w)[8], const Q8Group& x, __m256 sum) const {
-    const __m256 low = to_floats(dot_signed<32, 0, 4>(w, x.q));
-    const __m256 high = to_floats(dot_signed<32, 4, 8>(w, x.q));
+    constexpr int kMaxMagnitude = has_table(LAYOUT) ? 64 : 32;
+    const __m256 low = to_floats(dot_signed<kMaxMagnitude, 0, 4>(w, x.q));
+    const __m256 high = to_floats(dot_signed<kMaxMagnitude, 4, 8>(w, x.q));
     const __m256 part = _mm256_fmadd_ps(second, high, _mm256_mul_ps(first, low));
     return _mm256_fmadd_ps(part, _mm256_set1_ps(x.scale), sum);
+  }
+};
+
+// The same, of codes that the block's own table has the values of.
+template <Layout LAYOUT>
+struct TableScales : TwoScales<LAYOUT> {
+  __m256i table;
+  [[gnu::always_inline]] TableScales(const uint8_t* block, const uint8_t* p, size_t half)
+      : TwoScales<LAYOUT>(block, p, half),
+        table(_mm256_sub_epi8(
+            _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + kTableOffset))),
+            _mm256_set1_epi8(zero_point(LAYOUT)))) {}
+  [[gnu::always_inline]] void prepare(__m256i (&codes)[8]) const {
+#pragma GCC unroll 8
+    for (auto& c : codes) c = _mm256_shuffle_epi8(table, c);
   }
 };
 

@@ -1,12 +1,13 @@
 """Decoders of IQ1, IQ2 and IQ3: super-blocks of 256 weights, coded by runs of 4 or 8.
 
-A code names a point of a codebook (`quants_iq_grids`): the magnitudes of a run of weights.  Their
-signs lie beside it.  Each decoder has two steps, because layouts of the kernels are made from the
-first: a `*_parts` gives whole numbers, and `decode` scales them:
+A file's code names a point of a codebook (`quants_iq_grids`), the digits of a run of weights; a
+flag per weight or run gives its sign, or shifts it.  Digit and flag together are a code of 3 or 4
+bits here, whose number is in a table of the format:
 
-    w = d * UNIT * (2 scale + 1) * number
+    w = d * unit * (2 scale + 1) * table[code]
 
-Every product of it is exact in float32, so the bits are those of any order of operations.
+Layouts of the kernels are made of the same codes.  Every product is exact in float32, so the bits
+are those of any order of operations.
 
 Source: the structs block_iq* in ggml/src/ggml-common.h and `dequantize_row_iq*` in
 ggml/src/ggml-quants.c.
@@ -14,6 +15,8 @@ ggml/src/ggml-quants.c.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +27,6 @@ from quintet.formats.quants_32 import Values, column
 
 Blocks = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
-Numbers = npt.NDArray[np.int8]
 
 IQ1_S = np.dtype([("d", "<f2"), ("qs", "u1", 32), ("qh", "<u2", 8)])
 IQ1_M = np.dtype([("qs", "u1", 32), ("qh", "u1", 16), ("scales", "<u2", 4)])
@@ -38,139 +40,136 @@ IQ3_S = np.dtype(
     [("d", "<f2"), ("qs", "u1", 64), ("qh", "u1", 8), ("signs", "u1", 32), ("scales", "u1", 4)]
 )
 
-# What a number counts: eighths of 2 scale + 1 in IQ1 and IQ2.
-IQ1_UNIT = IQ2_UNIT = 0.125
-IQ3_XXS_UNIT = 0.25
-IQ3_S_UNIT = 1.0
+# Numbers by code: digits without the flag, then with it.  IQ1's are eighths: 8 digit - 8 +- 1.
+IQ1_TABLE = (-7, 1, 9, 0, -9, -1, 7, 0)
+IQ2_TABLE = (8, 25, 43, 0, -8, -25, -43, 0)
+IQ3_XXS_TABLE = (4, 12, 20, 28, 36, 44, 52, 62, -4, -12, -20, -28, -36, -44, -52, -62)
+IQ3_S_TABLE = (1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15)
 
 
-class Parts(NamedTuple):
-    """Super-blocks as whole numbers and their scales.
+class Coded(NamedTuple):
+    """Super-blocks as codes and what scales their numbers.
 
     Attributes:
         d: [n] float16.
-        scales: [n, groups] uint8, the odd numbers 2 scale + 1, at most 31; a group is 16 or 32
-            weights.
-        numbers: [n, 256] int8.
+        scales: [n, 8 or 16] uint8, of 32 or 16 weights each: the odd numbers 2 scale + 1 <= 31.
+        codes: [n, 256] uint8.
     """
 
     d: npt.NDArray[np.float16]
     scales: Bytes
-    numbers: Numbers
+    codes: Bytes
 
 
-def decode(parts: Parts, unit: float, out: Values) -> None:
-    """Fill `out`, [n, 256]."""
-    out[:] = parts.numbers
-    groups = out.reshape(*parts.scales.shape, -1)
-    groups *= (column(parts.d) * np.float32(unit) * parts.scales)[:, :, np.newaxis]
+@dataclass(frozen=True)
+class CodebookFormat:
+    """One of the formats.
+
+    Attributes:
+        layout: the structure of its blocks.
+        table: the number of each code, at most 16.
+        unit: what numbers count, as a part of d.
+        unpack: blocks to codes.
+    """
+
+    layout: np.dtype[Any]
+    table: tuple[int, ...]
+    unit: float
+    unpack: Callable[[Blocks], Coded]
+
+    def decode(self, blocks: Blocks, out: Values) -> None:
+        """Fill `out`, [n, 256], with the weights of `blocks`."""
+        d, scales, codes = self.unpack(blocks)
+        np.take(np.array(self.table, np.float32), codes, out=out, mode="clip")
+        groups = out.reshape(*scales.shape, -1)
+        groups *= (column(d) * np.float32(self.unit) * scales)[:, :, np.newaxis]
 
 
-def iq1_s(blocks: Blocks, out: Values) -> None:
-    """w = d * scale * (point +- 1/8) per 32: 1.5625 bits per weight."""
-    decode(iq1_s_parts(blocks), IQ1_UNIT, out)
-
-
-def iq1_m(blocks: Blocks, out: Values) -> None:
-    """w = d * scale * (point +- 1/8), scaled per 16 and shifted per 8: 1.75 bits per weight."""
-    decode(iq1_m_parts(blocks), IQ1_UNIT, out)
-
-
-def iq2_xxs(blocks: Blocks, out: Values) -> None:
-    """w = d * scale * +-point per 32, 7 bits for 8 signs: 2.0625 bits per weight."""
-    decode(iq2_xxs_parts(blocks), IQ2_UNIT, out)
-
-
-def iq2_xs(blocks: Blocks, out: Values) -> None:
-    """w = d * scale * +-point per 16, 7 bits for 8 signs: 2.3125 bits per weight."""
-    decode(iq2_xs_parts(blocks), IQ2_UNIT, out)
-
-
-def iq2_s(blocks: Blocks, out: Values) -> None:
-    """w = d * scale * +-point per 16: 2.5625 bits per weight."""
-    decode(iq2_s_parts(blocks), IQ2_UNIT, out)
-
-
-def iq3_xxs(blocks: Blocks, out: Values) -> None:
-    """w = d * scale * +-point per 32, 7 bits for 8 signs: 3.0625 bits per weight."""
-    decode(iq3_xxs_parts(blocks), IQ3_XXS_UNIT, out)
-
-
-def iq3_s(blocks: Blocks, out: Values) -> None:
-    """w = d * scale * +-point per 32: 3.4375 bits per weight."""
-    decode(iq3_s_parts(blocks), IQ3_S_UNIT, out)
-
-
-def iq1_s_parts(blocks: Blocks) -> Parts:
-    """Numbers 8 point +- 1.  `qh`: three bits for each of four codes, three of scale, the sign."""
+def iq1_s(blocks: Blocks) -> Coded:
+    """Per 32: `qh` has three bits of each of four codes, three of scale, and the shift."""
     qh = blocks["qh"]
     upper = _fields(qh, (0, 3, 6, 9), 7).reshape(-1, 32)
-    points = grids.iq1()[blocks["qs"] | (upper << 8)].reshape(-1, 8, 32)
-    shift = np.where(qh & 0x8000, np.int8(-1), np.int8(1))[:, :, np.newaxis]
-    numbers = points * np.int8(8) + shift
-    scales = (2 * (qh >> 12 & 7) + 1).astype(np.uint8)
-    return Parts(blocks["d"], scales, numbers.reshape(-1, 256))
+    flags = np.repeat(np.where(qh & 0x8000, np.uint8(255), np.uint8(0)), 4, axis=1)
+    codes = _codes(grids.iq1()[blocks["qs"] | (upper << 8)], flags, 2)
+    return Coded(blocks["d"], (2 * (qh >> 12 & 7) + 1).astype(np.uint8), codes)
 
 
-def iq1_m_parts(blocks: Blocks) -> Parts:
-    """Numbers 8 point +- 1.  Nibbles of `qh`: three bits of a code, and the sign of its shift.
+def iq1_m(blocks: Blocks) -> Coded:
+    """Scaled per 16, shifted per 8: nibbles of `qh` have three bits of a code, and the shift.
 
     A word of `scales` has four scales of three bits, and in its upper nibble a quarter of d.
     """
     qh = _fields(blocks["qh"], (0, 4), 15).reshape(-1, 32)
     points = grids.iq1()[blocks["qs"] | ((qh & 7).astype(np.uint16) << 8)]
-    shift = np.where(qh & 8, np.int8(-1), np.int8(1))[:, :, np.newaxis]
-    numbers = points * np.int8(8) + shift
+    codes = _codes(points, np.where(qh & 8, np.uint8(255), np.uint8(0)), 2)
     words = blocks["scales"]
     d = np.bitwise_or.reduce((words >> 12) << np.arange(0, 16, 4, dtype=np.uint16), axis=1)
-    scales = 2 * _fields(words, (0, 3, 6, 9), 7).astype(np.uint8) + 1
-    return Parts(d.view("<f2"), scales.reshape(-1, 16), numbers.reshape(-1, 256))
+    scales = (2 * _fields(words, (0, 3, 6, 9), 7) + 1).astype(np.uint8)
+    return Coded(d.view("<f2"), scales.reshape(-1, 16), codes)
 
 
-def iq2_xxs_parts(blocks: Blocks) -> Parts:
-    """Signed magnitudes.  The upper nibble of `signs` is the scale."""
+def iq2_xxs(blocks: Blocks) -> Coded:
+    """Per 32: four codes, four times seven signs, and the scale in the upper nibble."""
     words = blocks["groups"]["signs"]
-    numbers = grids.iq2_xxs()[blocks["groups"]["qs"]].reshape(-1, 256)
-    _apply_signs(_sign_bytes(words), numbers)
-    return Parts(blocks["d"], (2 * (words >> 28) + 1).astype(np.uint8), numbers)
+    points = grids.iq2_xxs()[blocks["groups"]["qs"].reshape(-1, 32)]
+    return Coded(blocks["d"], _upper_scales(words), _codes(points, _sign_bytes(words), 2))
 
 
-def iq2_xs_parts(blocks: Blocks) -> Parts:
-    """Signed magnitudes.  `qs`: nine bits of code and seven of signs."""
+def iq2_xs(blocks: Blocks) -> Coded:
+    """Scaled per 16: words of nine bits of code and seven of signs."""
     qs = blocks["qs"]
-    numbers = grids.iq2_xs()[qs & 511].reshape(-1, 256)
-    _apply_signs(_EVEN_SIGNS[qs >> 9], numbers)
-    return Parts(blocks["d"], _nibble_scales(blocks["scales"]), numbers)
+    codes = _codes(grids.iq2_xs()[qs & 511], _EVEN_SIGNS[qs >> 9], 2)
+    return Coded(blocks["d"], _nibble_scales(blocks["scales"]), codes)
 
 
-def iq2_s_parts(blocks: Blocks) -> Parts:
-    """Signed magnitudes.  `qh` has the upper two bits of four codes."""
+def iq2_s(blocks: Blocks) -> Coded:
+    """Scaled per 16: `qh` has the upper two bits of four codes."""
     upper = _fields(blocks["qh"], (0, 2, 4, 6), 3).astype(np.uint16).reshape(-1, 32)
-    numbers = grids.iq2_s()[blocks["qs"] | (upper << 8)].reshape(-1, 256)
-    _apply_signs(blocks["signs"], numbers)
-    return Parts(blocks["d"], _nibble_scales(blocks["scales"]), numbers)
+    codes = _codes(grids.iq2_s()[blocks["qs"] | (upper << 8)], blocks["signs"], 2)
+    return Coded(blocks["d"], _nibble_scales(blocks["scales"]), codes)
 
 
-def iq3_xxs_parts(blocks: Blocks) -> Parts:
-    """Signed magnitudes.  The upper nibble of `signs` is the scale."""
+def iq3_xxs(blocks: Blocks) -> Coded:
+    """Per 32: eight codes, four times seven signs, and the scale in the upper nibble."""
     words = blocks["signs"]
-    numbers = grids.iq3_xxs()[blocks["qs"]].reshape(-1, 256)
-    _apply_signs(_sign_bytes(words), numbers)
-    return Parts(blocks["d"], (2 * (words >> 28) + 1).astype(np.uint8), numbers)
+    points = grids.iq3_xxs()[blocks["qs"]].view("<u8")
+    return Coded(blocks["d"], _upper_scales(words), _codes(points, _sign_bytes(words), 3))
 
 
-def iq3_s_parts(blocks: Blocks) -> Parts:
-    """Signed magnitudes.  A bit of `qh` is the ninth of a code."""
+def iq3_s(blocks: Blocks) -> Coded:
+    """Scaled per 32: a bit of `qh` is the ninth of a code."""
     ninth = np.unpackbits(blocks["qh"], axis=1, bitorder="little").astype(np.uint16)
-    numbers = grids.iq3_s()[blocks["qs"] | (ninth << 8)].reshape(-1, 256)
-    _apply_signs(blocks["signs"], numbers)
-    return Parts(blocks["d"], _nibble_scales(blocks["scales"]), numbers)
+    points = grids.iq3_s()[blocks["qs"] | (ninth << 8)].view("<u8")
+    codes = _codes(points, blocks["signs"], 3)
+    return Coded(blocks["d"], _nibble_scales(blocks["scales"]), codes)
+
+
+def _codes(points: Blocks, flags: Bytes, digit_bits: int) -> Bytes:
+    """[n, 32] runs of eight digits and their eight flags -> [n, 256] codes."""
+    words = points | (_SPREAD[flags] << np.uint64(digit_bits))
+    return words.view(np.uint8)
+
+
+def _spread() -> npt.NDArray[np.uint64]:
+    """[256]: each bit of a byte as a byte of a word."""
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1, bitorder="little")
+    words: npt.NDArray[np.uint64] = bits.view("<u8")[:, 0]
+    return words
+
+
+_SPREAD = _spread()
 
 
 def _fields(words: Blocks, shifts: tuple[int, ...], mask: int) -> Blocks:
     """[n, m] words -> [n, m, len(shifts)], the bits of `mask` from each shift on."""
     fields: Blocks = (words[:, :, np.newaxis] >> np.array(shifts, words.dtype)) & mask
     return fields
+
+
+def _upper_scales(words: Blocks) -> Bytes:
+    """[n, 8] words with a scale in the upper nibble -> 2 scale + 1."""
+    scales: Bytes = (2 * (words >> 28) + 1).astype(np.uint8)
+    return scales
 
 
 def _nibble_scales(packed: Bytes) -> Bytes:
@@ -195,7 +194,14 @@ def _sign_bytes(words: Blocks) -> Bytes:
     return _EVEN_SIGNS[_fields(words, (0, 7, 14, 21), 127)].reshape(-1, 32)
 
 
-def _apply_signs(signs: Bytes, numbers: Numbers) -> None:
-    """Turn the numbers whose bit is set; [n, 32] bytes, [n, 256] numbers."""
-    minus = np.unpackbits(signs, axis=1, bitorder="little").view(np.bool_)
-    np.negative(numbers, where=minus, out=numbers)
+# By their names in `GGMLType`; bits per weight are 1.5625, 1.75, 2.0625, 2.3125, 2.5625, 3.0625
+# and 3.4375.
+FORMATS = {
+    "IQ1_S": CodebookFormat(IQ1_S, IQ1_TABLE, 0.125, iq1_s),
+    "IQ1_M": CodebookFormat(IQ1_M, IQ1_TABLE, 0.125, iq1_m),
+    "IQ2_XXS": CodebookFormat(IQ2_XXS, IQ2_TABLE, 0.125, iq2_xxs),
+    "IQ2_XS": CodebookFormat(IQ2_XS, IQ2_TABLE, 0.125, iq2_xs),
+    "IQ2_S": CodebookFormat(IQ2_S, IQ2_TABLE, 0.125, iq2_s),
+    "IQ3_XXS": CodebookFormat(IQ3_XXS, IQ3_XXS_TABLE, 0.25, iq3_xxs),
+    "IQ3_S": CodebookFormat(IQ3_S, IQ3_S_TABLE, 1.0, iq3_s),
+}

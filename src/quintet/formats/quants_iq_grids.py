@@ -1,4 +1,4 @@
-"""The codebooks of IQ1, IQ2 and IQ3: which runs of 4 or 8 magnitudes a code may stand for.
+"""The codebooks of IQ1, IQ2 and IQ3: which runs of 4 or 8 digits a code may stand for.
 
 A codebook is a set of points, each a run of digits, numbered in ascending order with the first
 weight as the lowest digit.  Here it is the set itself: a bit for every possible run, set where the
@@ -18,57 +18,52 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Grid: TypeAlias = npt.NDArray[np.int8]
-
-# What the digits of a point stand for.
-IQ1_VALUES = (-1, 0, 1)
-IQ2_VALUES = (8, 25, 43)
-IQ3_XXS_VALUES = (4, 12, 20, 28, 36, 44, 52, 62)
-IQ3_S_VALUES = (1, 3, 5, 7, 9, 11, 13, 15)
+Points: TypeAlias = npt.NDArray[np.uint64] | npt.NDArray[np.uint32]
 
 
 @functools.cache
-def iq1() -> Grid:
-    """[2048, 8] of -1, 0, 1, shared by IQ1_S and IQ1_M."""
-    return _grid(_IQ1_POINTS, IQ1_VALUES, 8)
+def iq1() -> Points:
+    """[2048] runs of 8 digits below 3, a byte each, shared by IQ1_S and IQ1_M."""
+    return _points(_IQ1_POINTS, 3, 8)
 
 
 @functools.cache
-def iq2_xxs() -> Grid:
-    """[256, 8] magnitudes."""
-    return _grid(_IQ2_XXS_POINTS, IQ2_VALUES, 8)
+def iq2_xxs() -> Points:
+    """[256] runs of 8 digits below 3."""
+    return _points(_IQ2_XXS_POINTS, 3, 8)
 
 
 @functools.cache
-def iq2_xs() -> Grid:
-    """[512, 8] magnitudes."""
-    return _grid(_IQ2_XS_POINTS, IQ2_VALUES, 8)
+def iq2_xs() -> Points:
+    """[512] runs of 8 digits below 3."""
+    return _points(_IQ2_XS_POINTS, 3, 8)
 
 
 @functools.cache
-def iq2_s() -> Grid:
-    """[1024, 8] magnitudes."""
-    return _grid(_IQ2_S_POINTS, IQ2_VALUES, 8)
+def iq2_s() -> Points:
+    """[1024] runs of 8 digits below 3."""
+    return _points(_IQ2_S_POINTS, 3, 8)
 
 
 @functools.cache
-def iq3_xxs() -> Grid:
-    """[256, 4] magnitudes."""
-    return _grid(_IQ3_XXS_POINTS, IQ3_XXS_VALUES, 4)
+def iq3_xxs() -> Points:
+    """[256] runs of 4 digits below 8."""
+    return _points(_IQ3_XXS_POINTS, 8, 4)
 
 
 @functools.cache
-def iq3_s() -> Grid:
-    """[512, 4] magnitudes."""
-    return _grid(_IQ3_S_POINTS, IQ3_S_VALUES, 4)
+def iq3_s() -> Points:
+    """[512] runs of 4 digits below 8."""
+    return _points(_IQ3_S_POINTS, 8, 4)
 
 
-def _grid(points: str, values: tuple[int, ...], length: int) -> Grid:
-    """[points, length]: the digits of each point, as what they stand for."""
-    bitmap = np.frombuffer(zlib.decompress(base64.b85decode(points)), np.uint8)
-    numbers = np.flatnonzero(np.unpackbits(bitmap, bitorder="little"))
-    digits = numbers[:, np.newaxis] // len(values) ** np.arange(length) % len(values)
-    return np.array(values, np.int8)[digits]
+def _points(bitmap: str, base: int, length: int) -> Points:
+    """The digits of each point as the bytes of one word, which copies a run at once."""
+    members = np.frombuffer(zlib.decompress(base64.b85decode(bitmap)), np.uint8)
+    numbers = np.flatnonzero(np.unpackbits(members, bitorder="little"))
+    digits = numbers[:, np.newaxis] // base ** np.arange(length) % base
+    words: Points = digits.astype(np.uint8).view(f"<u{length}")[:, 0]
+    return words
 
 
 _IQ2_XXS_POINTS = (
