@@ -14,14 +14,34 @@ from quintet.formats.weights import TensorInfo
 
 # Bits per weight as packed.  Up to 5 % more than the file's, but for what no layout is made for:
 OWN = {
-    **{"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8.5, "Q4_0": 4.5, "Q4_1": 5, "Q5_0": 5.5},
-    **{"Q5_1": 6, "Q2_K": 2.625, "Q3_K": 3.5625, "Q4_K": 4.625, "Q5_K": 5.625, "Q6_K": 6.5625},
-    **{"IQ4_NL": 4.5, "IQ4_XS": 4.3125, "MXFP4": 4.25, "NVFP4": 4.59375},
+    "F32": 32,
+    "F16": 16,
+    "BF16": 16,
+    "Q8_0": 8.5,
+    "Q4_0": 4.5,
+    "Q4_1": 5,
+    "Q5_0": 5.5,
+    "Q5_1": 6,
+    "Q2_K": 2.625,
+    "Q3_K": 3.5625,
+    "Q4_K": 4.625,
+    "Q5_K": 5.625,
+    "Q6_K": 6.5625,
+    "IQ4_NL": 4.5,
+    "IQ4_XS": 4.3125,
+    "MXFP4": 4.25,
+    "NVFP4": 4.59375,
 }
 WIDE = {
-    **{"TQ1_0": 2.625, "TQ2_0": 2.625, "IQ1_S": 3.59375, "IQ1_M": 3.59375},
-    **{"IQ2_XXS": 3.59375, "IQ2_XS": 3.59375, "IQ2_S": 3.59375},
-    **{"IQ3_XXS": 4.59375, "IQ3_S": 4.59375},
+    "TQ1_0": 2.625,
+    "TQ2_0": 2.625,
+    "IQ1_S": 3.59375,
+    "IQ1_M": 3.59375,
+    "IQ2_XXS": 3.59375,
+    "IQ2_XS": 3.59375,
+    "IQ2_S": 3.59375,
+    "IQ3_XXS": 4.59375,
+    "IQ3_S": 4.59375,
 }
 EXACT = [t for t in WIDENED if t is not GGMLType.NVFP4]
 
