@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from quintet._native import Layout, Plan, SourceType
 from quintet.backends._widening import SUPER_BLOCK, WIDENED
@@ -106,9 +107,13 @@ class PackedWeights:
         native = _NATIVE.get(info.ggml_type)
         if native is not None and native[1] is layout:
             return self._plan.add_matrix(self._source.raw(name), native[0], n, k, layout)
-        widening = WIDENED.get(info.ggml_type)
+        source, source_type = self._converted(name, layout)
+        return self._plan.add_matrix(source, source_type, n, k, layout)
+
+    def _converted(self, name: str, layout: Layout) -> tuple[npt.NDArray[np.uint8], SourceType]:
+        """A matrix that is not packed from its own type, as bytes of one that can be."""
+        widening = WIDENED.get(self._source.tensors[name].ggml_type)
         if widening is not None and widening.layout is layout:
-            wide = widening(self._source.raw(name))
-            return self._plan.add_matrix(wide, widening.source, n, k, layout)
+            return widening(self._source.raw(name)), widening.source
         values = np.ascontiguousarray(self._source.dequantized(name), np.float32)
-        return self._plan.add_matrix(values.ravel().view(np.uint8), SourceType.F32, n, k, layout)
+        return values.ravel().view(np.uint8), SourceType.F32
