@@ -17,6 +17,7 @@ from hub.fake_hub import FakeHub, running_hub
 from quintet.cli import pull as pull_module
 from quintet.cli.app import exit_status
 from quintet.cli.remote import server_url
+from quintet.cli.stored import StoredDefaults, stored_defaults
 from quintet.cli.tables import age, duration, size
 from quintet.errors import RequestError
 from quintet.hub.packaged import packaged_models
@@ -315,3 +316,28 @@ def test_where_no_server_can_be(monkeypatch: pytest.MonkeyPatch, host: str) -> N
     monkeypatch.setenv("QUINTET_HOST", host)
     with pytest.raises(RequestError, match="QUINTET_HOST: expected an address"):
         server_url()
+
+
+def test_run_uses_what_the_model_was_made_with(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, store: Store
+) -> None:
+    """Template, system prompt, opening and parameters act; the command line wins over them."""
+    file = tmp_path / "Modelfile"
+    file.write_text(
+        "FROM demo\nPARAMETER temperature 0\nPARAMETER num_predict 5\nPARAMETER num_ctx 64\n"
+        "PARAMETER mirostat 0\nPARAMETER mirostat_tau 4\nPARAMETER repeat_penalty 1\n"
+        "SYSTEM What is\nMESSAGE user the capital of\n"
+        'TEMPLATE """{% for m in messages %}{{ m.content }} {% endfor %}"""\n'
+    )
+    quintet(capsys, "create", "made", "-f", str(file))
+    answer = quintet(capsys, "run", "made", "France?")
+    raw = ["--raw", "--temperature", "0", "--max-tokens", "5", "What is the capital of France? "]
+    assert answer == quintet(capsys, "run", "demo", *raw)
+    longer = quintet(capsys, "run", "made", "France?", "--max-tokens", "9")
+    assert len(longer) > len(answer)
+    defaults = stored_defaults("made")
+    assert defaults.max_model_len == 64
+    assert defaults.sampling == {"temperature": 0.0, "max_tokens": 5, "repetition_penalty": 1.0}
+    assert stored_defaults("demo") == stored_defaults("./demo") == StoredDefaults()
+    file.write_text("FROM demo\nTEMPLATE {% if %}\n")
+    assert "not a valid Jinja2 template" in refusal(capsys, "create", "x", "-f", str(file))

@@ -17,7 +17,7 @@ from quintet.errors import (
     RequestError,
     UnsupportedModelError,
 )
-from quintet.hub.create import base_model, blob_model, create, local_model
+from quintet.hub.create import base_model, create, local_model
 from quintet.hub.modelfile import (
     checked_parameters,
     is_go_template,
@@ -262,21 +262,3 @@ def test_what_is_not_there_to_make_a_model_from(
     """A path is said to be missing, a model to be downloaded first."""
     with pytest.raises(ModelNotFoundError, match=message):
         base_model(store, text, tmp_path)
-
-
-def test_models_from_uploads(store: Store) -> None:
-    """A blob that is a GGUF file becomes a model, and goes with it."""
-    content = DEMO.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    with pytest.raises(ModelNotFoundError, match="blob"):
-        blob_model(store, f"sha256:{digest}")
-    store.add_blob(digest, [content])
-    manifest = create(store, "uploaded", blob_model(store, f"sha256:{digest}"))
-    assert manifest.path == store.blob_path(digest)
-    assert manifest.digest == digest
-    store.delete("uploaded")
-    assert not store.has_blob(digest)
-    text = hashlib.sha256(b"text").hexdigest()
-    store.add_blob(text, [b"text"])
-    with pytest.raises(ModelFormatError):
-        blob_model(store, text)

@@ -21,6 +21,7 @@ def create(
     from quintet.hub.create import create as create_model
     from quintet.hub.modelfile import MAX_BYTES, parse_modelfile
     from quintet.hub.store import Store
+    from quintet.tokenizer.chat import ChatTemplate
 
     if file == Path("-"):
         content, folder = sys.stdin.buffer.read(MAX_BYTES + 1), Path()
@@ -33,6 +34,8 @@ def create(
         raise RequestError(f"expected UTF-8 in {file}", parameter="modelfile") from error
     for warning in modelfile.warnings:
         print(f"quintet: {warning}", file=sys.stderr)
+    if modelfile.template is not None:
+        ChatTemplate(modelfile.template)  # refuses what is not Jinja
     store = Store()
     manifest = create_model(
         store,

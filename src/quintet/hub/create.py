@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quintet.errors import ModelFormatError, ModelNotFoundError, RequestError
 from quintet.formats.gguf import GGUFFile
-from quintet.hub.manifest import Manifest, ModelFile, canonical_name, checked_digest
+from quintet.hub.manifest import Manifest, canonical_name
 from quintet.hub.modelfile import checked_parameters
 from quintet.hub.packaged import SOURCE as PACKAGED
 from quintet.hub.store import Store
@@ -32,7 +32,7 @@ def create(
 
     Args:
         name: of the new one.
-        base: what it is made from: of the store, `local_model` or `blob_model`.
+        base: what it is made from: of the store, or a `local_model`.
         template, system, license: None keeps the base's.
         parameters: added to the base's.
         messages: none keeps the base's.
@@ -92,32 +92,6 @@ def local_model(path: Path) -> Manifest:
         source="local",
     )
     return dataclasses.replace(manifest, digest=manifest.content_digest())
-
-
-def blob_model(store: Store, digest: str) -> Manifest:
-    """
-    A manifest, without a name yet, of a GGUF file that was uploaded into the store.
-
-    Raises:
-        RequestError: no digest.
-        ModelNotFoundError: no such blob.
-        ModelFormatError: it is no GGUF file.
-    """
-    path = store.blob_path(digest)
-    if not path.is_file():
-        raise ModelNotFoundError(f"blob {digest!r} not found")
-    digest = checked_digest(digest)
-    with GGUFFile.open(path):
-        size_bytes = path.stat().st_size
-    return Manifest(
-        name="",
-        path=path,
-        digest=digest,
-        size_bytes=size_bytes,
-        modified_at=time.time(),
-        source="blob",
-        files=(ModelFile(name="model.gguf", digest=digest, size_bytes=size_bytes),),
-    )
 
 
 def base_model(store: Store, text: str, folder: Path) -> Manifest:

@@ -144,7 +144,7 @@ def choose_files(repository: Repository, quant: str | None) -> list[RepoFile]:
                 return by_quant[name].complete(repository)
         if len(models) == 1:
             return models[0].complete(repository)
-        wanted = "a usual format"
+        wanted = "file of a usual format"
     else:
         for model in models:
             if quant.lower() in (str(model.quant).lower(), *model.names()):
