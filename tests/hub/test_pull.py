@@ -21,6 +21,8 @@ from hub.manifests import make_manifest
 from quintet.errors import CapacityError, DownloadError, ModelNotFoundError, RequestError
 from quintet.hub import files, partial, space
 from quintet.hub.download import Retries
+from quintet.hub.gguf_front import kv_cache_bytes
+from quintet.hub.packaged import packaged_models
 from quintet.hub.pull import PullProgress, pull
 from quintet.hub.resolve import resolve
 from quintet.hub.store import Store
@@ -28,6 +30,7 @@ from quintet.hub.transport import Transport
 
 CONTENT = random.Random(1).randbytes(300_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
+DEMO = packaged_models()["demo"]
 REPO = "user/model"
 NAME = f"hf.co/{REPO}"
 WAITS: list[float] = []
@@ -546,6 +549,34 @@ def test_too_large_for_the_memory(
     assert [*pull(NAME, store=store, is_forced=True)][-1].status == "success"
 
 
+def test_the_cache_counts_where_memory_is_short(
+    store: Store, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights alone would fit; the header says what the KV cache takes beside them."""
+    hub.add("user/demo", "demo-F32.gguf", DEMO.read_bytes())
+    # Layers, heads of keys and values, their dimensions, bytes of float16, trained context.
+    kv_bytes = 5 * 2 * (64 + 64) * 2 * 2048
+    assert kv_cache_bytes(DEMO.read_bytes()) == kv_bytes
+    monkeypatch.setattr(space, "ENGINE_BYTES", 0)
+    needed = DEMO.stat().st_size + kv_bytes
+    monkeypatch.setattr(space, "total_memory_bytes", lambda: needed - 1)
+    with pytest.raises(CapacityError, match=r"0\.00 GB of weights, 0\.01 GB of KV cache"):
+        run(store, "hf.co/user/demo")
+    (front,) = hub.content_requests()
+    assert front.headers["range"] == "bytes=0-65535"
+    assert not store.root.exists()
+    monkeypatch.setattr(space, "total_memory_bytes", lambda: needed)
+    run(store, "hf.co/user/demo")
+
+
+@pytest.mark.parametrize("end", [0, 3, 4, 8, 16, 24, 30, 100, 200, 300])
+def test_a_front_that_says_nothing(end: int) -> None:
+    """Cut anywhere before the sizes are known, or no GGUF at all: no estimate, no error."""
+    assert kv_cache_bytes(DEMO.read_bytes()[:end]) == 0
+    assert kv_cache_bytes(b"GGUF" + b"\xff" * 100) == 0
+    assert kv_cache_bytes(random.Random(end).randbytes(1000)) == 0
+
+
 def test_too_large_for_the_disk(
     store: Store, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -608,6 +639,8 @@ def test_a_small_disk(small_disk: Path, hub: FakeHub, monkeypatch: pytest.Monkey
 PULL = """
 import sys
 from pathlib import Path
+from quintet.hub.gguf_front import kv_cache_bytes
+from quintet.hub.packaged import packaged_models
 from quintet.hub.pull import pull
 from quintet.hub.store import Store
 steps = list(pull("hf.co/user/model", store=Store(Path(sys.argv[1]))))
@@ -627,7 +660,7 @@ def start(program: str, *arguments: str) -> subprocess.Popen[str]:
 
 def test_four_processes_share_one_download(store: Store, hub: FakeHub) -> None:
     """The content comes once; who waits sees the progress, and all have the model."""
-    hub.pace_s = 0.1  # about two seconds for all of it
+    hub.pace_s = 0.06  # about a second for all of it
     processes = [start(PULL, str(store.root)) for _ in range(4)]
     for process in processes:
         output, errors = process.communicate(timeout=60)
@@ -684,6 +717,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from quintet.hub.download import Retries
+from quintet.hub.gguf_front import kv_cache_bytes
+from quintet.hub.packaged import packaged_models
 from quintet.hub.pull import pull
 from quintet.hub.store import Store
 import httpx

@@ -13,6 +13,7 @@ from quintet.errors import CapacityError, DownloadError
 from quintet.hub import partial, space
 from quintet.hub.blobs import hash_file, install
 from quintet.hub.download import PATIENT, Retries, download
+from quintet.hub.gguf_front import FRONT_BYTES, kv_cache_bytes
 from quintet.hub.hf_cache import cached_file
 from quintet.hub.manifest import Manifest, ModelFile, canonical_name
 from quintet.hub.names import download_name, hub_source
@@ -90,7 +91,7 @@ def pull(
         repository = retries.call(lambda: read_repository(transport, source.repo))
         chosen = choose_files(repository, source.quant)
         if not is_forced:
-            space.check_memory(sum(file.size_bytes for file in chosen), 0, name)
+            puller.check_memory(repository, chosen, name)
         puller.check_disk(repository, chosen, name)
         paths: dict[str, Path] = {}
         for file in chosen:
@@ -108,6 +109,27 @@ class _Puller:
         self._transport = transport
         self._retries = retries
         self._digests: dict[str, str] = {}  # by file name
+
+    def check_memory(self, repository: Repository, chosen: list[RepoFile], name: str) -> None:
+        """Refuse what this machine cannot hold.  The KV cache counts only where it is close."""
+        weight_bytes = sum(file.size_bytes for file in chosen)
+        kv_bytes = 0
+        if weight_bytes > space.total_memory_bytes() // 4:
+            kv_bytes = kv_cache_bytes(
+                self._retries.call(lambda: self._front(repository, chosen[0]))
+            )
+        space.check_memory(weight_bytes, kv_bytes, name)
+
+    def _front(self, repository: Repository, file: RepoFile) -> bytes:
+        """The first bytes of a file; the rest is not waited for."""
+        front = b""
+        url = repository.url(self._transport.endpoint, file)
+        with self._transport.open(url, {"Range": f"bytes=0-{FRONT_BYTES - 1}"}) as answer:
+            for chunk in answer.body():
+                front += chunk
+                if len(front) >= FRONT_BYTES:
+                    break
+        return front[:FRONT_BYTES]
 
     def check_disk(self, repository: Repository, chosen: list[RepoFile], name: str) -> None:
         """Refuse what the disk has no room for, counting only what is still to come."""
