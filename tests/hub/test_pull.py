@@ -817,3 +817,15 @@ def test_pulling_over_another_model(store: Store, hub: FakeHub, tmp_path: Path) 
     hub.add("Qwen/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf", CONTENT)
     run(store, "qwen3:0.6b")
     assert_is_whole(store, "qwen3:0.6b")
+
+
+def test_a_file_that_somebody_removes_meanwhile(store: Store, hub: FakeHub) -> None:
+    """Found before the manifest is written, and downloaded again."""
+    pulling = pull(NAME, store=store, retries=QUICK)
+    for step in pulling:
+        if step.status == "writing manifest":
+            store.blob_path(DIGEST).unlink()
+            break
+    assert [*pulling][-1].status == "success"
+    assert_is_whole(store)
+    assert len(hub.content_requests()) == 2

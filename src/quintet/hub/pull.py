@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quintet.errors import CapacityError, DownloadError
+from quintet.errors import CapacityError, DownloadError, ModelNotFoundError
 from quintet.hub import partial, space
 from quintet.hub.blobs import hash_file, install
 from quintet.hub.download import PATIENT, Retries, download
@@ -93,11 +93,17 @@ def pull(
         if not is_forced:
             puller.check_memory(repository, chosen, name)
         puller.check_disk(repository, chosen, name)
-        paths: dict[str, Path] = {}
-        for file in chosen:
-            yield from puller.fetch(repository, file, paths)
-    yield PullProgress("writing manifest")
-    puller.save(download_name(name), str(source), repository, chosen, paths)
+        for attempt in (1, 2):
+            paths: dict[str, Path] = {}
+            for file in chosen:
+                yield from puller.fetch(repository, file, paths)
+            yield PullProgress("writing manifest")
+            try:
+                puller.save(download_name(name), str(source), repository, chosen, paths)
+                break
+            except ModelNotFoundError:  # somebody removed a model that had the same file
+                if attempt == 2:
+                    raise
     yield PullProgress("success")
 
 
