@@ -46,6 +46,17 @@ def test_the_example_of_ollamas_documentation() -> None:
     assert modelfile.warnings == []
 
 
+def test_the_example_of_our_documentation() -> None:
+    """What docs/models-store.md shows is a Modelfile."""
+    page = (Path(__file__).parents[2] / "docs" / "models-store.md").read_text()
+    text = page.partition("## Modelfiles\n\n```text\n")[2].partition("```")[0]
+    modelfile = parse_modelfile(text)
+    assert modelfile.base == "qwen3:0.6b"
+    assert modelfile.parameters == {"temperature": 0.6, "stop": ["User:", "Reader:"]}
+    assert len(modelfile.messages) == 2
+    assert modelfile.warnings == []
+
+
 def test_every_instruction() -> None:
     """Any case, any quotes, several lines, several stops."""
     modelfile = parse_modelfile(

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from quintet.hub.hf_home import hugging_face_home
 from quintet.hub.repository import RepoFile
-from quintet.hub.transport import hugging_face_home
 
 
 def cache_folder() -> Path:

@@ -31,9 +31,10 @@ def resolve(model: str | os.PathLike[str], store: Store | None = None) -> Path:
     manifest = find(model, store)
     if manifest is not None:
         if not _is_whole(manifest.path):
+            # Without the path: a server may show this to a client.
             raise ModelNotFoundError(
-                f"the files of {manifest.name} are gone from {manifest.path}; "
-                f"get them again: quintet pull {_short(manifest.name)}"
+                f"files of {manifest.name} are gone; get them again: "
+                f"quintet pull {_short(manifest.name)}"
             )
         return manifest.path
     name = os.fspath(model)

@@ -12,12 +12,12 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from quintet.errors import DownloadError
 from quintet.formats import strict_json
+from quintet.hub.hf_home import stored_token
 
 if TYPE_CHECKING:
     import httpx
@@ -112,7 +112,7 @@ class Transport:
         import httpx
 
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
-        self._token = _stored_token() if token is None else token
+        self._token = stored_token() if token is None else token
         parts = _split(self.endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise DownloadError(
@@ -281,23 +281,3 @@ def _host(url: str) -> str:
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _stored_token() -> str:
-    """Source: huggingface_hub documentation, "Environment variables"."""
-    token = os.environ.get("HF_TOKEN")
-    if token is None:
-        path = os.environ.get("HF_TOKEN_PATH")
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            token = (Path(path) if path else hugging_face_home() / "token").read_text("utf-8")
-    token = (token or "").strip()
-    return token if token.isascii() and token.isprintable() else ""
-
-
-def hugging_face_home() -> Path:
-    """$HF_HOME, else `huggingface` in $XDG_CACHE_HOME, else in ~/.cache."""
-    home = os.environ.get("HF_HOME")
-    if home:
-        return Path(home).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "huggingface"
