@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _endpoint(self) -> None:
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/main\?blobs=true", self.path)
+        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/main\?blobs=[Tt]rue", self.path)
         if api:
             if self.hub.api_faults:
                 self._send(self.hub.api_faults.pop(0), b"", {"Retry-After": "0"})
