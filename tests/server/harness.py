@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from quintet.server.models import Models
 from quintet.server.run import Server, serve_async
@@ -36,6 +39,13 @@ async def serving_models(models: Models, **settings: Any) -> AsyncIterator[Serve
         server.stop()
         server.stop()
         await asyncio.wait_for(task, 10)
+
+
+@contextlib.asynccontextmanager
+async def home(root: Path) -> AsyncIterator[None]:
+    """Until the block ends, names are looked up in the store below `root`."""
+    with mock.patch.dict(os.environ, QUINTET_HOME=str(root)):
+        yield
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:

@@ -26,7 +26,7 @@ from quintet.server.keep_alive import keep_alive_s
 from quintet.server.models import LoadPolicy, Models
 
 from .fake import FakeEngine
-from .harness import run, serving, serving_models
+from .harness import home, run, serving, serving_models
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 GREEDY = {"temperature": 0}
@@ -46,11 +46,12 @@ def on_store(
     """Run clients against a server that loads the models of a store."""
 
     async def load(manifest: Manifest) -> AsyncLLM:
-        return await AsyncLLM(manifest.path, num_threads=1).__aenter__()
+        return await AsyncLLM(manifest.name, num_threads=1).__aenter__()
 
     async def main() -> None:
         models = Models(Store(root), load, LoadPolicy())
         async with (
+            home(root),
             serving_models(models) as server,
             httpx.AsyncClient(base_url=server.url) as raw,
         ):

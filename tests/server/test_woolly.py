@@ -22,7 +22,7 @@ from quintet.server.models import LoadPolicy, Models
 from quintet.server.run import Server
 
 from .fake import FakeEngine
-from .harness import run, serving, serving_models, until
+from .harness import home, run, serving, serving_models, until
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -36,6 +36,7 @@ async def on_store(root: Path, **settings: Any) -> AsyncIterator[tuple[Server, h
 
     models = Models(Store(root), load, LoadPolicy())
     async with (
+        home(root),
         serving_models(models, dialect="woolly", **settings) as server,
         httpx.AsyncClient(base_url=server.url) as client,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -13,6 +14,7 @@ from typing import Any
 
 from quintet.errors import QuintetError
 from quintet.hub.manifest import DEFAULT_TAG, Manifest
+from quintet.hub.modelfile import render_modelfile
 from quintet.server.dialects.ollama.prompts import template_thinks
 from quintet.server.dialects.ollama.replies import timestamp
 from quintet.server.engines import ServedModel
@@ -161,8 +163,8 @@ def show(manifest: Manifest, *, verbose: bool) -> dict[str, Any]:
     template = manifest.template or found.template
     return {
         "license": manifest.license or str(found.model_info.get("general.license", "")),
-        "modelfile": _modelfile(manifest, template),
-        "parameters": _parameters(manifest, "{name:<30} {value}"),
+        "modelfile": _modelfile(manifest),
+        "parameters": _parameters(manifest),
         "template": template,
         "system": manifest.system or "",
         "details": _details(found),
@@ -269,25 +271,17 @@ def parameter_size(count: int) -> str:
     return str(count)
 
 
-def _parameters(manifest: Manifest, form: str) -> str:
+def _parameters(manifest: Manifest) -> str:
     lines = []
     for name, value in manifest.parameters.items():
         values = value if isinstance(value, (list, tuple)) else [value]
-        lines += [form.format(name=name, value=_quoted(item)) for item in values]
+        lines += [f"{name:<30} {_quoted(item)}" for item in values]
     return "\n".join(lines)
 
 
-def _modelfile(manifest: Manifest, template: str) -> str:
-    """The model as a Modelfile; FROM names it, never a path of this machine."""
-    lines = [f"FROM {manifest.name}"]
-    if template:
-        lines.append(f'TEMPLATE """{template}"""')
-    if manifest.system:
-        lines.append(f'SYSTEM """{manifest.system}"""')
-    if manifest.parameters:
-        lines.append(_parameters(manifest, "PARAMETER {name} {value}"))
-    lines += [f"MESSAGE {each['role']} {each['content']}" for each in manifest.messages]
-    return "\n".join(lines) + "\n"
+def _modelfile(manifest: Manifest) -> str:
+    """The model as a Modelfile; FROM names it, for no path of this machine is told."""
+    return render_modelfile(dataclasses.replace(manifest, path=Path(manifest.name)))
 
 
 def _quoted(value: object) -> str:

@@ -14,7 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from quintet.errors import ModelNotFoundError, RequestError
+from quintet.hub.create import create as create_model
 from quintet.hub.manifest import Manifest, ModelFile, canonical_name
+from quintet.hub.modelfile import is_go_template
 from quintet.hub.store import Store
 from quintet.server.dialects.ollama.bodies import CreateBody, Options
 from quintet.server.dialects.openai.bodies import parse_body
@@ -38,30 +40,20 @@ def create(store: Store, body: CreateBody) -> Iterator[dict[str, Any]]:
     if (body.from_ is None) == (not body.files):
         raise RequestError("expected either from or files", parameter="from")
     yield {"status": "reading model metadata"}
-    if body.from_ is not None:
-        parent = store.get(body.from_)
-        base = dataclasses.replace(parent, name=name, parent=parent.name)
-        if parent.source == "package":
-            base = dataclasses.replace(base, source="local")
-    else:
-        base = _from_files(store, name, body.files or {})
+    base = _from_files(store, name, body.files) if body.files else store.get(body.from_ or "")
     license_ = "\n".join(body.license) if isinstance(body.license, list) else body.license
-    changes: dict[str, Any] = {
-        "template": body.template,
-        "system": body.system,
-        "license": license_,
-        "messages": body.messages and [message.model_dump() for message in body.messages],
-    }
-    if body.parameters:
-        parse_body(Options, body.parameters)  # what could not be used is refused now
-        changes["parameters"] = {**base.parameters, **body.parameters}
-    changed = dataclasses.replace(
-        base,
-        modified_at=time.time(),
-        **{key: value for key, value in changes.items() if value is not None},
-    )
+    parse_body(Options, body.parameters or {})  # what could not be used is refused now
     yield {"status": "writing manifest"}
-    store.save(dataclasses.replace(changed, digest=changed.content_digest()))
+    create_model(
+        store,
+        name,
+        base,
+        template=body.template,
+        system=body.system,
+        parameters=body.parameters,
+        messages=[message.model_dump() for message in body.messages or ()],
+        license=license_,
+    )
     yield {"status": "success"}
 
 
@@ -132,8 +124,7 @@ def _refuse_unsupported(body: CreateBody) -> None:
         raise UnsupportedParameterError(
             "not done over HTTP; quantise the file before it is added", parameter="quantize"
         )
-    template = body.template or ""
-    if "{{ ." in template or "{{." in template or "{{- if" in template or "{{ if" in template:
+    if body.template is not None and is_go_template(body.template):
         raise UnsupportedParameterError(
             "expected a Jinja template: templates of Go are not supported", parameter="template"
         )
