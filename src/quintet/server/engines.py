@@ -122,6 +122,30 @@ class Embeddings(Protocol):
         """Tokens they took."""
 
 
+class RankedDocument(Protocol):
+    """A document and how well it answers."""
+
+    @property
+    def index(self) -> int:
+        """Of the document, as they were given."""
+
+    @property
+    def relevance_score(self) -> float:
+        """The more the better."""
+
+
+class Ranking(Protocol):
+    """Documents, the best first."""
+
+    @property
+    def results(self) -> Sequence[RankedDocument]:
+        """As many as were asked for."""
+
+    @property
+    def usage(self) -> EmbeddingUsage:
+        """Tokens they took."""
+
+
 class ServedEngine(Protocol):
     """The part of `AsyncLLM` the server uses.
 
@@ -164,6 +188,11 @@ class ServedEngine(Protocol):
         truncate: bool = False,
     ) -> Embeddings:
         """The vectors of texts or token ids, of length 1 each, cut to `dimensions`."""
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None
+    ) -> Ranking:
+        """Documents by how well they answer a query."""
 
     @property
     def tokenizer(self) -> ServedTokenizer:
