@@ -18,7 +18,6 @@ from quintet.server.dialects.openai.bodies import (
 )
 
 MAX_ITEMS = 4096
-STREAM_ID_PATTERN = "^[A-Za-z0-9_.-]{1,256}$"
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 

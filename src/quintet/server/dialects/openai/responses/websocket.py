@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from quintet.errors import RequestError
 from quintet.server.dialect import Context
 from quintet.server.dialects.openai.bodies import parse_body
-from quintet.server.dialects.openai.responses.bodies import STREAM_ID_PATTERN, ResponseBody
+from quintet.server.dialects.openai.responses.bodies import ResponseBody
 from quintet.server.dialects.openai.responses.store import ResponseStore
 from quintet.server.dialects.openai.responses.turn import Turn
 from quintet.server.dialects.openai.sampling import refuse
@@ -37,7 +37,7 @@ MAX_LANES: Final = 32
 MAX_PENDING: Final = 16
 _MAX_REMEMBERED: Final = 64
 _MAX_REMEMBERED_BYTES: Final = 16 * 1024 * 1024
-_STREAM_ID: Final = re.compile(STREAM_ID_PATTERN)
+_STREAM_ID: Final = re.compile("[A-Za-z0-9_.-]{1,256}")
 _IDLE_CODE: Final = 1000
 
 
@@ -185,7 +185,7 @@ def _checked_stream_id(data: dict[str, Any]) -> str | None:
     stream_id = data.get("stream_id")
     if stream_id is None:
         return None
-    if not isinstance(stream_id, str) or _STREAM_ID.match(stream_id) is None:
+    if not isinstance(stream_id, str) or _STREAM_ID.fullmatch(stream_id) is None:
         raise HTTPRefusal(
             400,
             "stream_id: expected 1 to 256 letters, digits, underscores, hyphens or periods",
