@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quintet.engine.admission import EngineLimits
 from quintet.engine.output import OutputChunk, PromptLogprobs, TokenLogprob, Usage
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
@@ -85,6 +86,10 @@ class FakeEngine:
         self.options.append(options)
         return self._run((messages, tools, enable_thinking), params)
 
+    async def count_tokens(self, messages: list[dict[str, Any]], **options: Any) -> int:
+        """As `Usage` says below."""
+        return 7
+
     @property
     def tokenizer(self) -> FakeEngine:
         """Its own tokenizer."""
@@ -107,10 +112,6 @@ class FakeEngine:
             data = data[1 if best is None else len(PIECES[best]) :]
         return ids
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
-        """One token per message and tool."""
-        return [1] * (len(messages) + len(options["tools"] or ()))
-
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """The text of token ids."""
         return b"".join(PIECES[i] for i in ids).decode(errors="replace")
@@ -125,6 +126,11 @@ class FakeEngine:
         width = dimensions or 4
         rows = [[len(item), index, 0.5, -1e-7][:width] for index, item in enumerate(inputs)]
         return FakeEmbeddings(np.array(rows, dtype=np.float32), Usage(5, 0, 0))
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Small."""
+        return EngineLimits(vocab_size=len(PIECES), max_model_len=64, max_num_requests=64)
 
     def stats(self) -> EngineStats:
         """Counters."""

@@ -9,7 +9,7 @@ import pytest
 
 from quintet.errors import CapacityError, EngineError, ModelFormatError, ModelNotFoundError
 from quintet.hub.manifest import Manifest
-from quintet.server.catalog import ServedModels
+from quintet.server.catalog import ServedModels, local_manifest
 from quintet.server.models import LoadPolicy, Models
 
 from .fake import FakeEngine
@@ -34,7 +34,7 @@ class Loads:
 
 
 def models(loads: Loads, *names: str, **policy: float) -> Models:
-    catalog = ServedModels({name: Path("/nowhere") for name in names})
+    catalog = ServedModels(local_manifest(name, Path("/nowhere")) for name in names)
     return Models(catalog, loads, LoadPolicy(**policy))
 
 
@@ -104,7 +104,7 @@ def test_memory_is_a_limit():
 
     async def main() -> None:
         loads = Loads()
-        catalog = ServedModels({name: Path(__file__) for name in "ab"})
+        catalog = ServedModels(local_manifest(name, Path(__file__)) for name in "ab")
         served = Models(catalog, loads, LoadPolicy(max_bytes=Path(__file__).stat().st_size + 1))
         await served.load("a")
         await served.load("b")

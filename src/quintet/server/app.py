@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quintet.errors import QuintetError
 from quintet.server.dialect import Context, Dialect
@@ -48,7 +49,10 @@ def create_app(models: Models, settings: Settings) -> Starlette:
 
     app = Starlette(
         routes=[Route("/health", get_health, methods=["GET"]), *_routes(dialects)],
-        middleware=[Middleware(Guard, settings=settings, errors=errors)],
+        middleware=[
+            Middleware(Guard, settings=settings, errors=errors),
+            Middleware(Aliases, paths=_aliases(dialects)),
+        ],
         exception_handlers={
             QuintetError: errors.on_error,
             HTTPRefusal: errors.on_error,
@@ -59,6 +63,24 @@ def create_app(models: Models, settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+class Aliases:
+    """ASGI middleware: other names of endpoints become those that have routes."""
+
+    def __init__(self, app: ASGIApp, paths: Mapping[str, str]) -> None:
+        self._app = app
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = self._paths.get(scope.get("path", ""))
+        if path is not None:
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await self._app(scope, receive, send)
+
+
+def _aliases(dialects: list[Dialect]) -> dict[str, str]:
+    return {alias: path for dialect in dialects for alias, path in dialect.aliases.items()}
 
 
 def _routes(dialects: list[Dialect]) -> list[BaseRoute]:

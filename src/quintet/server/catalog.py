@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 from quintet.errors import ModelNotFoundError
-from quintet.hub.manifest import Manifest
-
-DEFAULT_TAG = ":latest"
+from quintet.hub.manifest import DEFAULT_TAG, Manifest
 
 
 class Catalog(Protocol):
@@ -31,32 +31,23 @@ class ServedModels:
     """The models a server was started with, before those of a store.
 
     Args:
-        sources: files or directories, by name.
+        manifests: those, by the names they are served under.
         store: what else may be loaded.
     """
 
-    def __init__(self, sources: Mapping[str, Path], store: Catalog | None = None) -> None:
-        now = time.time()
-        self._served = {
-            name: Manifest(
-                name=name, path=path, size_bytes=_size(path), modified_at=_modified_at(path, now)
-            )
-            for name, path in sources.items()
-        }
+    def __init__(self, manifests: Iterable[Manifest], store: Catalog | None = None) -> None:
+        self._served = {manifest.name: manifest for manifest in manifests}
         self._store = store
 
     def list(self) -> list[Manifest]:
         """See Catalog."""
         others = [] if self._store is None else self._store.list()
-        taken = {name.removesuffix(DEFAULT_TAG) for name in self._served}
-        return [
-            *self._served.values(),
-            *(other for other in others if other.name.removesuffix(DEFAULT_TAG) not in taken),
-        ]
+        taken = {_short(name) for name in self._served}
+        return [*self._served.values(), *(m for m in others if _short(m.name) not in taken)]
 
     def get(self, name: str) -> Manifest:
         """See Catalog; the tag "latest" may be left out or added."""
-        for spelling in (name, name.removesuffix(DEFAULT_TAG), name + DEFAULT_TAG):
+        for spelling in (name, _short(name), f"{name}:{DEFAULT_TAG}"):
             if spelling in self._served:
                 return self._served[spelling]
         if self._store is not None:
@@ -65,16 +56,23 @@ class ServedModels:
         raise ModelNotFoundError(f"model {name[:100]!r} is not served; served: {served}")
 
 
-def _size(path: Path) -> int:
-    try:
-        files = path.iterdir() if path.is_dir() else [path]
-        return sum(file.stat().st_size for file in files if file.is_file())
-    except OSError:  # its loading will tell
-        return 0
+def local_manifest(name: str, path: Path) -> Manifest:
+    """A model by its path, under a name of the server's own."""
+    size_bytes, modified_at = 0, time.time()
+    with contextlib.suppress(OSError):  # loading it will tell
+        files = list(path.iterdir()) if path.is_dir() else [path]
+        size_bytes = sum(file.stat().st_size for file in files if file.is_file())
+        modified_at = path.stat().st_mtime
+    manifest = Manifest(
+        name=name,
+        path=path,
+        digest="",
+        size_bytes=size_bytes,
+        modified_at=modified_at,
+        source="local",
+    )
+    return dataclasses.replace(manifest, digest=manifest.content_digest())
 
 
-def _modified_at(path: Path, default: float) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return default
+def _short(name: str) -> str:
+    return name.removesuffix(f":{DEFAULT_TAG}")

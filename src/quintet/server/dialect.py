@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.routing import BaseRoute
@@ -38,11 +38,13 @@ class Dialect:
         prefixes: paths that begin like this are its own, down to the shape of errors; where
             several dialects' fit, the longest wins.
         error_body: the JSON of an error.
+        aliases: other paths of some endpoints, to those that have a route.
     """
 
     routes: Sequence[BaseRoute]
     prefixes: tuple[str, ...]
     error_body: Callable[[ErrorReply], Any]
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def error_body(dialects: Sequence[Dialect], path: str, reply: ErrorReply) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from quintet.engine.admission import EngineLimits
 from quintet.engine.output import OutputChunk, Usage
 from quintet.engine.request import RequestOptions
 from quintet.engine.stats import EngineStats
@@ -73,11 +74,29 @@ class ServedTokenizer(Protocol):
     ) -> list[int]:
         """Token ids of a text."""
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
-        """Token ids of a conversation as the model wants to read it."""
-
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """The text of token ids."""
+
+    def token_to_id(self, text: str) -> int | None:
+        """The id of a token by its spelling."""
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether this is a control token."""
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """A conversation as the model wants to read it."""
+
+    @property
+    def bos_token(self) -> str:
+        """The spelling of BOS, or an empty string."""
+
+    @property
+    def eos_token(self) -> str:
+        """The spelling of EOS, or an empty string."""
+
+    @property
+    def chat_templates(self) -> Mapping[str, str]:
+        """Jinja sources by name; "default" is the one."""
 
 
 class EmbeddingUsage(Protocol):
@@ -124,6 +143,15 @@ class ServedEngine(Protocol):
     ) -> AsyncIterator[OutputChunk]:
         """Answer a conversation."""
 
+    async def count_tokens(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        enable_thinking: bool | None = None,
+    ) -> int:
+        """Tokens of a conversation as the model would read it."""
+
     async def embed(
         self, inputs: Sequence[str | list[int]], *, dimensions: int | None = None
     ) -> Embeddings:
@@ -132,6 +160,10 @@ class ServedEngine(Protocol):
     @property
     def tokenizer(self) -> ServedTokenizer:
         """The model's tokenizer."""
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Context length, vocabulary size and the most requests at a time."""
 
     def stats(self) -> EngineStats:
         """The engine's counters."""

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from quintet.errors import CapacityError, EngineError, ModelNotFoundError
 from quintet.hub.manifest import Manifest
-from quintet.server.catalog import Catalog, ServedModels
+from quintet.server.catalog import Catalog, ServedModels, local_manifest
 from quintet.server.disconnect import cancel
 from quintet.server.engines import ServedEngine, ServedModel
 
@@ -71,7 +71,7 @@ class Models:
         async def load(manifest: Manifest) -> ServedEngine:
             raise ModelNotFoundError(f"model {manifest.name!r} is not loaded")
 
-        models = cls(ServedModels({name: Path() for name in engines}), load)
+        models = cls(ServedModels(local_manifest(name, Path(name)) for name in engines), load)
         for name, engine in engines.items():
             models._add(models.catalog.get(name), engine, FOREVER_S)
         return models

@@ -61,7 +61,7 @@ class _Handlers:
         body = parse_body(ConversationBody, await self._json(request))
         prompt = chat_prompt(body)
         async with self._models.use(body.model) as model:
-            count = await count_prompt_tokens(prompt, model.engine.tokenizer)
+            count = await count_prompt_tokens(prompt, model.engine)
         return JSONResponse({"object": "chat.completion.input_tokens", "input_tokens": count})
 
     async def completions(self, request: Request) -> Response:

@@ -74,7 +74,7 @@ class _Handlers:
         body = parse_body(TurnBody, await self._json(request))
         prompt = turn_prompt(body, [self._store])
         async with self._context.models.use(body.model) as model:
-            count = await count_prompt_tokens(prompt, model.engine.tokenizer)
+            count = await count_prompt_tokens(prompt, model.engine)
         return JSONResponse({"object": "response.input_tokens", "input_tokens": count})
 
     async def retrieve(self, request: Request) -> Response:
