@@ -272,6 +272,30 @@ def test_a_silent_connection_is_closed_a_busy_one_is_not():
     run(main())
 
 
+def test_a_stopping_server_lets_responses_end():
+    """What is pending goes on to its end, nothing new is begun, and then the socket is closed."""
+
+    async def main() -> None:
+        engine = FakeEngine(is_gated=True)
+        async with serving({"m": engine}) as server:
+            url = server.url.replace("http", "ws", 1) + "/v1/responses"
+            async with connect(url) as connection:
+                await send(connection)
+                await until(lambda: engine.num_running == 1)
+                server.stop()
+                await asyncio.sleep(0.3)  # uvicorn looks ten times a second
+                await send(connection, stream_id="late")
+                error = await receive(connection)
+                assert (error["type"], error["status"]) == ("error", 503)
+                engine.permit(100)
+                assert (await turn(connection))[-1]["type"] == "response.completed"
+                with pytest.raises(ConnectionClosed):
+                    await asyncio.wait_for(connection.recv(), 5)
+                assert connection.close_code == 1012
+
+    run(main())
+
+
 def test_a_message_that_is_too_large_closes_the_connection():
     """The limit of bodies holds for messages, before they are read whole."""
 

@@ -7,11 +7,16 @@ take over its headers, nor how long it may refuse to read a reply.
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from quintet.server.settings import Settings
+
+# In the state of a WebSocket's scope: an asyncio.Event, put there by an app that wants to end its
+# work before the server stops, and then closes the connection itself.
+DRAINING: Final = "quintet.draining"
 
 
 def bounded_protocol(settings: Settings) -> type[asyncio.Protocol]:
@@ -75,6 +80,13 @@ def bounded_websocket(settings: Settings) -> type[asyncio.Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             _cancel(self._write_due)
             super().connection_lost(exc)
+
+        def shutdown(self) -> None:
+            draining = self.scope["state"].get(DRAINING) if self.handshake_complete else None
+            if isinstance(draining, asyncio.Event):
+                draining.set()
+            else:
+                super().shutdown()
 
     return BoundedWebSocket
 

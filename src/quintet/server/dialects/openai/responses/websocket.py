@@ -29,6 +29,7 @@ from quintet.server.dialects.openai.sampling import refuse
 from quintet.server.disconnect import cancel
 from quintet.server.errors import ErrorReply, HTTPRefusal, error_reply
 from quintet.server.limits import parse_json
+from quintet.server.protocol import DRAINING
 from quintet.server.streaming import json_bytes
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ _MAX_REMEMBERED: Final = 64
 _MAX_REMEMBERED_BYTES: Final = 16 * 1024 * 1024
 _STREAM_ID: Final = re.compile("[A-Za-z0-9_.-]{1,256}")
 _IDLE_CODE: Final = 1000
+_RESTART_CODE: Final = 1012
 
 
 class ResponsesSocket:
@@ -59,17 +61,27 @@ class ResponsesSocket:
         self._websocket = websocket
         self._lanes: dict[str | None, _Lane] = {}
         self._num_pending = 0
+        self._nothing_pending = asyncio.Event()
+        self._nothing_pending.set()
+        self._draining = websocket.scope["state"][DRAINING] = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until the client leaves, or is silent or deaf for too long."""
         await self._websocket.accept()
+        closing = asyncio.ensure_future(self._close_when_drained())
         try:
             while (message := await self._receive()) is not None:
                 await self._handle(message)
         except WebSocketDisconnect:
             pass
         finally:
-            await cancel(*(lane.task for lane in self._lanes.values()))
+            await cancel(closing, *(lane.task for lane in self._lanes.values()))
+
+    async def _close_when_drained(self) -> None:
+        """The server stops: what is pending may end, or fails with the models."""
+        await self._draining.wait()
+        await self._nothing_pending.wait()
+        await self._websocket.close(_RESTART_CODE, "the server is stopping")
 
     async def _receive(self) -> str | bytes | None:
         """The next message; None when the client has nothing to say and nothing to wait for."""
@@ -100,6 +112,8 @@ class ResponsesSocket:
             body = parse_body(ResponseBody, data)
             if body.background:
                 raise refuse("background", "not over a WebSocket")
+            if self._draining.is_set():
+                raise HTTPRefusal(503, "the server is stopping", code="server_stopping")
             if self._num_pending >= MAX_PENDING:
                 raise HTTPRefusal(
                     429, f"{MAX_PENDING} responses are pending", code="too_many_pending_responses"
@@ -109,6 +123,7 @@ class ResponsesSocket:
             await self._send_error(error_reply(error), stream_id)
             return
         self._num_pending += 1
+        self._nothing_pending.clear()
         lane.bodies.put_nowait(body)
 
     def _lane(self, stream_id: str | None) -> _Lane:
@@ -134,6 +149,8 @@ class ResponsesSocket:
                 return  # `run` hears of it as well
             finally:
                 self._num_pending -= 1
+                if not self._num_pending:
+                    self._nothing_pending.set()
 
     async def _answer(self, body: ResponseBody, stream_id: str | None) -> None:
         turn: Turn | None = None
