@@ -270,6 +270,29 @@ def test_every_answer_of_a_late_request_has_an_end(stream: bool):
     run(main())
 
 
+def test_echo_of_a_late_request_is_without_log_probabilities():
+    """Time may run out before the prompt has any."""
+
+    class Late(FakeEngine):
+        async def _run(self, prompt: Any, params: Any) -> Any:
+            yield OutputChunk("r", finish_reason="timeout", usage=Usage(2, 0, 0))
+
+    async def main() -> None:
+        async with client(Late()) as api:
+            request: Any = {
+                "model": "m", "prompt": [1, 2], "max_tokens": 0, "echo": True, "logprobs": 1,
+            }  # fmt: skip
+            reply = await api.completions.create(**request)
+            chunks = [c async for c in await api.completions.create(**request, stream=True)]
+        for choice in (reply.choices[0], chunks[0].choices[0]):
+            assert choice.text == "Hello wor"
+            assert choice.logprobs.token_logprobs == [None, None]
+            assert choice.finish_reason == "length"
+        assert reply.usage.completion_tokens == 0
+
+    run(main())
+
+
 def test_keep_alive_is_honoured():
     """A request on /v1 may let the model go, or hold it for ever."""
 

@@ -16,8 +16,11 @@ import pytest
 
 from quintet import AsyncLLM
 from quintet.engine.output import OutputChunk, Usage
-from quintet.errors import CapacityError, ContextLengthError
+from quintet.errors import CapacityError, ContextLengthError, RequestError
 from quintet.parsing.events import ToolCallDelta
+from quintet.server.dialects.openai.bodies import parse_body
+from quintet.server.dialects.openai.responses.bodies import TurnBody
+from quintet.server.dialects.openai.responses.items import input_items
 
 from .fake import FakeEngine
 from .harness import run, serving, until
@@ -361,6 +364,25 @@ def test_a_response_in_the_background_can_be_polled_and_called_off():
             assert got.error.code == "server_error"
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("value", "parameter"),
+    [
+        (1, "input"),
+        ([{"role": "user", "content": "x"}, {"role": "wizard", "content": "x"}], "input.1.role"),
+        ([{"role": "user", "content": 5}], "input.0.content"),
+        ([{"role": "user"}], "input.0.content"),
+        ([{"type": "function_call", "call_id": "c", "name": "f"}], "input.0.arguments"),
+        ([{"type": "function_call_output", "call_id": 1}], "input.0.call_id"),
+        ([{"type": "reasoning", "summary": "x"}], "input.0.summary"),
+    ],
+)
+def test_errors_name_the_item_at_fault(value: Any, parameter: str):
+    """A long history is of no use to somebody who looks for the mistake in it."""
+    with pytest.raises(RequestError) as caught:
+        input_items(parse_body(TurnBody, {"model": "m", "input": value}))
+    assert caught.value.parameter == parameter
 
 
 NESTED: Any = "x"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from quintet.server.dialects.openai.bodies import (
     MAX_TOP_LOGPROBS,
@@ -42,6 +42,14 @@ class InputItem(Body):
     summary: list[Part] | None = None
 
 
+# Told apart before they are checked, so that an error names the item at fault.
+Input = Annotated[
+    Annotated[str, Tag("[text]")]
+    | Annotated[list[InputItem], Field(max_length=MAX_ITEMS), Tag("[items]")],
+    Discriminator(lambda value: "[text]" if isinstance(value, str) else "[items]"),
+]
+
+
 class FunctionTool(Body):
     type: Annotated[str, Field(max_length=64)]
     name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
@@ -70,7 +78,7 @@ class TurnBody(Body):
     """What becomes the prompt of a response."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
-    input: str | Annotated[list[InputItem], Field(max_length=MAX_ITEMS)] | None = None
+    input: Input | None = None
     instructions: str | None = None
     previous_response_id: Id | None = None
     tools: list[FunctionTool] | None = None
