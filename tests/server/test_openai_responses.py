@@ -248,6 +248,57 @@ def test_a_conversation_goes_on_from_a_response():
     run(main())
 
 
+def test_an_agent_s_request_is_served():
+    """What Codex sends with every turn: tools that only OpenAI runs are left out, not refused."""
+
+    async def main() -> None:
+        engine = FakeEngine()
+        async with client(engine) as api:
+            reply = await post(
+                api,
+                {
+                    "model": "m",
+                    "instructions": "You are an agent.",
+                    "input": [
+                        {"type": "message", "role": "developer",
+                         "content": [{"type": "input_text", "text": "sandboxed"}]},
+                        {"type": "message", "role": "user",
+                         "content": [{"type": "input_text", "text": "List files."}]},
+                        {"type": "reasoning", "summary": [], "content": None,
+                         "encrypted_content": None},
+                        {"type": "function_call", "name": "exec_command", "arguments": "{}",
+                         "call_id": "c1"},
+                        {"type": "function_call_output", "call_id": "c1", "output": "README"},
+                    ],
+                    "tools": [
+                        {"type": "function", "name": "exec_command", "strict": False,
+                         "description": "Runs", "parameters": {"type": "object", "properties": {}}},
+                        {"type": "custom", "name": "apply_patch", "format": {"type": "grammar"}},
+                        {"type": "web_search", "external_web_access": False},
+                        {"type": "namespace", "name": "mcp", "tools": []},
+                    ],
+                    "tool_choice": "auto",
+                    "parallel_tool_calls": False,
+                    "reasoning": {"effort": "medium", "summary": "auto"},
+                    "store": False,
+                    "stream": True,
+                    "include": ["reasoning.encrypted_content"],
+                    "prompt_cache_key": "x",
+                    "text": {"verbosity": "low"},
+                    "client_metadata": {"a": "b"},
+                },
+            )  # fmt: skip
+        messages, tools, _ = engine.prompts[0]
+        assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool"]
+        assert messages[0]["content"] == "You are an agent.\n\nsandboxed"
+        assert [tool["function"]["name"] for tool in tools] == ["exec_command"]
+        final = json.loads(reply.text.split("data: ")[-1])
+        assert final["type"] == "response.completed"
+        assert [tool["name"] for tool in final["response"]["tools"]] == ["exec_command"]
+
+    run(main())
+
+
 def test_a_cut_answer_is_incomplete():
     """Its last item is, too; the client is told why."""
 
@@ -407,7 +458,8 @@ BAD: list[tuple[dict[str, Any], int]] = [
         {"max_output_tokens": "5"}, {"temperature": "1"}, {"temperature": -1}, {"top_p": 2},
         {"stream": "yes"}, {"store": 1}, {"metadata": {"a": 1}}, {"metadata": []},
         {"metadata": {str(i): "x" for i in range(17)}}, {"metadata": {"a": "x" * 513}},
-        {"tools": [{}]}, {"tools": [{"type": "web_search"}]}, {"tools": [{"type": "function"}]},
+        {"tools": [{}]}, {"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}},
+        {"tools": [{"type": "function"}]},
         {"tools": [{"type": "function", "name": "f", "parameters": 1}]}, {"tools": {}},
         {"tool_choice": "must"}, {"tool_choice": {"type": "function"}},
         {"tool_choice": {"type": "web_search"}}, {"truncation": "auto"}, {"truncation": "x"},

@@ -183,7 +183,7 @@ BAD: list[str | bytes] = [
         for fields in (
             {"model": 1}, {"input": 1}, {"input": []}, {"temperature": "1"}, {"background": True},
             {"stream_id": ""}, {"stream_id": "a b"}, {"stream_id": 1}, {"stream_id": "a" * 257},
-            {"stream_id": "a\n"}, {"tools": [{"type": "mcp"}]}, {"generate": "no"},
+            {"stream_id": "a\n"}, {"tools": [{"type": "function"}]}, {"generate": "no"},
         )
     ),
 ]  # fmt: skip

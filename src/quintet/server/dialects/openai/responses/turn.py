@@ -11,7 +11,7 @@ from quintet.errors import RequestError
 from quintet.sampling.constraint import Constraint
 from quintet.server.dialect import Context
 from quintet.server.dialects.openai.bodies import JsonSchema, ResponseFormat
-from quintet.server.dialects.openai.responses.bodies import ResponseBody, TurnBody
+from quintet.server.dialects.openai.responses.bodies import FunctionTool, ResponseBody, TurnBody
 from quintet.server.dialects.openai.responses.events import Event, ResponseEvents
 from quintet.server.dialects.openai.responses.items import input_items, messages, new_id
 from quintet.server.dialects.openai.responses.store import ResponseStore, found_previous
@@ -145,16 +145,29 @@ def _prompt(body: TurnBody, items: Sequence[dict[str, Any]]) -> ChatPrompt:
 
 
 def _tools(body: TurnBody) -> list[dict[str, Any]] | None:
-    tools = []
+    """The functions, in the shape of chat completions."""
+    return [
+        {
+            "type": "function",
+            "function": tool.model_dump(
+                include={"name", "description", "parameters"}, exclude_none=True
+            ),
+        }
+        for tool in _functions(body)
+    ] or None
+
+
+def _functions(body: TurnBody) -> list[FunctionTool]:
+    """The tools that can be offered.
+
+    Agents such as Codex list those that only OpenAI runs (web_search, image_generation...) with
+    their own in every request, and can do without: they are left out, and not among the response's
+    `tools`.  A tool_choice that asks for one is refused.
+    """
     for index, tool in enumerate(body.tools or ()):
-        where = f"tools.{index}"
-        if tool.type != "function":
-            raise refuse(f"{where}.type", "only functions are supported")
-        if tool.name is None:
-            raise RequestError("expected a name", parameter=where)
-        function = tool.model_dump(include={"name", "description", "parameters"}, exclude_none=True)
-        tools.append({"type": "function", "function": function})
-    return tools or None
+        if tool.type == "function" and tool.name is None:
+            raise RequestError("expected a name", parameter=f"tools.{index}")
+    return [tool for tool in body.tools or () if tool.type == "function"]
 
 
 def _enable_thinking(body: TurnBody) -> bool | None:
@@ -218,7 +231,7 @@ def _response(body: ResponseBody) -> dict[str, Any]:
         "tool_choice": body.tool_choice or "auto",
         "tools": [
             {"parameters": None, "strict": None, **tool.model_dump(exclude_none=True)}
-            for tool in body.tools or ()
+            for tool in _functions(body)
         ],
         "top_logprobs": body.top_logprobs or 0,
         "top_p": 1.0 if body.top_p is None else body.top_p,
