@@ -157,6 +157,8 @@ class EngineModel(RuleBasedStateMachine):
         )
         self.expected: dict[str, Collected] = {}
         self.outputs: dict[str, Collected] = {}
+        self.poisoned_lengths: set[int] = set()
+        self.executor.raises_for = lambda token_ids: len(token_ids) in self.poisoned_lengths
 
     @rule(
         target=requests,
@@ -214,8 +216,16 @@ class EngineModel(RuleBasedStateMachine):
     def fail_the_next_step(self) -> None:
         self.executor.raise_at.add(len(self.executor.steps) + 1)
 
+    @rule(length=st.integers(1, CONTEXT))
+    def poison_a_length(self, length: int) -> None:
+        self.poisoned_lengths.add(length)
+
     @rule()
-    def poison_the_next_step(self) -> None:
+    def heal(self) -> None:
+        self.poisoned_lengths.clear()
+
+    @rule()
+    def spoil_the_next_step(self) -> None:
         self.executor.nan_at.add(len(self.executor.steps) + 1)
 
     @invariant()
@@ -225,6 +235,8 @@ class EngineModel(RuleBasedStateMachine):
         num_unfinished = stats.num_waiting + stats.num_running
         assert stats.num_requests == stats.num_finished + num_unfinished
         assert num_unfinished or stats.num_used_blocks == 0
+        # A step that raises ends who raises alone, a row of NaN whose it is.
+        assert stats.num_failed <= self.executor.num_lone_raises + len(self.executor.nan_at)
 
     def teardown(self) -> None:
         num_left = sum(130 + 120 for output in self.outputs.values())

@@ -20,11 +20,11 @@ from quintet.engine.admission import EngineLimits
 from quintet.engine.block_pool import BlockPool
 from quintet.engine.deadlines import Deadlines
 from quintet.engine.group import SequenceGroup
-from quintet.engine.logits_processors import apply_logits_processors
 from quintet.engine.meter import Meter
 from quintet.engine.output import FinishReason, OutputChunk, PromptLogprobs, TokenLogprob
 from quintet.engine.prompt_scoring import score_prompts
 from quintet.engine.request import Request
+from quintet.engine.row_sampling import sample_sequences
 from quintet.engine.scheduler import Scheduled, Scheduler
 from quintet.engine.sequence import Sequence, Status
 from quintet.engine.speculation.speculator import Drafter, Speculator
@@ -36,7 +36,7 @@ from quintet.errors import RequestError
 from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.grammar import GrammarCompiler
 from quintet.sampling.matcher import ConstraintMatcher
-from quintet.sampling.sampler import RowSampler, SampledToken, sample
+from quintet.sampling.sampler import RowSampler, SampledToken
 from quintet.sampling.stop import StopChecker
 
 logger = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ class Engine:
     def step(self) -> list[OutputChunk]:
         """End what is late, schedule, run, sample, hand out.
 
-        Whatever the model raises ends the sequences of this step only.
+        Whatever the model raises ends only the sequences that it raises for.
 
         Returns:
             A chunk for each token, in the order of each sequence's, and for each early end.
@@ -279,13 +279,21 @@ class Engine:
         failures = self._scheduler.take_failures()
         if failures:
             return self._fail_unscheduled(failures)
+        if not batch:  # a leak of blocks would do it
+            return self._fail_all(RuntimeError("no sequence could be scheduled"))
         self._note_first_runs(batch, started_s)
-        batch = self._speculator.extend(batch)
+        return self._compute(self._speculator.extend(batch), started_s)
+
+    def _compute(
+        self, batch: list[Scheduled], started_s: float, *, is_part: bool = False
+    ) -> list[OutputChunk]:
+        """Run a step, or a part of one that raised, and sample from it."""
         run_s = time.monotonic()
         try:
-            logits, unscored = self._run(batch)
+            logits = self._executor.run(build_step(batch))
+            logits, unscored = score_prompts(batch, logits, self.limits.vocab_size)
         except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
-            return self._fail_step(batch, error)
+            return self._isolate(batch, error, started_s, is_part=is_part)
         finally:
             self._meter.computed(started_s)
         rows = first_rows(batch)
@@ -299,16 +307,35 @@ class Engine:
         self._settle(batch, time.monotonic() - run_s)
         return chunks
 
-    def _run(self, batch: list[Scheduled]) -> tuple[Float32Array, list[Sequence]]:
-        """Compute the batch's tokens and score the prompts among them.
+    def _isolate(
+        self, batch: list[Scheduled], error: Exception, started_s: float, *, is_part: bool
+    ) -> list[OutputChunk]:
+        """Compute a step that raised again, in halves: who raises alone ends, nobody else.
 
-        Returns:
-            The rows that may be sampled from; the sequences whose prompt could not be scored.
+        Nothing of it has been counted as computed, and what it wrote are the slots behind
+        that, of blocks that nobody shares: the second time they get what belongs there.
+        Guesses are left out: they may be what it cannot stand, and cost no answer then.
+        Of n sequences one that raises takes about 2 log2(n) runs, all of them 2 n.
         """
-        if not batch:
-            raise RuntimeError("no sequence could be scheduled")  # a leak of blocks would do it
-        logits = self._executor.run(build_step(batch))
-        return score_prompts(batch, logits, self.limits.vocab_size)
+        if not is_part:
+            logger.error("a step failed; its sequences are computed apart", exc_info=error)
+            self._meter.totals.num_failed_steps += 1
+        if len(batch) == 1 and not batch[0].draft_ids:
+            sequence = batch[0].sequence
+            logger.error("%s cannot be computed", sequence.request_id, exc_info=error)
+            return [self._fail(sequence, _uncomputed(error))]
+        middle = (len(batch) + 1) // 2
+        chunks: list[OutputChunk] = []
+        for part in (batch[:middle], batch[middle:]):
+            # Some have perhaps ended with another answer of their request, which failed.
+            plain = [
+                Scheduled(scheduled.sequence, scheduled.num_tokens)
+                for scheduled in part
+                if scheduled.sequence.status is Status.RUNNING
+            ]
+            if plain:
+                chunks += self._compute(plain, started_s, is_part=True)
+        return chunks
 
     def _sample_rows(self, rows: list[Row], logits: Float32Array) -> list[OutputChunk]:
         """Sample from each row, then from those that right guesses have made count."""
@@ -316,10 +343,9 @@ class Engine:
         # A sequence may have ended with another answer of its request, which failed.
         while rows := [row for row in rows if row.sequence.status is Status.RUNNING]:
             sequences = [row.sequence for row in rows]
-            try:
-                tokens, failed = self._sample(sequences, logits_of(rows, logits))
-            except Exception as error:  # noqa: BLE001 - as in _step
-                return chunks + self._fail_all(sequences, error)
+            tokens, failed = sample_sequences(
+                sequences, logits_of(rows, logits), self.limits.vocab_size
+            )
             following = []
             for row, token in zip(rows, tokens, strict=True):
                 sequence = row.sequence
@@ -337,14 +363,6 @@ class Engine:
                     following.append(next_row)
             rows = following
         return chunks
-
-    def _sample(
-        self, sequences: list[Sequence], logits: Float32Array
-    ) -> tuple[list[SampledToken], dict[Sequence, str]]:
-        """A token per sequence from its row; and the sequences that failed, with the reason."""
-        failed = apply_logits_processors(sequences, logits, self.limits.vocab_size)
-        masks = [sequence.mask() for sequence in sequences]
-        return sample(logits, [sequence.sampler for sequence in sequences], masks), failed
 
     def _settle(self, batch: list[Scheduled], seconds: float) -> None:
         """Clear up after guesses, right or wrong."""
@@ -411,18 +429,13 @@ class Engine:
                 chunks.append(self._fail(sequence, f"no KV blocks ({type(error).__name__})"))
         return chunks
 
-    def _fail_step(self, batch: list[Scheduled], error: Exception) -> list[OutputChunk]:
-        sequences = [scheduled.sequence for scheduled in batch] or list(self._scheduler)
-        return self._fail_all(sequences, error)
-
-    def _fail_all(self, sequences: list[Sequence], error: Exception) -> list[OutputChunk]:
-        logger.error("a step failed", exc_info=error)
+    def _fail_all(self, error: Exception) -> list[OutputChunk]:
+        logger.error("no step could be made", exc_info=error)
         self._meter.totals.num_failed_steps += 1
-        message = f"the model could not compute a step ({type(error).__name__}); see the log"
         return [
-            self._fail(sequence, message)
-            for sequence in sequences
-            if sequence.status is not Status.FINISHED
+            self._fail(sequence, _uncomputed(error))
+            for sequence in tuple(self._scheduler)
+            if sequence.status is not Status.FINISHED  # with another answer of its request
         ]
 
     def _fail(self, sequence: Sequence, message: str) -> OutputChunk:
@@ -485,7 +498,13 @@ class Engine:
 
 
 def _message(kind: str) -> str:
+    if kind == "memory":
+        return "there was no memory to sample a token"
     return f"the model gave no usable logits ({kind} error)"
+
+
+def _uncomputed(error: Exception) -> str:
+    return f"the model could not compute a step ({type(error).__name__}); see the log"
 
 
 def _chunk(sequence: Sequence, **content: Any) -> OutputChunk:

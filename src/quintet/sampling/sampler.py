@@ -25,8 +25,8 @@ class SampledToken:
         top_logprobs: (token id, logprob) of the most probable tokens, most probable first; None
             unless asked for.
         error: "numerical" when the row holds NaN or positive infinity, or nothing above negative
-            infinity; "constraint" when its mask leaves nothing above negative infinity.  Nothing
-            was accepted then.
+            infinity; "constraint" when its mask leaves nothing above negative infinity; "memory"
+            when there was none to sample it.  Nothing was accepted then.
     """
 
     token_id: int
@@ -109,7 +109,7 @@ class RowSampler:
 Mask: TypeAlias = NDArray[np.uint32]
 """A bit per token that may come: token i is bit i % 32 of word i // 32."""
 
-_ERRORS: Final = {-1: "numerical", -2: "constraint"}
+_ERRORS: Final = {-1: "numerical", -2: "constraint", -3: "memory"}
 
 
 def sample(
