@@ -2,8 +2,13 @@
 
 Sequences are served in the order of their rank, which is fixed on arrival:
 priority counts as a head start of `ageing_steps` steps per level, so a lower
-priority waits longer but not for ever.  One order for everything gives progress
-for free: the first sequence in it is never preempted, and alone it always fits.
+priority waits longer but not for ever.
+
+Where blocks run out the last of the running sequences is preempted.  One that has
+been preempted MAX_PREEMPTIONS times runs before all others from then on, whatever
+its rank, and only one such sequence runs at a time.  So it is never preempted again:
+the others give way, and alone it fits.  That is progress too: in every step the first
+of the running sequences computes something, and keeps it.
 """
 
 from __future__ import annotations
@@ -18,6 +23,9 @@ from quintet.config import EngineConfig
 from quintet.engine.block_pool import BlockPool
 from quintet.engine.request import Request
 from quintet.engine.sequence import Sequence, Status, num_blocks
+
+MAX_PREEMPTIONS = 4
+"""Times a sequence may be preempted; then it is protected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +73,8 @@ class Scheduler:
         self._config = config
         self._max_logits_rows = max_logits_rows
         self.pool = pool
-        self._waiting: list[Sequence] = []  # both by rank
-        self._running: list[Sequence] = []
+        self._waiting: list[Sequence] = []  # by rank
+        self._running: list[Sequence] = []  # a protected one first, then by rank
         self._failures: list[tuple[Sequence, Exception]] = []
         self._num_arrived = 0
         self.num_steps = 0
@@ -110,7 +118,7 @@ class Scheduler:
         # Every sequence has one row of logits for itself; these are for scoring prompts.
         spare_rows = self._max_logits_rows - len(self._running)
 
-        # In the order of rank, so that who is preempted has not been scheduled yet.
+        # In order, so that who is preempted has not been scheduled yet.
         for sequence in tuple(self._running):
             if sequence.status is not Status.RUNNING or not self._reserve(sequence):
                 continue
@@ -122,15 +130,14 @@ class Scheduler:
                 budget -= scheduled.num_tokens
                 spare_rows -= max(0, len(scheduled.scored) + scheduled.samples - 1)
 
-        # Strictly the first of the queue: if a smaller one could pass, a large one might starve.
         while (
-            self._waiting
-            and budget > 0
+            budget > 0
             and spare_rows > 0
             and len(self._running) < self._config.max_num_seqs
-            and self._admit(self._waiting[0])
+            and (newcomer := self._next_waiting()) is not None
+            and self._admit(newcomer)
         ):
-            scheduled = _chunk(self._waiting.pop(0), budget, spare_rows - 1)
+            scheduled = _chunk(newcomer, budget, spare_rows - 1)
             batch.append(scheduled)
             budget -= scheduled.num_tokens
             spare_rows -= max(1, len(scheduled.scored) + scheduled.samples)
@@ -216,6 +223,8 @@ class Scheduler:
                 or sequence.num_computed_tokens
             ):
                 raise AssertionError(f"{sequence.request_id}: waits with something computed")
+        if any(map(_is_protected, self._running[1:])):
+            raise AssertionError("more than one protected sequence runs")
         for sequence in self._running:
             num_slots = len(sequence.block_table) * BLOCK_SIZE
             if sequence.status is not Status.RUNNING or sequence.num_computed_tokens > num_slots:
@@ -224,6 +233,17 @@ class Scheduler:
                 raise AssertionError(f"{sequence.request_id}: guesses count as computed")
             if len(sequence.block_table) > num_blocks(len(sequence.token_ids)):
                 raise AssertionError(f"{sequence.request_id}: keeps blocks of wrong guesses")
+
+    def _next_waiting(self) -> Sequence | None:
+        """The one to be admitted next, strictly: were smaller ones to pass, it might starve.
+
+        While a protected sequence runs, others of its kind are passed over; they wait for it.
+        """
+        may_be_protected = not (self._running and _is_protected(self._running[0]))
+        for sequence in self._waiting:
+            if may_be_protected or not _is_protected(sequence):
+                return sequence
+        return None
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence blocks for all its tokens, if that leaves some headroom."""
@@ -245,11 +265,12 @@ class Scheduler:
         sequence.block_table.extend(new)
         sequence.num_computed_tokens = len(shared) * BLOCK_SIZE
         sequence.status = Status.RUNNING
-        bisect.insort(self._running, sequence, key=_rank)
+        self._waiting.remove(sequence)
+        bisect.insort(self._running, sequence, key=_place)
         return True
 
     def _reserve(self, sequence: Sequence) -> bool:
-        """Give a running sequence the blocks it lacks, preempting the last in rank if need be.
+        """Give a running sequence the blocks it lacks, preempting the last ones if need be.
 
         Returns:
             False if the sequence itself was the last and had to go, or it has failed.
@@ -257,6 +278,7 @@ class Scheduler:
         while sequence.num_missing_blocks > self.pool.num_available:
             last = self._running[-1]
             self.requeue(last)
+            last.num_preemptions += 1
             self.num_preemptions += 1
             if last is sequence:
                 return False
@@ -308,3 +330,12 @@ def _chunk(sequence: Sequence, budget: int, spare_rows: int) -> Scheduled:
 
 def _rank(sequence: Sequence) -> tuple[int, int]:
     return sequence.rank
+
+
+def _is_protected(sequence: Sequence) -> bool:
+    return sequence.num_preemptions >= MAX_PREEMPTIONS
+
+
+def _place(sequence: Sequence) -> tuple[bool, tuple[int, int]]:
+    """Where a sequence stands among those that run."""
+    return not _is_protected(sequence), sequence.rank

@@ -73,6 +73,7 @@ class Sequence:
         self.token_ids = list(request.prompt_token_ids)
         self.num_dropped_tokens = 0  # from token_ids, by a sliding context
         self.num_computed_tokens = 0
+        self.num_preemptions = 0
         self.block_table = array("i")  # not a list: copied into every step, and fast that way
         self.block_names: list[BlockHash] = []  # of the full blocks; outlives preemption
 
