@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from quintet.engine.client import EngineState
 from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
@@ -39,7 +40,7 @@ class FakeEngine:
         self._error_after = error_after
         self._permits = asyncio.Semaphore(0 if is_gated else 10**9)
         self._close_event = asyncio.Event()
-        self.is_closed = False
+        self.state: EngineState = "ready"
         self.prompts: list[Any] = []
         self.params: list[SamplingParams] = []
         self.num_steps = 0
@@ -85,7 +86,7 @@ class FakeEngine:
 
     async def close(self) -> None:
         """End every request with an error."""
-        self.is_closed = True
+        self.state = "closed"
         self._close_event.set()
 
     async def _run(self, prompt: Any, params: SamplingParams) -> AsyncGenerator[OutputChunk, None]:
@@ -114,7 +115,12 @@ class FakeEngine:
                 if index == len(tokens) - 1:
                     is_finished = True
                     reason = "stop" if token == STOP_TOKEN else "length"
-                    chunk = replace(chunk, finish_reason=reason, usage=Usage(7, 3, len(tokens)))
+                    chunk = replace(
+                        chunk,
+                        finish_reason=reason,
+                        usage=Usage(7, 3, len(tokens)),
+                        hides_last_token=reason == "stop",
+                    )
                 yield chunk
         finally:
             self.num_running -= 1

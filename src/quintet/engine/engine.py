@@ -26,7 +26,7 @@ from quintet.engine.prompt_scoring import score_prompts
 from quintet.engine.request import Request
 from quintet.engine.row_sampling import sample_sequences
 from quintet.engine.scheduler import Scheduled, Scheduler
-from quintet.engine.sequence import Sequence, Status
+from quintet.engine.sequence import End, Sequence, Status
 from quintet.engine.speculation.speculator import Drafter, Speculator
 from quintet.engine.stats import EngineStats
 from quintet.engine.step_builder import build_step
@@ -328,14 +328,20 @@ class Engine:
         chunks: list[OutputChunk] = []
         for part in (batch[:middle], batch[middle:]):
             # Some have perhaps ended with another answer of their request, which failed.
-            plain = [
-                Scheduled(scheduled.sequence, scheduled.num_tokens)
+            going = [
+                self._without_guesses(scheduled)
                 for scheduled in part
                 if scheduled.sequence.status is Status.RUNNING
             ]
-            if plain:
-                chunks += self._compute(plain, started_s, is_part=True)
+            if going:
+                chunks += self._compute(going, started_s, is_part=True)
         return chunks
+
+    def _without_guesses(self, scheduled: Scheduled) -> Scheduled:
+        if not scheduled.draft_ids:
+            return scheduled
+        self._scheduler.trim(scheduled.sequence)
+        return Scheduled(scheduled.sequence, scheduled.num_tokens, scheduled.samples)
 
     def _sample_rows(self, rows: list[Row], logits: Float32Array) -> list[OutputChunk]:
         """Sample from each row, then from those that right guesses have made count."""
@@ -351,12 +357,12 @@ class Engine:
                 sequence = row.sequence
                 if sequence.status is not Status.RUNNING:
                     continue
-                if sequence in failed:
+                if failed and sequence in failed:
                     chunks.append(self._fail(sequence, failed[sequence]))
                     continue
                 chunk = self._advance(sequence, token)
                 chunks.append(chunk)
-                next_row = row.after(token.token_id)
+                next_row = row.after(token.token_id) if row.guesses else None
                 if chunk.finish_reason is None and next_row is not None:
                     self._scheduler.advance(sequence, 1)
                     self._meter.totals.num_accepted_tokens += 1
@@ -367,9 +373,10 @@ class Engine:
     def _settle(self, batch: list[Scheduled], seconds: float) -> None:
         """Clear up after guesses, right or wrong."""
         for scheduled in batch:
-            if scheduled.sequence.status is Status.RUNNING:
-                self._scheduler.trim(scheduled.sequence)
-            self._meter.totals.num_draft_tokens += len(scheduled.draft_ids)
+            if scheduled.draft_ids:
+                self._meter.totals.num_draft_tokens += len(scheduled.draft_ids)
+                if scheduled.sequence.status is Status.RUNNING:
+                    self._scheduler.trim(scheduled.sequence)
         self._speculator.record(batch, seconds)
 
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
@@ -398,16 +405,20 @@ class Engine:
                 prompt_logprobs = (None, *sequence.prompt_logprobs)
             if params.echo:
                 echo = self._prompt_text(sequence.request)
-        text, finish_reason, stop_reason = sequence.append(token.token_id)
-        chunk = _chunk(
-            sequence,
-            text=echo + text,
-            token_ids=(token.token_id,),
-            logprobs=_logprobs(token),
+        text, end = sequence.append(token.token_id)
+        logprobs: tuple[TokenLogprob, ...] | None = None
+        if token.logprob is not None:
+            logprobs = (TokenLogprob(token.token_id, token.logprob, token.top_logprobs or ()),)
+        chunk = OutputChunk(
+            sequence.request_id,
+            echo + text if echo else text,
+            (token.token_id,),
+            logprobs,
+            index=sequence.index,
             prompt_logprobs=prompt_logprobs,
         )
-        if finish_reason is not None:
-            return self._end(sequence, finish_reason, chunk, stop_reason=stop_reason)
+        if end is not None:
+            return self._end(sequence, end, chunk)
         if sequence.slide():
             self._speculator.forget(sequence)
             self._scheduler.requeue(sequence)
@@ -418,7 +429,7 @@ class Engine:
         group = self._groups[request_id]
         first = group.unfinished[0]
         self._drop(group, but=first)
-        return self._end(first, finish_reason, _chunk(first, text=first.text.finish()))
+        return self._end(first, End(finish_reason), _chunk(first, text=first.text.finish()))
 
     def _fail_unscheduled(self, failures: list[tuple[Sequence, Exception]]) -> list[OutputChunk]:
         """End the sequences that got no blocks; the others have their step next."""
@@ -442,7 +453,7 @@ class Engine:
         # What it computed is not to be trusted: nobody may find it as a prefix.
         self._scheduler.pool.withdraw(sequence.block_table)
         self._drop(self._groups[sequence.request_id], but=sequence)
-        return self._end(sequence, "error", _chunk(sequence, error=message))
+        return self._end(sequence, End("error"), _chunk(sequence, error=message))
 
     def _drop(self, group: SequenceGroup, *, but: Sequence) -> None:
         """End all answers but one without a word."""
@@ -452,14 +463,7 @@ class Engine:
         group.unfinished = [but]
         group.release()
 
-    def _end(
-        self,
-        sequence: Sequence,
-        finish_reason: FinishReason,
-        chunk: OutputChunk,
-        *,
-        stop_reason: str | int | None = None,
-    ) -> OutputChunk:
+    def _end(self, sequence: Sequence, end: End, chunk: OutputChunk) -> OutputChunk:
         """Let go of a sequence; returns its chunk completed as the last one."""
         self._let_go(sequence)
         group = self._groups[sequence.request_id]
@@ -467,13 +471,14 @@ class Engine:
         if not group.unfinished:
             del self._groups[sequence.request_id]
             self._deadlines.discard(sequence.request_id)
-            self._meter.end(sequence.request, finish_reason)
+            self._meter.end(sequence.request, end.finish_reason)
             if not self._groups and time.monotonic() - self._audited_at_s > _AUDIT_EVERY_S:
                 self.find_fault()
         return dataclasses.replace(
             chunk,
-            finish_reason=finish_reason,
-            stop_reason=stop_reason,
+            finish_reason=end.finish_reason,
+            stop_reason=end.stop_reason,
+            hides_last_token=end.hides_last_token,
             others_go_on=bool(group.unfinished),
             usage=sequence.usage(),
             timings=sequence.timings(),
@@ -509,9 +514,3 @@ def _uncomputed(error: Exception) -> str:
 
 def _chunk(sequence: Sequence, **content: Any) -> OutputChunk:
     return OutputChunk(sequence.request_id, index=sequence.index, **content)
-
-
-def _logprobs(token: SampledToken) -> tuple[TokenLogprob, ...] | None:
-    if token.logprob is None:
-        return None
-    return (TokenLogprob(token.token_id, token.logprob, token.top_logprobs or ()),)

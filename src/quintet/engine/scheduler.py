@@ -26,9 +26,10 @@ from quintet.engine.sequence import Sequence, Status, num_blocks
 
 MAX_PREEMPTIONS = 4
 """Times a sequence may be preempted; then it is protected."""
+_NO_PLACES = range(0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scheduled:
     """
     A sequence's part in a step.
@@ -36,24 +37,21 @@ class Scheduled:
     Args:
         sequence: whose it is.
         num_tokens: its next uncomputed tokens that are computed now.
+        samples: whether nothing is left uncomputed then, so that a new token follows.
         draft_ids: guesses of the tokens after those, computed with them to be checked.
     """
 
     sequence: Sequence
     num_tokens: int
+    samples: bool
     draft_ids: tuple[int, ...] = ()
-
-    @property
-    def samples(self) -> bool:
-        """Whether nothing is left uncomputed, so that a new token follows."""
-        return self.num_tokens == self.sequence.num_uncomputed_tokens
 
     @property
     def scored(self) -> range:
         """Places of the tokens whose logits score the token after them, for prompt_logprobs."""
         sequence = self.sequence
-        if not sequence.num_unscored_tokens:
-            return range(0)
+        if not (sequence.wants_scores and sequence.num_unscored_tokens):
+            return _NO_PLACES
         start = sequence.num_computed_tokens
         end = min(start + self.num_tokens, sequence.num_prompt_tokens - 1)
         return range(max(start, len(sequence.prompt_logprobs)), end)
@@ -111,7 +109,7 @@ class Scheduler:
         """
         self.num_steps += 1
         batch: list[Scheduled] = []
-        num_decodes = sum(sequence.num_uncomputed_tokens == 1 for sequence in self._running)
+        num_decodes = [sequence.num_uncomputed_tokens for sequence in self._running].count(1)
         budget = self._config.max_num_batched_tokens - num_decodes
         if num_decodes:
             budget = min(budget, self._config.max_num_mixed_prefill_tokens)
@@ -123,7 +121,7 @@ class Scheduler:
             if sequence.status is not Status.RUNNING or not self._reserve(sequence):
                 continue
             if sequence.num_uncomputed_tokens == 1:
-                batch.append(Scheduled(sequence, 1))
+                batch.append(Scheduled(sequence, 1, samples=True))
             elif budget > 0:
                 scheduled = _chunk(sequence, budget, spare_rows)
                 batch.append(scheduled)
@@ -178,6 +176,8 @@ class Scheduler:
         first_full = sequence.num_computed_tokens // BLOCK_SIZE
         sequence.num_computed_tokens += num_tokens
         num_full = sequence.num_computed_tokens // BLOCK_SIZE
+        if num_full == first_full:
+            return
         self._name_blocks(sequence, num_full)
         for index in range(first_full, num_full):
             self.pool.publish(
@@ -275,7 +275,10 @@ class Scheduler:
         Returns:
             False if the sequence itself was the last and had to go, or it has failed.
         """
-        while sequence.num_missing_blocks > self.pool.num_available:
+        num_missing = sequence.num_missing_blocks
+        if num_missing <= 0:
+            return True
+        while num_missing > self.pool.num_available:
             last = self._running[-1]
             self.requeue(last)
             last.num_preemptions += 1
@@ -283,7 +286,7 @@ class Scheduler:
             if last is sequence:
                 return False
         try:
-            sequence.block_table.extend(self.pool.allocate(sequence.num_missing_blocks))
+            sequence.block_table.extend(self.pool.allocate(num_missing))
         except Exception as error:  # noqa: BLE001 - as in _admit
             self._failures.append((sequence, error))
             return False
@@ -320,12 +323,13 @@ class Scheduler:
 
 def _chunk(sequence: Sequence, budget: int, spare_rows: int) -> Scheduled:
     """As much of a sequence as the tokens left, and the rows of logits beside its own, allow."""
-    num_tokens = min(sequence.num_uncomputed_tokens, budget)
+    num_uncomputed = sequence.num_uncomputed_tokens
+    num_tokens = min(num_uncomputed, budget)
     if sequence.num_unscored_tokens:
         # What is computed again after a preemption has been scored, and needs no rows.
         num_known = max(0, len(sequence.prompt_logprobs) - sequence.num_computed_tokens)
         num_tokens = min(num_tokens, num_known + 1 + spare_rows)
-    return Scheduled(sequence, num_tokens)
+    return Scheduled(sequence, num_tokens, samples=num_tokens == num_uncomputed)
 
 
 def _rank(sequence: Sequence) -> tuple[int, int]:

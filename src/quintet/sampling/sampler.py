@@ -132,7 +132,7 @@ def sample(
     return [
         SampledToken(token_id, logprob, top_logprobs, _ERRORS.get(token_id))
         for token_id, logprob, top_logprobs in _native.sample(
-            logits, tuple(row._native for row in rows), tuple(masks)
+            logits, tuple([row._native for row in rows]), tuple(masks)
         )
     ]
 

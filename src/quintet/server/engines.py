@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from quintet.engine.client import EngineState
 from quintet.engine.output import OutputChunk
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
@@ -84,8 +85,8 @@ class ServedEngine(Protocol):
         """End what is running with EngineError and free the model.  Idempotent."""
 
     @property
-    def is_closed(self) -> bool:
-        """Whether the engine takes no requests any more."""
+    def state(self) -> EngineState:
+        """Whether the engine takes requests now."""
 
 
 @dataclass(slots=True)
