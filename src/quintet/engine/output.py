@@ -68,7 +68,7 @@ class Timings:
     decode_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one for each token, and that takes six times as long
 class OutputChunk:
     """
     What one step added to an answer.  The last one carries `finish_reason`.

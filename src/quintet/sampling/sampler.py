@@ -14,7 +14,7 @@ from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.params import SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one for each token, and that takes longer
 class SampledToken:
     """One row's outcome.
 
