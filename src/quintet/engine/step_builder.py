@@ -11,7 +11,6 @@ import numpy as np
 from quintet.backends.base import BLOCK_SIZE, StepInput
 from quintet.engine.scheduler import Scheduled
 
-
 _FIRST_ROW = (0,)
 _INT_BYTES = array("i").itemsize
 
