@@ -21,6 +21,7 @@ from quintet.chat import (
 from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
+from quintet.engine.client import EngineState
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request, RequestOptions
@@ -207,6 +208,14 @@ class AsyncLLM:
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its engine has failed."""
         return self._is_closed or (self._loaded is not None and self._loaded.client.is_closed)
+
+    @property
+    def state(self) -> EngineState:
+        """Whether it takes requests now; "loading" until it is loaded, "restarting" after a crash
+        of an isolated engine."""
+        if self._is_closed:
+            return "closed"
+        return "loading" if self._loaded is None else self._loaded.client.state
 
     async def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""

@@ -19,6 +19,7 @@ from quintet.chat import (
 from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
+from quintet.engine.client import EngineState
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request, RequestOptions
@@ -119,6 +120,11 @@ class LLM:
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its engine has failed."""
         return self._runtime.client.is_closed
+
+    @property
+    def state(self) -> EngineState:
+        """Whether it takes requests now; "restarting" after a crash of an isolated engine."""
+        return self._runtime.client.state
 
     def generate(
         self,
