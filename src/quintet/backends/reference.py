@@ -147,8 +147,8 @@ def layer_norm(x: Array, eps: float) -> Array:
 
 def gelu(x: Array) -> Array:
     """x * Phi(x), by the error function of the standard library."""
-    phi = 0.5 * (1 + _erf(x.astype(np.float64) / math.sqrt(2)).astype(np.float64))
-    return (x * phi).astype(x.dtype)
+    error = np.asarray(_erf(x.astype(np.float64) / math.sqrt(2)), np.float64)
+    return (x * (0.5 * (1 + error))).astype(x.dtype)
 
 
 _erf = np.frompyfunc(math.erf, 1, 1)

@@ -20,8 +20,8 @@ from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Program, Tensor
-from quintet.models._config import Config
 from quintet.models import _pooling
+from quintet.models._config import Config
 from quintet.models._decoder import ROPE_FACTORS
 from quintet.models._encoder import SCORES, EncoderConfig
 from quintet.models._pooling import Pooling

@@ -1,6 +1,6 @@
 """Qwen3 dense decoder.  Differs from Qwen2 in one place: no biases, but q and k are
-RMS-normalised per head before RoPE.  Qwen3-Embedding is the same model; a Qwen3-Reranker in a GGUF file
-has the rows of "yes" and "no" of its head as a classifier.
+RMS-normalised per head before RoPE.  Qwen3-Embedding is the same model; a Qwen3-Reranker in a GGUF
+file has the rows of "yes" and "no" of its head as a classifier.
 
 Source: Qwen3 technical report, arXiv:2505.09388, section 2.
 """
