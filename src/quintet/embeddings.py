@@ -97,11 +97,10 @@ class Embedding:
                 f"expected one of {', '.join(POOLINGS)}, found {pooling!r}", parameter="pooling"
             )
         pooling = pooling or spec.pooling
-        if dimensions is not None and (
-            pooling == "rank" or not 1 <= dimensions <= spec.hidden_size
-        ):
+        max_dimensions = 0 if pooling == "rank" else spec.hidden_size
+        if dimensions is not None and not 1 <= dimensions <= max_dimensions:
             raise RequestError(
-                f"expected 1 to {spec.hidden_size}, and no scores to cut, found {dimensions!r}",
+                f"expected 1 to {spec.hidden_size}, and no pooling by rank, found {dimensions!r}",
                 parameter="dimensions",
             )
         if pooling == "rank" and spec.ranks == "judge":

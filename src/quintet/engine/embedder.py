@@ -150,7 +150,8 @@ class Embedder:
         stop: int,
     ) -> None:
         """Compute rows start .. stop - 1 of each text, as far as there are any."""
-        ranked, hidden = [], []
+        ranked: list[tuple[_Text, StepPart, Pooler]] = []
+        hidden: list[tuple[_Text, StepPart, Pooler]] = []
         for text, table, pooler in zip(texts, tables, poolers, strict=True):
             token_ids = list(text.token_ids[start:stop])
             rows = pooler.wanted(start, start + len(token_ids))

@@ -8,7 +8,7 @@ from typing import Any
 from quintet.engine.embedding import EmbeddingSpec
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
-from quintet.models import Model
+from quintet.models import Model, Pooling
 
 _YES = ("yes", "relevant", "true")
 _JUDGES = ("qwen3",)  # whose rerankers are trained to answer yes or no
@@ -21,14 +21,15 @@ def embedding_spec(model: Model, source: GGUFFile | SafetensorsDir) -> Embedding
     encoder's rows, the last row of a decoder, which alone has seen the whole text.
     """
     program = model.program
-    by_kind = "last" if program.is_causal else "mean"
-    pooling = by_kind if model.pooling in (None, "rank") else model.pooling
+    pooling: Pooling = "last" if program.is_causal else "mean"
+    if model.pooling is not None and model.pooling != "rank":
+        pooling = model.pooling
     if model.head == "labels":
         num_labels = program.output.width
         labels = _labels(source)
         return EmbeddingSpec(
             hidden_size=program.hidden.width,
-            pooling=pooling or by_kind,
+            pooling=pooling,
             is_causal=program.is_causal,
             ranks="classifier",
             num_labels=num_labels,
@@ -37,7 +38,7 @@ def embedding_spec(model: Model, source: GGUFFile | SafetensorsDir) -> Embedding
     is_judge = model.head == "logits" and model.config.architecture in _JUDGES
     return EmbeddingSpec(
         hidden_size=program.hidden.width,
-        pooling=pooling or by_kind,
+        pooling=pooling,
         is_causal=program.is_causal,
         ranks="judge" if is_judge else "no",
     )
