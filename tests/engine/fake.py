@@ -17,6 +17,7 @@ import numpy as np
 
 from quintet.backends.base import BLOCK_SIZE, Float32Array, StepInput
 from quintet.config import EngineConfig
+from quintet.engine.embedding import EmbeddingSpec
 from quintet.engine.engine import Engine
 from quintet.engine.output import OutputChunk
 from quintet.engine.request import Overflow, Priority, Request
@@ -175,6 +176,7 @@ def make_engine(
         max_model_len=max_model_len or executor.num_blocks * BLOCK_SIZE,
         config=config,
         drafter=drafter,
+        embedding=EmbeddingSpec(HIDDEN_SIZE, "last", is_causal=True, ranks="judge"),
     )
     engine._speculator._cost = Costless()
     return engine

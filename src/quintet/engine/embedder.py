@@ -60,6 +60,9 @@ class Embedder:
         """Whether a text has not been computed."""
         return bool(self._waiting)
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._waiting
 

@@ -198,6 +198,7 @@ class Engine:
             if request.request_id in self._groups or request.request_id in self._embedder:
                 raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
             self._embedder.add(request)
+            self._meter.totals.num_requests += 1
         except RequestError as error:
             return OutputChunk(request.request_id, finish_reason="error", error=str(error))
         return None
@@ -211,7 +212,10 @@ class Engine:
             max_num_tokens = (
                 self._executor.max_num_batched_tokens if is_alone else self._max_mixed_tokens
             )
-            chunks += self._embedder.step(max_num_tokens)
+            vectors = self._embedder.step(max_num_tokens)
+            for chunk in vectors:
+                self._meter.embedded(chunk)
+            chunks += vectors
         return chunks
 
     def _step_sequences(self) -> list[OutputChunk]:
@@ -231,7 +235,9 @@ class Engine:
     def abort(self, request_id: str) -> OutputChunk | None:
         """End a request and all its answers now; None if it is unknown or has ended."""
         if request_id in self._embedder:
-            return self._embedder.abort(request_id)
+            chunk = self._embedder.abort(request_id)
+            self._meter.embedded(chunk)
+            return chunk
         return self._end_early(request_id, "abort") if request_id in self._groups else None
 
     def stats(self) -> EngineStats:
@@ -239,7 +245,7 @@ class Engine:
         pool = self._scheduler.pool
         return self._meter.read(
             num_waiting=self._scheduler.num_waiting,
-            num_running=self._scheduler.num_running,
+            num_running=self._scheduler.num_running + len(self._embedder),
             num_preemptions=self._scheduler.num_preemptions,
             num_steps=self._scheduler.num_steps,
             num_used_blocks=pool.num_blocks - pool.num_available,
@@ -272,7 +278,8 @@ class Engine:
     def close(self) -> None:
         """Drop every request and free the model.  Idempotent."""
         try:
-            self._embedder.close()
+            for chunk in self._embedder.close():
+                self._meter.embedded(chunk)
             for request_id in tuple(self._groups):
                 self.abort(request_id)
         finally:
