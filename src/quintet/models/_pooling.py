@@ -49,13 +49,14 @@ def from_directory(directory: Path) -> Pooling | None:
     listing = directory / "modules.json"
     if not os.path.exists(listing):
         return None
+    found: Pooling | None = None
     for module in load_array(listing, max_bytes=_MAX_BYTES):
         kind = str(module.get("type") if isinstance(module, dict) else module).rsplit(".", 1)[-1]
         if kind not in _MODULES:
             raise UnsupportedModelError("sentence-transformers module", kind, _MODULES)
         if kind == "Pooling":
-            return _mode(directory / _inside(module.get("path"), listing) / "config.json")
-    return None
+            found = _mode(directory / _inside(module.get("path"), listing) / "config.json")
+    return found
 
 
 def max_seq_length(directory: Path) -> int | None:
