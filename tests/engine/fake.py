@@ -17,6 +17,7 @@ import numpy as np
 
 from quintet.backends.base import BLOCK_SIZE, Float32Array, StepInput
 from quintet.config import EngineConfig
+from quintet.engine.embedding import EmbeddingSpec
 from quintet.engine.engine import Engine
 from quintet.engine.output import OutputChunk
 from quintet.engine.request import Overflow, Priority, Request
@@ -27,6 +28,7 @@ from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.params import SamplingParams
 
 VOCAB_SIZE = 32
+HIDDEN_SIZE = 8
 EOS = 0
 NO_STEPS: frozenset[int] = frozenset()
 
@@ -45,6 +47,7 @@ class FakeExecutor:
     """
 
     vocab_size = VOCAB_SIZE
+    hidden_size = HIDDEN_SIZE
 
     def __init__(
         self,
@@ -75,6 +78,13 @@ class FakeExecutor:
         self._cache = np.arange(num_blocks * BLOCK_SIZE, dtype=np.uint64) + np.uint64(1 << 40)
 
     def run(self, step: StepInput) -> Float32Array:
+        expect(len(step.logits_rows) <= self.max_logits_rows, "rows of logits")
+        return self._run(step, VOCAB_SIZE)
+
+    def run_hidden(self, step: StepInput) -> Float32Array:
+        return self._run(step, HIDDEN_SIZE)
+
+    def _run(self, step: StepInput, width: int) -> Float32Array:
         if self.gate is not None:
             self.gate.wait()
         if self.step_s:
@@ -86,9 +96,9 @@ class FakeExecutor:
         if len(self.steps) in self.raise_at or self._raises(step):
             self.num_lone_raises += len(step.seq_lens) == 1
             raise self.error("injected")
-        logits = np.empty((len(step.logits_rows), VOCAB_SIZE), np.float32)
+        logits = np.empty((len(step.logits_rows), width), np.float32)
         for i, row in enumerate(step.logits_rows):
-            logits[i] = self._logits(step, int(row))
+            logits[i] = self._logits(step, int(row))[:width]
         if len(self.steps) in self.nan_at and len(logits):
             logits[0] = np.nan
         return logits
@@ -121,7 +131,6 @@ class FakeExecutor:
         expect(step.cu_seqlens[0] == 0 and step.cu_seqlens[-1] == num_tokens, "cu_seqlens")
         expect(bool((np.diff(step.cu_seqlens) > 0).all()), "a sequence without tokens")
         expect(len(set(step.slot_mapping.tolist())) == num_tokens, "a slot written twice")
-        expect(len(step.logits_rows) <= self.max_logits_rows, "rows of logits")
         expect(bool((np.diff(step.logits_rows) > 0).all()), "order of logits_rows")
         for array in vars_of(step):
             expect(array.dtype == np.int32, "dtype")
@@ -158,7 +167,8 @@ def expect(holds: bool, what: str) -> None:
 
 
 def vars_of(step: StepInput) -> list[np.ndarray]:
-    return [getattr(step, name) for name in StepInput.__dataclass_fields__]
+    arrays = [getattr(step, name) for name in StepInput.__dataclass_fields__]
+    return [array for array in arrays if array is not None]
 
 
 def make_engine(
@@ -185,6 +195,7 @@ def make_engine(
         max_model_len=max_model_len or executor.num_blocks * BLOCK_SIZE,
         config=config,
         drafter=drafter,
+        embedding=EmbeddingSpec(HIDDEN_SIZE, "last", is_causal=True, ranks="judge"),
     )
     engine._speculator._cost = Costless()
     return engine

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, Protocol, TypeAlias
 
 from quintet.engine.admission import EngineLimits
+from quintet.engine.embedding import EmbeddingRequest
 from quintet.engine.request import Request
 from quintet.engine.stats import EngineStats
 from quintet.engine.stream import RequestStream
@@ -43,6 +44,13 @@ class EngineClient(Protocol):
                 id is in use.
             CapacityError: the queue is full; carries `retry_after_s`.
             EngineError: the engine is closed.
+        """
+
+    def embed(self, request: EmbeddingRequest) -> RequestStream:
+        """
+        Start an embedding request; returns at once.  Its chunks carry `vectors`.
+
+        Raises: as `submit`.
         """
 
     @property

@@ -19,6 +19,8 @@ from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
 from quintet.engine.block_pool import BlockPool
 from quintet.engine.deadlines import Deadlines
+from quintet.engine.embedder import Embedder
+from quintet.engine.embedding import EmbeddingRequest, EmbeddingSpec
 from quintet.engine.group import SequenceGroup
 from quintet.engine.meter import Meter
 from quintet.engine.output import FinishReason, OutputChunk, PromptLogprobs, TokenLogprob
@@ -63,6 +65,8 @@ class Engine:
             the config asks for it.
         block_bytes: of a KV block, for the statistics.
         grammars: compiles the requests' constraints; without it they are refused.
+        embedding: what the model does with whole texts; None: nothing.
+        can_generate: whether its output is logits, so that prompts can be continued.
 
     Raises:
         ValueError: the KV cache cannot hold one sequence of `max_model_len` tokens, or
@@ -83,6 +87,8 @@ class Engine:
         drafter: Drafter | None = None,
         block_bytes: int = 0,
         grammars: GrammarCompiler | None = None,
+        embedding: EmbeddingSpec | None = None,
+        can_generate: bool = True,
     ) -> None:
         config = EngineConfig() if config is None else config
         if max_model_len > executor.num_blocks * BLOCK_SIZE:
@@ -100,12 +106,16 @@ class Engine:
                 f"expected logits of up to {config.max_num_seqs} rows, "
                 f"the executor gives {executor.max_logits_rows}"
             )
+        num_columns = executor.vocab_size
+        known_tokens = vocab_size or num_columns
         self.limits = EngineLimits(
-            vocab_size=min(executor.vocab_size, vocab_size or executor.vocab_size),
+            vocab_size=min(num_columns, known_tokens) if can_generate else known_tokens,
             max_model_len=max_model_len,
             max_num_requests=config.max_num_seqs + config.max_queue,
             max_num_seqs=config.max_num_seqs,
             eos_ids=eos_ids,
+            embedding=embedding,
+            can_generate=can_generate,
         )
         self._executor = executor
         self._new_detokenizer = new_detokenizer
@@ -117,6 +127,10 @@ class Engine:
         self._scheduler = Scheduler(config, pool, executor.max_logits_rows)
         self._speculator = Speculator(config, self._scheduler, drafter)
         self._groups: dict[str, SequenceGroup] = {}  # of unfinished requests
+        self._embedder = Embedder(
+            executor, pool, is_causal=embedding is None or embedding.is_causal
+        )
+        self._max_mixed_tokens = config.max_num_mixed_prefill_tokens
         self._deadlines = Deadlines()
         self._meter = Meter(num_blocks=executor.num_blocks, block_bytes=block_bytes)
         self._audited_at_s = time.monotonic()
@@ -124,7 +138,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a request is unfinished."""
-        return bool(self._groups)
+        return bool(self._groups) or self._embedder.has_work
 
     def new_matcher(self, request: Request) -> ConstraintMatcher | None:
         """Compile a request's constraint, if it has one.  Safe to call from any thread.
@@ -178,7 +192,34 @@ class Engine:
             text = f"the request could not be started: {error}"
             return OutputChunk(request.request_id, finish_reason="error", error=text)
 
+    def embed(self, request: EmbeddingRequest) -> OutputChunk | None:
+        """Queue an embedding request, for loops: its last chunk if that fails."""
+        try:
+            self.limits.check_embedding(request)
+            if request.request_id in self._groups or request.request_id in self._embedder:
+                raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
+            self._embedder.add(request)
+            self._meter.totals.num_requests += 1
+        except RequestError as error:
+            return OutputChunk(request.request_id, finish_reason="error", error=str(error))
+        return None
+
     def step(self) -> list[OutputChunk]:
+        """A step of the sequences, then a pass of texts to embed, as far as there are any."""
+        chunks = self._step_sequences() if self._groups else []
+        if self._embedder.has_work:
+            # Beside sequences a pass is as short as a prompt's chunk would be.
+            is_alone = not self._groups
+            max_num_tokens = (
+                self._executor.max_num_batched_tokens if is_alone else self._max_mixed_tokens
+            )
+            vectors = self._embedder.step(max_num_tokens)
+            for chunk in vectors:
+                self._meter.embedded(chunk)
+            chunks += vectors
+        return chunks
+
+    def _step_sequences(self) -> list[OutputChunk]:
         """End what is late, schedule, run, sample, hand out.
 
         Whatever the model raises ends only the sequences that it raises for.
@@ -188,12 +229,16 @@ class Engine:
         """
         started_s = time.monotonic()
         late = [self._end_early(name, "timeout") for name in self._deadlines.pop(started_s)]
-        if not self.has_work:
+        if not self._groups:
             return late
         return late + self._step(started_s)
 
     def abort(self, request_id: str) -> OutputChunk | None:
         """End a request and all its answers now; None if it is unknown or has ended."""
+        if request_id in self._embedder:
+            chunk = self._embedder.abort(request_id)
+            self._meter.embedded(chunk)
+            return chunk
         return self._end_early(request_id, "abort") if request_id in self._groups else None
 
     def stats(self) -> EngineStats:
@@ -201,7 +246,7 @@ class Engine:
         pool = self._scheduler.pool
         return self._meter.read(
             num_waiting=self._scheduler.num_waiting,
-            num_running=self._scheduler.num_running,
+            num_running=self._scheduler.num_running + len(self._embedder),
             num_preemptions=self._scheduler.num_preemptions,
             num_steps=self._scheduler.num_steps,
             num_used_blocks=pool.num_blocks - pool.num_available,
@@ -234,6 +279,8 @@ class Engine:
     def close(self) -> None:
         """Drop every request and free the model.  Idempotent."""
         try:
+            for chunk in self._embedder.close():
+                self._meter.embedded(chunk)
             for request_id in tuple(self._groups):
                 self.abort(request_id)
         finally:

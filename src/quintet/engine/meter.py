@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quintet.engine.latency import Rate, Stopwatch
-from quintet.engine.output import FinishReason
+from quintet.engine.output import FinishReason, OutputChunk
 from quintet.engine.request import Request
 from quintet.engine.sequence import Sequence
 from quintet.engine.stats import EngineStats
@@ -76,6 +76,14 @@ class Meter:
         self.totals.count_end(finish_reason)
         self._latency.record(now_s - request.arrival_s)
         self._ends.count(1, now_s)
+
+    def embedded(self, chunk: OutputChunk) -> None:
+        """An embedding request has got this chunk."""
+        if chunk.finish_reason is not None:
+            now_s = time.monotonic()
+            self.totals.count_end(chunk.finish_reason)
+            self.totals.num_prompt_tokens += chunk.usage.num_prompt_tokens if chunk.usage else 0
+            self._ends.count(1, now_s)
 
     def read(self, **state: Any) -> EngineStats:
         """The counters as they are now, with these fields of the engine's state."""

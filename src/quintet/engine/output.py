@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from quintet.engine.embedding import Vectors
 from quintet.engine.request import Request
 from quintet.parsing.events import ToolCall, ToolCallDelta
 
@@ -91,6 +92,7 @@ class OutputChunk:
             when `SamplingParams.prompt_logprobs` asks for them.
         reasoning: in a chat, new text of the thought, which `text` is without.
         tool_calls: in a chat with tools, what is new of calls, which `text` is without.
+        vectors: of an embedding request, those that a pass has made.
     """
 
     request_id: str
@@ -108,6 +110,7 @@ class OutputChunk:
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     hides_last_token: bool = False
+    vectors: Vectors | None = None
 
     @property
     def is_last(self) -> bool:
