@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from quintet import AsyncLLM
@@ -19,32 +17,15 @@ from .harness import run
 LOGPROBS = (TokenLogprob(5, -1.0, ()), TokenLogprob(6, -2.0, ()))
 
 
-@pytest.mark.parametrize(
-    ("params", "end", "num_text_tokens"),
-    [
-        ({}, {"finish_reason": "stop"}, 1),  # an end-of-text token
-        ({}, {"finish_reason": "stop", "stop_reason": "x"}, 2),
-        ({}, {"finish_reason": "length"}, 2),
-        ({}, {"finish_reason": "timeout"}, 2),
-        ({"stop_token_ids": [6]}, {"finish_reason": "stop", "stop_reason": 6}, 1),
-        (
-            {"stop_token_ids": [6], "include_stop_str_in_output": True},
-            {"finish_reason": "stop", "stop_reason": 6},
-            2,
-        ),
-        ({"ignore_eos": True}, {"finish_reason": "stop"}, 2),  # the constraint's end
-        ({"ignore_eos": True, "stop_token_ids": [6]},
-         {"finish_reason": "stop", "stop_reason": 6}, 1),
-    ],
-)  # fmt: skip
-def test_the_last_token_counts_where_it_is_text(
-    params: dict[str, Any], end: dict[str, Any], num_text_tokens: int
-):
-    """A stop token is no text; what a constraint or a stop string ends with is."""
-    answer = Answer(params=SamplingParams(**params))
-    answer.add(OutputChunk("r", logprobs=LOGPROBS, **end))
-    assert answer.logprobs == list(LOGPROBS[:num_text_tokens])
-    assert answer.ending == (None if num_text_tokens == 2 else LOGPROBS[1])
+@pytest.mark.parametrize("is_hidden", [True, False])
+def test_a_hidden_last_token_is_set_apart(is_hidden: bool):
+    """A stop token is no text, but it has its log probability all the same."""
+    answer = Answer()
+    answer.add(
+        OutputChunk("r", logprobs=LOGPROBS, finish_reason="stop", hides_last_token=is_hidden)
+    )
+    assert answer.logprobs == list(LOGPROBS[: 1 if is_hidden else 2])
+    assert answer.ending == (LOGPROBS[1] if is_hidden else None)
 
 
 def test_a_constraint_ends_an_answer_with_its_last_token():

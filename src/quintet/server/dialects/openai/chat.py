@@ -98,7 +98,6 @@ async def chat_work(
             wants_logprobs=bool(body.logprobs),
             wants_usage=wants_usage(body),
             token_bytes=tokenizer.token_bytes,
-            params=requests[0].params,
             prompt_lengths=prompt_lengths,
         )
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from quintet.engine.output import OutputChunk, TokenLogprob, Usage
-from quintet.sampling.params import SamplingParams
 from quintet.server.answers import text_logprobs
 from quintet.server.dialects.openai.replies import TokenBytes, chat_logprobs
 from quintet.server.dialects.openai.responses.items import new_id
@@ -27,7 +26,6 @@ class ResponseEvents:
 
     Args:
         response: its fields as they are before anything is generated.
-        params: of the request.
         token_bytes: of the model.
         shows_answer: False where only the prompt was to be computed.
     """
@@ -35,13 +33,11 @@ class ResponseEvents:
     def __init__(
         self,
         response: dict[str, Any],
-        params: SamplingParams,
         token_bytes: TokenBytes,
         *,
         shows_answer: bool = True,
     ) -> None:
         self.response = response
-        self._params = params
         self._token_bytes = token_bytes
         self._shows_answer = shows_answer
         self._num_sent = 0
@@ -81,7 +77,7 @@ class ResponseEvents:
     def _add_text(self, chunk: OutputChunk) -> Iterator[Event]:
         if chunk.reasoning:
             yield from self._delta("reasoning", chunk.reasoning)
-        logprobs = text_logprobs(chunk, self._params)
+        logprobs = text_logprobs(chunk)
         if not chunk.reasoning and not chunk.tool_calls:
             self._logprobs += logprobs
         if chunk.text:

@@ -109,7 +109,6 @@ class Turn:
     def _new_events(self, model: ServedModel) -> ResponseEvents:
         return ResponseEvents(
             self.response,
-            self._request.params,
             model.engine.tokenizer.token_bytes,
             shows_answer=self.body.generate is not False,
         )
