@@ -23,7 +23,7 @@ FLOORS = [
     {"engine"},
     {"chat"},
     {"runtime"},
-    {"beams"},
+    {"beams", "embeddings"},
     {"llm", "async_llm"},
     {"tools", "sessions"},
     {"server"},

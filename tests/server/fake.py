@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quintet.engine.admission import EngineLimits
+from quintet.engine.client import EngineState
 from quintet.engine.output import OutputChunk, PromptLogprobs, TokenLogprob, Usage
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
@@ -51,13 +52,18 @@ class FakeEngine:
         self._error_after = error_after
         self._permits = asyncio.Semaphore(0 if is_gated else 10**9)
         self._close_event = asyncio.Event()
-        self.is_closed = False
+        self.state: EngineState = "ready"
         self.prompts: list[Any] = []
         self.params: list[SamplingParams] = []
         self.options: list[dict[str, Any]] = []
         self.num_steps = 0
         self.num_aborted = 0
         self.num_running = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has been closed."""
+        return self.state == "closed"
 
     def permit(self, num_steps: int = 1) -> None:
         """Let a gated engine run this many steps."""
@@ -112,10 +118,6 @@ class FakeEngine:
             data = data[1 if best is None else len(PIECES[best]) :]
         return ids
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
-        """One token per message and tool."""
-        return [1] * (len(messages) + len(options["tools"] or ()))
-
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """The text of token ids."""
         return b"".join(PIECES[i] for i in ids).decode(errors="replace")
@@ -142,7 +144,7 @@ class FakeEngine:
 
     async def close(self) -> None:
         """End every request with an error."""
-        self.is_closed = True
+        self.state = "closed"
         self._close_event.set()
 
     async def _run(self, prompt: Any, params: SamplingParams) -> AsyncGenerator[OutputChunk, None]:
@@ -171,7 +173,12 @@ class FakeEngine:
                 if place == len(tokens) - 1:
                     is_finished = True
                     reason = "stop" if token == STOP_TOKEN else "length"
-                    chunk = replace(chunk, finish_reason=reason, usage=Usage(7, 3, len(tokens)))
+                    chunk = replace(
+                        chunk,
+                        finish_reason=reason,
+                        usage=Usage(7, 3, len(tokens)),
+                        hides_last_token=reason == "stop",
+                    )
                 for index in range(params.n):
                     others_go_on = chunk.finish_reason is not None and index < params.n - 1
                     own = replace(chunk, index=index, others_go_on=others_go_on)

@@ -15,7 +15,6 @@ from quintet.engine.output import (
     Usage,
 )
 from quintet.parsing.events import ToolCallDelta
-from quintet.sampling.params import SamplingParams
 from quintet.server.engines import GenerationRequest, ServedModel, stream_all
 
 
@@ -24,7 +23,6 @@ class Answer:
     """One answer, as far as it has come.
 
     Args:
-        params: of its request; they tell whether the last token is part of the text.
         ending: the log probability of a final stop token, which is no text.
     """
 
@@ -39,7 +37,6 @@ class Answer:
     timings: Timings | None = None
     ending: TokenLogprob | None = None
     prompt_logprobs: PromptLogprobs | None = None
-    params: SamplingParams | None = None
 
     def add(self, chunk: OutputChunk) -> None:
         """Take in the answer's next chunk."""
@@ -47,7 +44,7 @@ class Answer:
         self.reasoning += chunk.reasoning
         self.token_ids += chunk.token_ids
         self.tool_calls += chunk.tool_calls
-        of_text = text_logprobs(chunk, self.params)
+        of_text = text_logprobs(chunk)
         self.logprobs += of_text
         if chunk.logprobs and len(of_text) < len(chunk.logprobs):
             self.ending = chunk.logprobs[-1]
@@ -66,32 +63,14 @@ async def collect(model: ServedModel, requests: Sequence[GenerationRequest]) -> 
     Raises:
         EngineError: a request ended without being finished.
     """
-    groups = [[Answer(params=r.params) for _ in range(r.params.n)] for r in requests]
+    groups = [[Answer() for _ in range(r.params.n)] for r in requests]
     async with contextlib.aclosing(stream_all(model, requests)) as stream:
         async for index, chunk in stream:
             groups[index][chunk.index].add(chunk)
     return [answer for group in groups for answer in group]
 
 
-def text_logprobs(
-    chunk: OutputChunk, params: SamplingParams | None = None
-) -> Sequence[TokenLogprob]:
-    """The log probabilities of a chunk's tokens, without a final stop token, which is no text.
-
-    Args:
-        chunk: of an answer.
-        params: of its request; None where neither ignore_eos nor include_stop_str_in_output can
-            have been set.
-    """
+def text_logprobs(chunk: OutputChunk) -> Sequence[TokenLogprob]:
+    """The log probabilities of a chunk's tokens, without a final stop token that is no text."""
     logprobs = chunk.logprobs or ()
-    return logprobs[:-1] if _ends_with_stop_token(chunk, params) else logprobs
-
-
-def _ends_with_stop_token(chunk: OutputChunk, params: SamplingParams | None) -> bool:
-    if chunk.finish_reason != "stop" or isinstance(chunk.stop_reason, str):
-        return False
-    if params is None:
-        return True
-    if chunk.stop_reason is None:  # an end-of-text token, or, where none ends, the constraint
-        return not params.ignore_eos
-    return not params.include_stop_str_in_output
+    return logprobs[:-1] if chunk.hides_last_token else logprobs

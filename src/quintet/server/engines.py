@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quintet.engine.admission import EngineLimits
+from quintet.engine.client import EngineState
 from quintet.engine.output import OutputChunk, Usage
 from quintet.engine.request import RequestOptions
 from quintet.engine.stats import EngineStats
@@ -209,8 +210,8 @@ class ServedEngine(Protocol):
         """End what is running with EngineError and free the model.  Idempotent."""
 
     @property
-    def is_closed(self) -> bool:
-        """Whether the engine takes no requests any more."""
+    def state(self) -> EngineState:
+        """Whether the engine takes requests now."""
 
 
 @dataclass(slots=True, eq=False)

@@ -26,6 +26,7 @@ class Settings:
         body_timeout_s: from the first byte of a body to its last.
         header_timeout_s: from a connection's start to the end of its first headers.
         idle_timeout_s: how long a kept-alive connection may wait for its next request.
+        socket_idle_s: how long a WebSocket on which nothing is pending may stay silent.
         keep_alive_s: silence on a stream after which a comment is sent.
         stall_timeout_s: how long one write may wait for a client that does not read.
         drain_timeout_s: how long running requests may finish after SIGTERM.
@@ -43,6 +44,7 @@ class Settings:
     body_timeout_s: float = 30.0
     header_timeout_s: float = 10.0
     idle_timeout_s: float = 60.0
+    socket_idle_s: float = 300.0
     keep_alive_s: float = 15.0
     stall_timeout_s: float = 30.0
     drain_timeout_s: float = 30.0

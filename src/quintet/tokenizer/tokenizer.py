@@ -25,6 +25,7 @@ class Tokenizer:
         vocab_size: number of token ids.
         bos_id, eos_id: begin and end of sequence, where the vocabulary has them.
         eog_ids: every token after which generation stops.
+        prefix_ids, suffix_ids: what `encode` puts before and after a text.
         add_bos, add_eos: whether `encode` puts a token before and after the text.
         drops_leading_space: `decode` drops one space at the start of the text.
         chat_templates: Jinja sources by name, as the model carries them.
@@ -42,6 +43,7 @@ class Tokenizer:
         self.bos_id = codec.bos_id
         self.eos_id = codec.eos_id
         self.eog_ids = codec.eog_ids
+        self.prefix_ids, self.suffix_ids = codec.prefix_ids, codec.suffix_ids
         self.add_bos = bool(codec.prefix_ids)
         self.add_eos = bool(codec.suffix_ids)
         self.drops_leading_space = codec.drops_leading_space

@@ -8,6 +8,7 @@ tools/server/README.md (typical_p, dry_multiplier, samplers, grammar...).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -244,11 +245,11 @@ def wants_continuous_usage(body: SamplingBody) -> bool:
     return bool(body.stream and body.stream_options and body.stream_options.continuous_usage_stats)
 
 
+_TAG = "["  # begins the name of a union's member, which is no part of the body
 _EXPECTED: dict[int | str, str] = {
     "prompt": "a string, a list of strings, a list of token ids, or a list of such lists",
     "stop": f"a string or at most {MAX_STOP_STRINGS}, each of 1 to {MAX_STOP_CHARS} characters",
     "content": "a string or a list of content parts",
-    "input": "a string, a list of strings, a list of token ids, or a list of such lists",
     "keep_alive": 'seconds or a duration such as "5m"',
     "logit_bias": f"an object of at most {MAX_LOGIT_BIAS} token ids, as strings, to numbers",
 }
@@ -256,8 +257,13 @@ _EXPECTED: dict[int | str, str] = {
 B = TypeVar("B", bound=BaseModel)
 
 
-def parse_body(kind: type[B], value: Any) -> B:
+def parse_body(kind: type[B], value: Any, expected: Mapping[int | str, str] | None = None) -> B:
     """Check a JSON value against a body.
+
+    Args:
+        kind: the body.
+        value: what the client sent.
+        expected: what to say of fields of which their types say too much.
 
     Raises:
         RequestError: names the first field at fault and what was expected; never echoes values.
@@ -268,12 +274,15 @@ def parse_body(kind: type[B], value: Any) -> B:
         return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise _refusal(first["loc"], first["msg"]) from None
+        raise _refusal(first["loc"], first["msg"], _EXPECTED | dict(expected or {})) from None
 
 
-def _refusal(location: tuple[int | str, ...], message: str) -> RequestError:
+def _refusal(
+    location: tuple[int | str, ...], message: str, expected: Mapping[int | str, str]
+) -> RequestError:
+    location = tuple(part for part in location if not str(part).startswith(_TAG))
     for depth, part in enumerate(location):
-        if part in _EXPECTED:  # a union: its members' own complaints would mislead
-            location, message = location[: depth + 1], f"expected {_EXPECTED[part]}"
+        if part in expected:  # a union: its members' own complaints would mislead
+            location, message = location[: depth + 1], f"expected {expected[part]}"
             break
     return RequestError(message, parameter=".".join(map(str, location))[:100])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from quintet.server.dialects.openai.structure import (
     constraint_of,
     shown_tools,
 )
-from quintet.server.engines import ChatPrompt, GenerationRequest, ServedModel, ServedTokenizer
+from quintet.server.engines import ChatPrompt, GenerationRequest, ServedEngine, ServedModel
 from quintet.server.limits import parse_json
 
 MAX_ARGUMENTS_DEPTH = 32
@@ -70,15 +69,11 @@ def chat_prompt(body: ConversationBody) -> ChatPrompt:
     )
 
 
-async def count_prompt_tokens(prompt: ChatPrompt, tokenizer: ServedTokenizer) -> int:
+async def count_prompt_tokens(prompt: ChatPrompt, engine: ServedEngine) -> int:
     """Tokens of a conversation, tools and the start of the answer included."""
-    ids = await asyncio.to_thread(
-        tokenizer.encode_chat,
-        prompt.messages,
-        tools=prompt.tools,
-        enable_thinking=prompt.enable_thinking,
+    return await engine.count_tokens(
+        prompt.messages, tools=prompt.tools, enable_thinking=prompt.enable_thinking
     )
-    return len(ids)
 
 
 async def chat_work(
@@ -90,7 +85,7 @@ async def chat_work(
     prompt_lengths: list[int] | None = None
     prompt = requests[0].prompt
     if wants_continuous_usage(body) and isinstance(prompt, ChatPrompt):
-        prompt_lengths = [await count_prompt_tokens(prompt, tokenizer)]
+        prompt_lengths = [await count_prompt_tokens(prompt, model.engine)]
 
     def reply(answers: Sequence[Answer]) -> dict[str, Any]:
         header = ReplyHeader.new("chatcmpl", "chat.completion", body.model)
@@ -103,7 +98,6 @@ async def chat_work(
             wants_logprobs=bool(body.logprobs),
             wants_usage=wants_usage(body),
             token_bytes=tokenizer.token_bytes,
-            params=requests[0].params,
             prompt_lengths=prompt_lengths,
         )
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from quintet.engine.output import OutputChunk, TokenLogprob
-from quintet.sampling.params import SamplingParams
 from quintet.server.answers import Answer, text_logprobs
 from quintet.server.dialects.openai.replies import (
     ReplyHeader,
@@ -47,7 +46,6 @@ class ChatChunks:
         wants_logprobs: bool,
         wants_usage: bool,
         token_bytes: TokenBytes,
-        params: SamplingParams | None = None,
         prompt_lengths: Sequence[int] | None = None,
     ) -> None:
         self._header = header
@@ -55,7 +53,6 @@ class ChatChunks:
         self._wants_logprobs = wants_logprobs
         self._wants_usage = wants_usage
         self._token_bytes = token_bytes
-        self._params = params
         self._meter = UsageMeter(num_choices, num_choices, prompt_lengths=prompt_lengths)
         self._has_calls = [False] * num_choices
 
@@ -67,7 +64,7 @@ class ChatChunks:
     def add(self, index: int, chunk: OutputChunk) -> Iterator[dict[str, Any]]:
         """What an engine chunk adds to choice `index`; nothing while its text is undecided."""
         self._meter.add(index, chunk)
-        logprobs = text_logprobs(chunk, self._params) if self._wants_logprobs else ()
+        logprobs = text_logprobs(chunk) if self._wants_logprobs else ()
         parts = list(deltas(chunk)) or ([{"content": ""}] if logprobs else [])
         for part in parts:
             yield self._chunk(index, part, logprobs=logprobs)

@@ -68,8 +68,12 @@ class Echo:
 
     @property
     def scored_tokens(self) -> list[tuple[int, TokenLogprob | None]]:
-        """Each token of the prompt with its log probability, which the first one lacks."""
-        return list(zip(self._token_ids, self.logprobs, strict=True))
+        """Each token of the prompt with its log probability, which the first one lacks.
+
+        All of them do where time ran out before the prompt was computed.
+        """
+        logprobs = self.logprobs or (None,) * len(self._token_ids)
+        return list(zip(self._token_ids, logprobs, strict=True))
 
 
 def completion_reply(

@@ -8,7 +8,7 @@ Source: OpenAI API reference, "Create embeddings".
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,14 @@ from quintet.server.disconnect import unless_disconnected
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
 
+_EXPECTED: Final[dict[int | str, str]] = {
+    "input": "a string, a list of strings, a list of token ids, or a list of such lists"
+}
+
 
 async def embeddings(context: Context, request: Request) -> Response:
     """POST /v1/embeddings."""
-    body = parse_body(EmbeddingBody, await read_json(request.receive, context.settings))
+    body = parse_body(EmbeddingBody, await read_json(request.receive, context.settings), _EXPECTED)
     inputs = embedding_inputs(body)
     keep_s = keep_alive_s(body.keep_alive)
 

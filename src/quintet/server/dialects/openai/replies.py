@@ -128,7 +128,7 @@ class UsageMeter:
         for index, usage in enumerate(self._usages):
             if usage is None:
                 continue
-            generated += usage.num_generated_tokens - self._num_hidden_tokens
+            generated += max(0, usage.num_generated_tokens - self._num_hidden_tokens)
             reasoning += usage.num_reasoning_tokens
             if index % self._num_per_prompt == 0:
                 prompt += usage.num_prompt_tokens

@@ -25,6 +25,7 @@ from quintet.server.dialects.openai.chat import (
 )
 from quintet.server.dialects.openai.completions import completion_requests, completion_work
 from quintet.server.dialects.openai.embeddings import embeddings
+from quintet.server.dialects.openai.responses.routes import response_routes
 from quintet.server.errors import ErrorReply
 from quintet.server.limits import read_json
 
@@ -37,6 +38,7 @@ def dialect(context: Context) -> Dialect:
         Route("/v1/chat/completions/input_tokens", handlers.count_chat, methods=["POST"]),
         Route("/v1/completions", handlers.completions, methods=["POST"]),
         Route("/v1/embeddings", handlers.embeddings, methods=["POST"]),
+        *response_routes(context),
         Route("/v1/models", handlers.list_models, methods=["GET"]),
         Route("/v1/models/{name:path}", handlers.get_model, methods=["GET"]),
     ]
@@ -59,7 +61,7 @@ class _Handlers:
         body = parse_body(ConversationBody, await self._json(request))
         prompt = chat_prompt(body)
         async with self._models.use(body.model) as model:
-            count = await count_prompt_tokens(prompt, model.engine.tokenizer)
+            count = await count_prompt_tokens(prompt, model.engine)
         return JSONResponse({"object": "chat.completion.input_tokens", "input_tokens": count})
 
     async def completions(self, request: Request) -> Response:

@@ -109,7 +109,9 @@ def _grammar(text: str, *, parameter: str) -> Constraint:
     return make(text, parameter=parameter)
 
 
-def response_constraint(format_: ResponseFormat | None) -> Constraint | None:
+def response_constraint(
+    format_: ResponseFormat | None, *, parameter: str = "response_format"
+) -> Constraint | None:
     """What a response format demands; a schema is enforced whether `strict` or not.
 
     Raises:
@@ -118,14 +120,13 @@ def response_constraint(format_: ResponseFormat | None) -> Constraint | None:
     """
     if format_ is None or format_.type == "text":
         return None
-    parameter = "response_format"
     if format_.type == "json_object":
         if format_.schema_ is not None:  # llama-server's shorthand
             return Constraint.json_schema(format_.schema_, parameter=parameter)
         return Constraint.json_object(parameter=parameter)
     if format_.type == "json_schema":
         if format_.json_schema is None or format_.json_schema.schema_ is None:
-            raise RequestError("expected a schema", parameter="response_format.json_schema")
+            raise RequestError("expected a schema", parameter=f"{parameter}.json_schema")
         return Constraint.json_schema(format_.json_schema.schema_, parameter=parameter)
     raise refuse(parameter, "only text, json_object and json_schema are supported")
 
