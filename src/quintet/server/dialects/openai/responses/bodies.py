@@ -12,9 +12,9 @@ from pydantic import Discriminator, Field, Tag
 from quintet.server.dialects.openai.bodies import (
     MAX_TOP_LOGPROBS,
     Body,
-    ChatTemplateKwargs,
     ReasoningEffort,
     RequestBody,
+    ThinkingBody,
 )
 
 MAX_ITEMS = 4096
@@ -74,7 +74,7 @@ class ReasoningOptions(Body):
     effort: ReasoningEffort | None = None
 
 
-class TurnBody(Body):
+class TurnBody(ThinkingBody):
     """What becomes the prompt of a response."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
@@ -87,8 +87,6 @@ class TurnBody(Body):
     reasoning: ReasoningOptions | None = None
     text: TextOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    enable_thinking: bool | None = None
-    chat_template_kwargs: ChatTemplateKwargs | None = None
     conversation: Any = None
     prompt: Any = None
 

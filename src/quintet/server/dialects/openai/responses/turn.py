@@ -9,6 +9,7 @@ from typing import Any
 
 from quintet.errors import RequestError
 from quintet.sampling.constraint import Constraint
+from quintet.sampling.params import SamplingParams
 from quintet.server.dialect import Context
 from quintet.server.dialects.openai.bodies import JsonSchema, ResponseFormat
 from quintet.server.dialects.openai.responses.bodies import FunctionTool, ResponseBody, TurnBody
@@ -20,6 +21,7 @@ from quintet.server.dialects.openai.structure import (
     checked_tool_choice,
     constraint_of,
     response_constraint,
+    thinking_switch,
 )
 from quintet.server.engines import ChatPrompt, GenerationRequest, ServedModel, stream_all
 from quintet.server.errors import ErrorReply
@@ -137,7 +139,7 @@ def _prompt(body: TurnBody, items: Sequence[dict[str, Any]]) -> ChatPrompt:
     return ChatPrompt(
         messages(items, body.instructions),
         _tools(body) if choice != "none" else None,
-        _enable_thinking(body),
+        thinking_switch(body, body.reasoning.effort if body.reasoning else None),
         checked_tool_choice(choice),
         body.parallel_tool_calls is not False,
     )
@@ -169,15 +171,7 @@ def _functions(body: TurnBody) -> list[FunctionTool]:
     return [tool for tool in body.tools or () if tool.type == "function"]
 
 
-def _enable_thinking(body: TurnBody) -> bool | None:
-    if body.enable_thinking is not None:
-        return body.enable_thinking
-    if body.chat_template_kwargs and body.chat_template_kwargs.enable_thinking is not None:
-        return body.chat_template_kwargs.enable_thinking
-    return False if body.reasoning and body.reasoning.effort == "none" else None
-
-
-def _params(body: ResponseBody) -> Any:
+def _params(body: ResponseBody) -> SamplingParams:
     wants_logprobs = body.top_logprobs is not None or _LOGPROBS in (body.include or ())
     return sampling_params(
         body,
