@@ -37,6 +37,7 @@ class InputItem(Body):
     content: str | list[Part] | None = None
     call_id: Id | None = None
     name: Id | None = None
+    namespace: Id | None = None
     arguments: str | None = None
     output: str | list[Part] | None = None
     summary: list[Part] | None = None
@@ -56,6 +57,7 @@ class FunctionTool(Body):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    tools: list[FunctionTool] | None = None
 
 
 class TextFormat(Body):
