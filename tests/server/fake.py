@@ -122,8 +122,13 @@ class FakeEngine:
         """The text of token ids."""
         return b"".join(PIECES[i] for i in ids).decode(errors="replace")
 
+    @property
+    def limits(self) -> EngineLimits:
+        """Small."""
+        return EngineLimits(vocab_size=len(PIECES), max_model_len=64, max_num_requests=64)
+
     async def embed(
-        self, inputs: Sequence[str | list[int]], *, dimensions: int | None = None
+        self, inputs: Sequence[str | list[int]], *, dimensions: int | None = None, **options: Any
     ) -> FakeEmbeddings:
         """Vectors that tell the inputs apart."""
         self.prompts.append(list(inputs))
@@ -132,11 +137,6 @@ class FakeEngine:
         width = dimensions or 4
         rows = [[len(item), index, 0.5, -1e-7][:width] for index, item in enumerate(inputs)]
         return FakeEmbeddings(np.array(rows, dtype=np.float32), Usage(5, 0, 0))
-
-    @property
-    def limits(self) -> EngineLimits:
-        """Small."""
-        return EngineLimits(vocab_size=len(PIECES), max_model_len=64, max_num_requests=64)
 
     def stats(self) -> EngineStats:
         """Counters."""

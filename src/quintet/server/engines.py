@@ -99,6 +99,9 @@ class ServedTokenizer(Protocol):
     def chat_templates(self) -> Mapping[str, str]:
         """Jinja sources by name; "default" is the one."""
 
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+        """Token ids of a conversation as the model wants to read it."""
+
 
 class EmbeddingUsage(Protocol):
     """Tokens that embeddings took."""
@@ -114,6 +117,30 @@ class Embeddings(Protocol):
     @property
     def embeddings(self) -> NDArray[np.float32]:
         """[num_inputs, num_dimensions] float32, finite."""
+
+    @property
+    def usage(self) -> EmbeddingUsage:
+        """Tokens they took."""
+
+
+class RankedDocument(Protocol):
+    """A document and how well it answers."""
+
+    @property
+    def index(self) -> int:
+        """Of the document, as they were given."""
+
+    @property
+    def relevance_score(self) -> float:
+        """The more the better."""
+
+
+class Ranking(Protocol):
+    """Documents, the best first."""
+
+    @property
+    def results(self) -> Sequence[RankedDocument]:
+        """As many as were asked for."""
 
     @property
     def usage(self) -> EmbeddingUsage:
@@ -154,9 +181,19 @@ class ServedEngine(Protocol):
         """Tokens of a conversation as the model would read it."""
 
     async def embed(
-        self, inputs: Sequence[str | list[int]], *, dimensions: int | None = None
+        self,
+        inputs: Sequence[str | list[int]],
+        *,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        truncate: bool = False,
     ) -> Embeddings:
         """The vectors of texts or token ids, of length 1 each, cut to `dimensions`."""
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None
+    ) -> Ranking:
+        """Documents by how well they answer a query."""
 
     @property
     def tokenizer(self) -> ServedTokenizer:

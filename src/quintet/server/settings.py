@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from quintet.errors import RequestError
 
 MIB = 1024 * 1024
+DIALECTS = ("ollama", "woolly")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -31,6 +32,7 @@ class Settings:
         drain_timeout_s: how long running requests may finish after SIGTERM.
         stuck_after_s: waiting work without an engine step for this long is ill health.
         max_connections: connections open at the same time.
+        dialect: whose interface has the paths that several claim; one of DIALECTS.
     """
 
     host: str = "127.0.0.1"
@@ -48,6 +50,14 @@ class Settings:
     drain_timeout_s: float = 30.0
     stuck_after_s: float = 60.0
     max_connections: int = 512
+    dialect: str = "ollama"
+
+    def __post_init__(self) -> None:
+        if self.dialect not in DIALECTS:
+            raise RequestError(
+                f"expected one of {', '.join(DIALECTS)}, found {self.dialect!r}",
+                parameter="dialect",
+            )
 
     @property
     def is_loopback(self) -> bool:
