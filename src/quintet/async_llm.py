@@ -208,6 +208,11 @@ class AsyncLLM:
         """Whether it takes no more requests: it was closed, or its engine has failed."""
         return self._is_closed or (self._loaded is not None and self._loaded.client.is_closed)
 
+    @property
+    def is_restarting(self) -> bool:
+        """Whether it takes no requests for now: its process was lost, and another one loads."""
+        return self._loaded is not None and self._loaded.client.is_restarting
+
     async def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""
         await asyncio.to_thread(self._close)

@@ -41,6 +41,7 @@ class FakeEngine:
         self._permits = asyncio.Semaphore(0 if is_gated else 10**9)
         self._close_event = asyncio.Event()
         self.is_closed = False
+        self.is_restarting = False
         self.prompts: list[Any] = []
         self.params: list[SamplingParams] = []
         self.options: list[dict[str, Any]] = []

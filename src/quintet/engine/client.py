@@ -46,6 +46,10 @@ class EngineClient(Protocol):
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its loop has failed."""
 
+    @property
+    def is_restarting(self) -> bool:
+        """Whether it takes none for now: it was lost, and another one loads."""
+
     def stats(self) -> EngineStats:
         """The counters after the latest step."""
 

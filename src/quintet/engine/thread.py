@@ -79,6 +79,11 @@ class EngineThread:
         """Whether it takes no more requests: it was closed, or its loop has failed."""
         return self._closed is not None
 
+    @property
+    def is_restarting(self) -> bool:
+        """Never: a thread is not replaced."""
+        return False
+
     def stats(self) -> EngineStats:
         """The counters after the latest step."""
         return self._stats

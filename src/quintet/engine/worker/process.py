@@ -122,6 +122,12 @@ class EngineProcess:
         """Whether it takes no more requests: it was closed, or has crashed too often."""
         return self._closed is not None
 
+    @property
+    def is_restarting(self) -> bool:
+        """Whether there is no worker that takes requests, but another one comes."""
+        with self._lock:
+            return self._limits is not None and self._channel is None and self._closed is None
+
     def check(self, request: Request) -> None:
         """Refuse what can never be served; see EngineClient.
 
