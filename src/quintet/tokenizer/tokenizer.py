@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from quintet.tokenizer.chat import CHATML, ChatTemplate
 from quintet.tokenizer.codec import CONTROL_KINDS, Codec, encode_text
 from quintet.tokenizer.control_text import ChatEncoder
 from quintet.tokenizer.gguf_codec import read_codec
+from quintet.tokenizer.isolated_template import IsolatedTemplate
 from quintet.tokenizer.json_codec import read_json_codec
 from quintet.tokenizer.vocabulary import TokenKind
 
@@ -46,6 +48,7 @@ class Tokenizer:
         self.add_eos = bool(codec.suffix_ids)
         self.drops_leading_space = codec.drops_leading_space
         self.chat_templates = codec.chat_templates
+        self._isolated: IsolatedTemplate | None = None
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -90,6 +93,28 @@ class Tokenizer:
             UnsupportedModelError: a decoder not known here.
         """
         return cls(read_json_codec(path, config))
+
+    def isolated(self, template: Callable[..., IsolatedTemplate] = IsolatedTemplate) -> Tokenizer:
+        """The same tokenizer, with its chat template rendered in a helper process.
+
+        `close` it when it is no longer needed.
+
+        Args:
+            template: makes it, from the arguments of `ChatTemplate`.
+        """
+        twin = copy.copy(self)
+        source, tool_use = CHATML, None
+        if "default" in self.chat_templates:
+            source, tool_use = self.chat_templates["default"], self.chat_templates.get("tool_use")
+        twin._isolated = template(
+            source, tool_use=tool_use, bos_token=self.bos_token, eos_token=self.eos_token
+        )
+        return twin
+
+    def close(self) -> None:
+        """End the helper processes of an `isolated` one.  Idempotent."""
+        if self._isolated is not None:
+            self._isolated.close()
 
     def encode(
         self, text: str, *, add_special: bool = True, parse_special: bool = False
@@ -190,7 +215,8 @@ class Tokenizer:
         Args:
             options: as for `ChatTemplate.render`.
         """
-        return self._chat_template_or_chatml.render(messages, **options)
+        template = self._isolated or self._chat_template_or_chatml
+        return template.render(messages, **options)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
         """Token ids of a rendered conversation.
@@ -202,7 +228,8 @@ class Tokenizer:
         Args:
             options: as for `ChatTemplate.render`.
         """
-        return self._chat_encoder.encode(self._chat_template_or_chatml, messages, options)
+        template = self._isolated or self._chat_template_or_chatml
+        return self._chat_encoder.encode(template, messages, options)
 
     @cached_property
     def _chat_template_or_chatml(self) -> ChatTemplate:
