@@ -20,6 +20,7 @@ from quintet.engine.stream import RequestStream
 from quintet.engine.thread import EngineThread
 from quintet.errors import CapacityError, RequestError
 from quintet.hub.resolve import resolve
+from quintet.sampling.grammar_check import GrammarCheck
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
@@ -36,12 +37,16 @@ class Runtime:
 
     Args:
         client: its engine.
-        tokenizer: of the same model.
+        tokenizer: of the same model; closed with this.
+        grammars: what constraints must pass first; closed with this.
     """
 
-    def __init__(self, client: EngineClient, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, client: EngineClient, tokenizer: Tokenizer, grammars: GrammarCheck | None = None
+    ) -> None:
         self.client = client
         self.tokenizer = tokenizer
+        self._grammars = grammars
         self._ids = itertools.count(1)
 
     @classmethod
@@ -56,7 +61,8 @@ class Runtime:
         """Find and load a model, and start its engine; see `engine.loading.load`.
 
         Args:
-            isolated: the engine in a process of its own rather than in a thread of this one.
+            isolated: the engine in a process of its own rather than in a thread of this one;
+                templates and grammars in others, with limits on what they may take.
         """
         path = resolve(model)
         draft = config.draft_speculation
@@ -73,13 +79,24 @@ class Runtime:
         from quintet.engine.worker.process import EngineProcess  # msgspec and zmq, for few
 
         client = EngineProcess(path, options, config)
+        tokenizer = None
         try:
-            tokenizer = load_tokenizer(path)  # while the process loads the rest
+            tokenizer = load_tokenizer(path).isolated()  # while the process loads the rest
+            tokenizer.start()
             client.wait_ready()
         except BaseException:
             client.close()
+            if tokenizer is not None:
+                tokenizer.close()
             raise
-        return cls(client, tokenizer)
+        return cls(client, tokenizer, GrammarCheck(tokenizer))
+
+    def close(self) -> None:
+        """End what is running with EngineError and free the model.  Idempotent."""
+        self.client.close()
+        self.tokenizer.close()
+        if self._grammars is not None:
+            self._grammars.close()
 
     def requests(
         self,
@@ -156,6 +173,8 @@ class Runtime:
             **options,
             **more,
         )
+        if self._grammars is not None and params.constraint is not None:
+            self._grammars.check(params.constraint)
         self.client.check(request)
         return request
 

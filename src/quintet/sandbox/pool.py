@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any, Final
@@ -89,6 +90,15 @@ class Pool:
             raise _error(*value)
         raise Refused(str(value)[:300])
 
+    def start(self) -> None:
+        """Start a helper in the background, so that the first task need not wait for it."""
+
+        def start() -> None:
+            with contextlib.suppress(QuintetError):  # the first task will meet the same
+                self._give_back(self._take(), is_well=True)
+
+        threading.Thread(target=start, name="quintet-helper-start", daemon=True).start()
+
     def close(self) -> None:
         """End all helpers; who waits for one gets EngineError.  Idempotent."""
         with self._changed:
@@ -118,10 +128,14 @@ class Pool:
         finally:
             with self._changed:
                 self._num_starting -= 1
-                if helper is not None:
+                if helper is not None and not self._is_closed:
                     self._note(helper)
                 self._changed.notify()
-        return helper
+        with self._changed:
+            if helper in self._busy:
+                return helper
+        helper.close()
+        raise EngineError("the helper processes were closed")
 
     def _note(self, helper: Helper) -> Helper:
         self._busy[helper] = time.monotonic()

@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 
 import uvicorn
 
@@ -27,6 +28,7 @@ from quintet.server.settings import Settings
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CLOSE_GRACE_S = 30  # for an engine to finish its step, and for replies to end after that
+_NUM_THREADS = 64
 _DRAIN_TICK_S = 0.02
 _PING_S = 20.0  # between pings on a WebSocket, and until a missing answer ends it
 
@@ -85,6 +87,9 @@ async def serve_async(
         Exception: whatever `prepare` raised.
     """
     preparing: asyncio.Future[None] | None = None
+    # Requests wait for helpers, compilers and the disk in threads, which cost little; a model whose
+    # template hangs holds a handful of them, and must not hold them all.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_NUM_THREADS))
     try:
         with contextlib.closing(_listen(settings)) as listener:
             server = Server(models, settings, _url(listener, settings))

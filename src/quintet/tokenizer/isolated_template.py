@@ -58,9 +58,9 @@ class IsolatedTemplate:
             raise RequestError("the chat template gives no text", parameter="messages")
         return text
 
-    def warm_up(self) -> None:
-        """Start a helper, which takes a moment, before the first request needs it."""
-        self._pool.run(None)
+    def start(self) -> None:
+        """Start a helper in the background, so that the first conversation need not wait."""
+        self._pool.start()
 
     def close(self) -> None:
         """End the helpers.  Idempotent."""

@@ -22,11 +22,7 @@ def main() -> None:
 
 def _prepare(setup: Any) -> Work:
     template = ChatTemplate(**setup)
-
-    def render(task: Any) -> str | None:
-        return None if task is None else template.render(**task)
-
-    return render
+    return lambda task: template.render(**task)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,11 @@ class Tokenizer:
         )
         return twin
 
+    def start(self) -> None:
+        """Start the helper process of an `isolated` one in the background."""
+        if self._isolated is not None:
+            self._isolated.start()
+
     def close(self) -> None:
         """End the helper processes of an `isolated` one.  Idempotent."""
         if self._isolated is not None:
