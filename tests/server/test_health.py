@@ -102,12 +102,12 @@ def test_probes_say_what_state_they_saw():
                 return [reply.status_code for reply in replies]
 
             assert await observe("ok") == [200, 200, 200, 200]
-            engine.is_restarting = True
+            engine.state = "restarting"
             assert await observe("restarting") == [503, 503, 200, 200]
             server.health.is_starting = True
             assert await observe("starting") == [503, 503, 200, 503]
-            server.health.is_starting = engine.is_restarting = False
-            engine.is_closed = True
+            server.health.is_starting = False
+            engine.state = "closed"
             assert await observe("closed") == [503, 503, 503, 200]
 
     run(main())
@@ -178,25 +178,26 @@ def test_a_lost_worker_is_restarting():
         ):
             assert (await client.get("/health")).json() == {"status": "ok"}
             os.kill(llm._loaded_runtime().client.pid, signal.SIGKILL)
-            await until(lambda: llm.is_restarting)
+            await until(lambda: llm.state == "restarting")
             reply = await client.get("/health")
             assert (reply.status_code, reply.json()) == (503, {"status": "restarting"})
             assert (await client.get("/health/live")).status_code == 200
-            await until(lambda: not llm.is_restarting, timeout_s=20)
+            await until(lambda: llm.state == "ready", timeout_s=20)
             assert (await client.get("/health")).json() == {"status": "ok"}
 
     run(main())
 
 
 def test_a_closed_engine_is_ill_health():
-    """A model that takes no more requests is not well, even with nothing to do."""
+    """A model that takes no requests, for now or for good, is not well, with nothing to do too."""
 
     async def main() -> None:
         engine = FakeEngine()
         async with serving({"m": engine}) as server, httpx.AsyncClient() as client:
-            engine.is_closed = True
-            reply = await client.get(f"{server.url}/health")
-            assert (reply.status_code, reply.json()) == (503, {"status": "closed"})
+            for state in ("restarting", "closed"):
+                engine.state = state
+                reply = await client.get(f"{server.url}/health")
+                assert (reply.status_code, reply.json()) == (503, {"status": state})
 
     run(main())
 

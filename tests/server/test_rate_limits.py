@@ -53,9 +53,9 @@ def test_tokens_are_taken_as_they_are_known():
     """A request that took more than there was is paid off before the next one."""
     clock = Clock()
     limiter = RateLimiter(RateLimits(tokens_per_minute=60), clock)
-    with limiter.admit(b"a") as admission:
-        assert admission.headers["x-ratelimit-remaining-tokens"] == "60"
-        admission.take_tokens(100)
+    with limiter.admit(b"a") as headers:
+        assert headers["x-ratelimit-remaining-tokens"] == "60"
+        limiter.take_tokens(b"a", 100)
     with pytest.raises(HTTPRefusal) as caught, limiter.admit(b"a"):
         pass
     assert caught.value.headers["Retry-After"] == "41"

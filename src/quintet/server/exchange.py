@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
@@ -29,7 +30,8 @@ class Exchange:
         num_prompt_tokens, num_generated_tokens: of all its answers so far.
         status: of the reply; 499 where the client left before it began.
         is_stream: the reply came in frames.
-        num_uses: models it holds now.
+        take_tokens: takes tokens from what its client may use.
+        admit: of a WebSocket, whose requests come within it: lets in one of them, or raises.
     """
 
     request_id: str
@@ -39,12 +41,8 @@ class Exchange:
     num_generated_tokens: int = 0
     status: int = 499
     is_stream: bool = False
-    num_uses: int = 0
-
-    @property
-    def num_tokens(self) -> int:
-        """Of prompts and answers together."""
-        return self.num_prompt_tokens + self.num_generated_tokens
+    take_tokens: Callable[[int], None] | None = None
+    admit: Callable[[], AbstractContextManager[object]] | None = None
 
 
 _current: ContextVar[Exchange | None] = ContextVar("quintet_exchange", default=None)
@@ -64,17 +62,17 @@ def current() -> Exchange | None:
 
 @contextlib.contextmanager
 def using(model: str) -> Iterator[None]:
-    """The current request uses this model until the block ends."""
+    """The current request uses this model until the block ends.
+
+    Raises:
+        HTTPRefusal: it came over a WebSocket, and its client has asked for too much.
+    """
     exchange = _current.get()
-    if exchange is None:
+    if exchange is not None:
+        exchange.model = model
+    admit = None if exchange is None else exchange.admit
+    with contextlib.nullcontext() if admit is None else admit():
         yield
-        return
-    exchange.model = model
-    exchange.num_uses += 1
-    try:
-        yield
-    finally:
-        exchange.num_uses -= 1
 
 
 def note_tokens(*, prompt: int = 0, generated: int = 0) -> None:
@@ -83,6 +81,8 @@ def note_tokens(*, prompt: int = 0, generated: int = 0) -> None:
     if exchange is not None:
         exchange.num_prompt_tokens += prompt
         exchange.num_generated_tokens += generated
+        if exchange.take_tokens is not None:
+            exchange.take_tokens(prompt + generated)
 
 
 def request_id_of(headers: list[tuple[bytes, bytes]]) -> str:

@@ -23,7 +23,6 @@ from quintet.server.health import HealthMonitor
 from quintet.server.rate_limits import RateLimiter
 from quintet.server.replies import ErrorWriter
 from quintet.server.settings import Settings
-from quintet.server.sockets import IdleSocket
 
 _log = logging.getLogger(__name__)
 
@@ -87,10 +86,7 @@ class Guard:
                     return
             check_origin(scope["headers"], _method(scope), host, self._settings)
             with self._admit(scope, extra):
-                if scope["type"] == "websocket":
-                    await self._serve_socket(scope, receive, guarded_send)
-                else:
-                    await self._app(scope, receive, guarded_send)
+                await self._app(scope, receive, guarded_send)
         except HTTPRefusal as refusal:
             await self._refuse(refusal, scope, receive, guarded_send)
         except Exception as error:
@@ -99,15 +95,6 @@ class Guard:
             if is_started:
                 raise
             await self._refuse(error, scope, receive, guarded_send)
-
-    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = current()
-
-        def is_busy() -> bool:
-            return exchange is not None and exchange.num_uses > 0
-
-        socket = IdleSocket(receive, send, self._settings.socket_idle_s, is_busy)
-        await socket.run(lambda receive, send: self._app(scope, receive, send))
 
     @contextlib.contextmanager
     def _admit(self, scope: Scope, extra: list[tuple[bytes, bytes]]) -> Iterator[None]:
@@ -131,13 +118,14 @@ class Guard:
             yield
             return
         _check_body_type(scope)
-        with self._limiter.admit(client.identity, is_socket=is_socket) as admission:
-            extra += [(n.encode(), v.encode()) for n, v in admission.headers.items()]
-            try:
-                yield
-            finally:
-                if exchange is not None:
-                    admission.take_tokens(exchange.num_tokens)
+        if exchange is not None:
+            exchange.take_tokens = lambda count: self._limiter.take_tokens(client.identity, count)
+            if is_socket:  # its requests come one by one, within it
+                exchange.admit = lambda: self._limiter.admit(client.identity)
+        door = self._limiter.admit_socket if is_socket else self._limiter.admit
+        with door(client.identity) as headers:
+            extra += [(name.encode(), value.encode()) for name, value in headers.items()]
+            yield
 
     def _client(self, scope: Scope) -> Client:
         address = (scope.get("client") or ("", 0))[0]

@@ -10,7 +10,9 @@ import asyncio
 import time
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
+from quintet.engine.client import EngineState
 from quintet.server.engines import ServedModel
 from quintet.server.models import Models
 
@@ -31,6 +33,14 @@ class HealthState(str, Enum):
     def is_alive(self) -> bool:
         """Whether it will get well by itself; if not, somebody should start it anew."""
         return self not in (HealthState.STUCK, HealthState.CLOSED)
+
+
+_STATES: Final[dict[EngineState, HealthState]] = {
+    "loading": HealthState.STARTING,
+    "ready": HealthState.OK,
+    "restarting": HealthState.RESTARTING,
+    "closed": HealthState.CLOSED,
+}
 
 
 @dataclass(slots=True)
@@ -74,11 +84,10 @@ class HealthMonitor:
             await asyncio.sleep(_TICK_S)
 
     def _state(self, model: ServedModel) -> HealthState:
-        if model.engine.is_closed:
-            return HealthState.CLOSED
-        if model.engine.is_restarting:
+        state = _STATES[model.engine.state]
+        if state is not HealthState.OK:
             self._progress.pop(model.name, None)
-            return HealthState.RESTARTING
+            return state
         num_steps = model.engine.stats().num_steps
         now_s = time.monotonic()
         seen = self._progress.get(model.name)

@@ -17,7 +17,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from quintet.errors import RequestError
@@ -88,24 +88,6 @@ class _Account:
     num_sockets: int = 0
 
 
-@dataclass(slots=True)
-class Admission:
-    """
-    A request that was let in.
-
-    Args:
-        headers: for its reply.
-    """
-
-    headers: Mapping[str, str]
-    _tokens: Bucket | None = field(repr=False, default=None)
-
-    def take_tokens(self, count: int) -> None:
-        """Take a model's tokens out of the client's bucket."""
-        if self._tokens is not None:
-            self._tokens.level -= count
-
-
 class RateLimiter:
     """
     Accounts of the clients seen of late, at most MAX_CLIENTS; methods belong to the event loop.
@@ -122,36 +104,43 @@ class RateLimiter:
         self._failures: OrderedDict[str, Bucket] = OrderedDict()
 
     @contextlib.contextmanager
-    def admit(self, client: bytes, *, is_socket: bool = False) -> Iterator[Admission]:
-        """Let a request in, and count it as running until the block ends.
+    def admit(self, client: bytes) -> Iterator[Mapping[str, str]]:
+        """Let a request in, and count it as running until the block ends; headers for its reply.
 
         Raises:
             HTTPRefusal: 429 with Retry-After.
         """
         account = self._account(client)
-        limits = self._limits
-        for bucket, least, what in (
-            (account.requests, 1.0, "requests"),
-            (account.tokens, 1.0, "tokens"),
-        ):
-            if bucket is not None and bucket.level < least:
+        for bucket, what in ((account.requests, "requests"), (account.tokens, "tokens")):
+            if bucket is not None and bucket.level < 1:
                 text = f"more than {bucket.size} {what} per minute"
-                raise _refusal(text, bucket.wait_s(least), _headers(account))
-        running, most = account.num_running, limits.max_concurrent
-        if is_socket:
-            running, most = account.num_sockets, limits.max_sockets
-        if most is not None and running >= most:
-            what = "WebSockets" if is_socket else "requests"
-            raise _refusal(f"more than {most} {what} at a time", 1.0, _headers(account))
+                raise _refusal(text, bucket.wait_s(1), _headers(account))
+        _check_room(account, account.num_running, self._limits.max_concurrent, "requests")
         if account.requests is not None:
             account.requests.level -= 1
-        account.num_sockets += is_socket
-        account.num_running += not is_socket
+        account.num_running += 1
         try:
-            yield Admission(_headers(account), account.tokens)
+            yield _headers(account)
         finally:
-            account.num_sockets -= is_socket
-            account.num_running -= not is_socket
+            account.num_running -= 1
+
+    @contextlib.contextmanager
+    def admit_socket(self, client: bytes) -> Iterator[Mapping[str, str]]:
+        """Let a WebSocket in; see `admit`."""
+        account = self._account(client)
+        _check_room(account, account.num_sockets, self._limits.max_sockets, "WebSockets")
+        account.num_sockets += 1
+        try:
+            yield _headers(account)
+        finally:
+            account.num_sockets -= 1
+
+    def take_tokens(self, client: bytes, count: int) -> None:
+        """Take a model's tokens out of a client's bucket."""
+        if self._limits.tokens_per_minute is not None:
+            tokens = self._account(client).tokens
+            if tokens is not None:
+                tokens.level -= count
 
     def check_address(self, address: str) -> None:
         """Refuse an address that has tried too many wrong keys.
@@ -205,6 +194,11 @@ class RateLimiter:
 
 def _bucket(size: int | None, now_s: float) -> Bucket | None:
     return None if size is None else Bucket(size, size, now_s)
+
+
+def _check_room(account: _Account, count: int, most: int | None, what: str) -> None:
+    if most is not None and count >= most:
+        raise _refusal(f"more than {most} {what} at a time", 1.0, _headers(account))
 
 
 def _refusal(text: str, wait_s: float, headers: Mapping[str, str]) -> HTTPRefusal:

@@ -22,7 +22,7 @@ from quintet.server.guard import MAX_HEADER_BYTES
 from quintet.server.health import HealthMonitor
 from quintet.server.http_stats import HTTPStats
 from quintet.server.models import Models
-from quintet.server.protocol import bounded_protocol
+from quintet.server.protocol import begin_drain, bounded_protocol, bounded_websocket
 from quintet.server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CLOSE_GRACE_S = 30  # for an engine to finish its step, and for replies to end after that
 _NUM_THREADS = 64
 _DRAIN_TICK_S = 0.02
+_FRAME_GRACE_S = 2.0
 _PING_S = 20.0  # between pings on a WebSocket, and until a missing answer ends it
 
 
@@ -136,8 +137,8 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=bounded_protocol(settings),
-            ws="websockets-sansio",
-            ws_max_size=settings.max_message_bytes,
+            ws=bounded_websocket(settings),
+            ws_max_size=min(settings.max_message_bytes, settings.max_body_bytes),
             ws_per_message_deflate=False,
             ws_ping_interval=_PING_S,
             ws_ping_timeout=_PING_S,
@@ -167,25 +168,34 @@ class Server(uvicorn.Server):
             self.stop_now()
         else:
             self.health.is_draining = True
+            for connection in list(self.server_state.connections):
+                begin_drain(connection)
             self._draining = asyncio.ensure_future(self._drain())
 
     def stop_now(self) -> None:
         """End what still runs with an error, then the server."""
         self.health.is_draining = True
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+
+    async def _close(self) -> None:
         if self._is_busy:
             _log.warning("ending the requests that are still running")
-        if self._closing is None:
-            self._closing = asyncio.ensure_future(_close(self._models))
+        await _close(self._models)
+        deadline_s = time.monotonic() + _FRAME_GRACE_S
+        while self._is_busy and time.monotonic() < deadline_s:
+            await asyncio.sleep(_DRAIN_TICK_S)  # for each stream to send its error frame
         self.should_exit = True
 
     async def _drain(self) -> None:
         """The port stays open meanwhile, so that probes and new clients are told why."""
         deadline_s = time.monotonic() + self._drain_timeout_s
-        while self._is_busy and not self.should_exit:
+        while self._is_busy and self._closing is None:
             if time.monotonic() >= deadline_s:
                 self.stop_now()
             await asyncio.sleep(_DRAIN_TICK_S)
-        self.should_exit = True
+        if self._closing is None:
+            self.should_exit = True
 
     @property
     def _is_busy(self) -> bool:

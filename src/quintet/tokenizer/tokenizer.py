@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from quintet.errors import ModelNotFoundError
 from quintet.formats.gguf import GGUFFile
@@ -19,6 +19,8 @@ from quintet.tokenizer.isolated_template import IsolatedTemplate
 from quintet.tokenizer.json_codec import read_json_codec
 from quintet.tokenizer.vocabulary import TokenKind
 
+NewTemplate: TypeAlias = Callable[..., ChatTemplate | IsolatedTemplate]
+
 
 class Tokenizer:
     """One vocabulary with its rules.  Immutable and safe to share between threads.
@@ -27,6 +29,7 @@ class Tokenizer:
         vocab_size: number of token ids.
         bos_id, eos_id: begin and end of sequence, where the vocabulary has them.
         eog_ids: every token after which generation stops.
+        prefix_ids, suffix_ids: what `encode` puts before and after a text.
         add_bos, add_eos: whether `encode` puts a token before and after the text.
         drops_leading_space: `decode` drops one space at the start of the text.
         chat_templates: Jinja sources by name, as the model carries them.
@@ -44,11 +47,12 @@ class Tokenizer:
         self.bos_id = codec.bos_id
         self.eos_id = codec.eos_id
         self.eog_ids = codec.eog_ids
+        self.prefix_ids, self.suffix_ids = codec.prefix_ids, codec.suffix_ids
         self.add_bos = bool(codec.prefix_ids)
         self.add_eos = bool(codec.suffix_ids)
         self.drops_leading_space = codec.drops_leading_space
         self.chat_templates = codec.chat_templates
-        self._isolated: IsolatedTemplate | None = None
+        self._new_template: NewTemplate = ChatTemplate
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -94,32 +98,31 @@ class Tokenizer:
         """
         return cls(read_json_codec(path, config))
 
-    def isolated(self, template: Callable[..., IsolatedTemplate] = IsolatedTemplate) -> Tokenizer:
-        """The same tokenizer, with its chat template rendered in a helper process.
+    def isolated(self, new_template: NewTemplate = IsolatedTemplate) -> Tokenizer:
+        """The same tokenizer, with its chat template compiled and rendered in a helper process.
 
-        `close` it when it is no longer needed.
+        What is wrong with the template is then found when it is first used.  `close` it.
 
         Args:
-            template: makes it, from the arguments of `ChatTemplate`.
+            new_template: makes the template, from the arguments of `ChatTemplate`.
         """
         twin = copy.copy(self)
-        source, tool_use = CHATML, None
-        if "default" in self.chat_templates:
-            source, tool_use = self.chat_templates["default"], self.chat_templates.get("tool_use")
-        twin._isolated = template(
-            source, tool_use=tool_use, bos_token=self.bos_token, eos_token=self.eos_token
-        )
+        twin._new_template = new_template
+        for name in ("chat_template", "_chat_template_or_chatml"):
+            twin.__dict__.pop(name, None)  # this one's
+        twin._chat_template_or_chatml  # noqa: B018 - made once, not by several threads at once
         return twin
 
     def start(self) -> None:
         """Start the helper process of an `isolated` one in the background."""
-        if self._isolated is not None:
-            self._isolated.start()
+        if isinstance(self._chat_template_or_chatml, IsolatedTemplate):
+            self._chat_template_or_chatml.start()
 
     def close(self) -> None:
         """End the helper processes of an `isolated` one.  Idempotent."""
-        if self._isolated is not None:
-            self._isolated.close()
+        template = self.__dict__.get("_chat_template_or_chatml")
+        if isinstance(template, IsolatedTemplate):
+            template.close()
 
     def encode(
         self, text: str, *, add_special: bool = True, parse_special: bool = False
@@ -203,7 +206,7 @@ class Tokenizer:
         return "" if self.eos_id is None else self.token_text(self.eos_id)
 
     @cached_property
-    def chat_template(self) -> ChatTemplate | None:
+    def chat_template(self) -> ChatTemplate | IsolatedTemplate | None:
         """The model's own chat template, or None when it carries none.
 
         Raises:
@@ -214,14 +217,24 @@ class Tokenizer:
             return None
         return self._template(source, self.chat_templates.get("tool_use"))
 
+    def use_chat_template(self, source: str) -> None:
+        """Take this Jinja source instead of the templates that the model carries.
+
+        Raises:
+            ModelFormatError: it is not valid Jinja.
+        """
+        template = self._template(source)  # may raise: then the old one stays
+        self.close()
+        self.chat_templates = {"default": source}
+        self.__dict__.update(chat_template=template, _chat_template_or_chatml=template)
+
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         """A conversation as the model wants to read it; ChatML when it carries no template.
 
         Args:
             options: as for `ChatTemplate.render`.
         """
-        template = self._isolated or self._chat_template_or_chatml
-        return template.render(messages, **options)
+        return self._chat_template_or_chatml.render(messages, **options)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
         """Token ids of a rendered conversation.
@@ -233,15 +246,16 @@ class Tokenizer:
         Args:
             options: as for `ChatTemplate.render`.
         """
-        template = self._isolated or self._chat_template_or_chatml
-        return self._chat_encoder.encode(template, messages, options)
+        return self._chat_encoder.encode(self._chat_template_or_chatml, messages, options)
 
     @cached_property
-    def _chat_template_or_chatml(self) -> ChatTemplate:
+    def _chat_template_or_chatml(self) -> ChatTemplate | IsolatedTemplate:
         return self.chat_template or self._template(CHATML)
 
-    def _template(self, source: str, tool_use: str | None = None) -> ChatTemplate:
-        return ChatTemplate(
+    def _template(
+        self, source: str, tool_use: str | None = None
+    ) -> ChatTemplate | IsolatedTemplate:
+        return self._new_template(
             source, tool_use=tool_use, bos_token=self.bos_token, eos_token=self.eos_token
         )
 
