@@ -22,6 +22,7 @@ from quintet.errors import EngineError
 from quintet.hub.manifest import Manifest
 from quintet.sampling.params import SamplingParams
 from quintet.server.disconnect import cancel
+from quintet.server.exchange import note_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -329,6 +330,9 @@ async def _stream_one(
                 model.num_waiting -= 1
             if chunk.finish_reason == "abort":
                 raise EngineError("the request was aborted")
+            if chunk.usage is not None and chunk.index == 0:  # its answers share the prompt
+                note_tokens(prompt=chunk.usage.num_prompt_tokens)
+            note_tokens(generated=len(chunk.token_ids))
             yield chunk
             for end in ends.missing_after(chunk):
                 yield end

@@ -21,6 +21,7 @@ from quintet.hub.manifest import Manifest
 from quintet.server.catalog import Catalog, ServedModels, local_manifest
 from quintet.server.disconnect import cancel
 from quintet.server.engines import ServedEngine, ServedModel
+from quintet.server.exchange import using
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ class Models:
         if keep_alive_s is not None:
             model.keep_alive_s = keep_alive_s
         try:
-            yield model
+            with using(model.name):
+                yield model
         finally:
             model.num_users -= 1
             model.last_used_s = time.monotonic()

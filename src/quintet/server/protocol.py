@@ -82,13 +82,21 @@ def bounded_websocket(settings: Settings) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def shutdown(self) -> None:
-            draining = self.scope["state"].get(DRAINING) if self.handshake_complete else None
-            if isinstance(draining, asyncio.Event):
-                draining.set()
-            else:
+            if not begin_drain(self):
                 super().shutdown()
 
     return BoundedWebSocket
+
+
+def begin_drain(connection: object) -> bool:
+    """Tell a WebSocket whose app wants to know that the server stops; whether it did."""
+    if not isinstance(connection, WebSocketsSansIOProtocol) or not connection.handshake_complete:
+        return False
+    draining = connection.scope["state"].get(DRAINING)
+    if not isinstance(draining, asyncio.Event):
+        return False
+    draining.set()
+    return True
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
