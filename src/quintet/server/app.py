@@ -19,6 +19,7 @@ from quintet.server.dialect import Context, Dialect
 from quintet.server.dialects import mounted
 from quintet.server.disconnect import cancel
 from quintet.server.errors import HTTPRefusal
+from quintet.server.flavours import FLAVOURS
 from quintet.server.guard import Guard
 from quintet.server.health import HealthMonitor
 from quintet.server.http_stats import HTTPStats
@@ -37,10 +38,11 @@ def create_app(models: Models, settings: Settings) -> Starlette:
     `health` and the `http_stats` of the server.
     """
     health = HealthMonitor(models, settings.stuck_after_s)
-    dialects = mounted(Context(models, settings, health))
+    flavour = FLAVOURS[settings.dialect]
+    dialects = mounted(Context(models, settings, health, flavour))
     errors = ErrorWriter(dialects)
     stats = HTTPStats()
-    metrics = Metrics(settings.metric_prefix, models, health, stats)
+    metrics = Metrics(settings.metric_prefix or flavour.metric_prefix, models, health, stats)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -51,7 +53,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
             await cancel(*watches)
 
     app = Starlette(
-        routes=[*_routes(dialects), *probe_routes(health, metrics)],
+        routes=[*_routes(dialects), *probe_routes(health, metrics, models, flavour)],
         middleware=[
             Middleware(Observer, stats=stats),
             Middleware(Guard, settings=settings, errors=errors, health=health),

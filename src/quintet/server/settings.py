@@ -12,7 +12,7 @@ from quintet.server.rate_limits import RateLimits
 __all__ = ["MIB", "Settings", "key_digest"]
 
 MIB = 1024 * 1024
-DIALECTS = ("ollama", "woolly")
+DIALECTS = ("quintet", "nano", "densecore", "oprel", "woolly", "llamacpp")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -28,7 +28,7 @@ class Settings:
         rate_limits: of each key, or of each address where there are no keys.
         cors_origins: web pages of these exact origins may use the server.
         tls_cert, tls_key: PEM files; with them the server speaks TLS 1.2 or 1.3 and no HTTP.
-        metric_prefix: of the names in /metrics.
+        metric_prefix: of the names in /metrics; None: the dialect's.
         extra_hosts: names a `Host` header may carry besides the loopback names and `host`.
         max_body_bytes: the largest request body.
         max_json_depth: the deepest nesting of a JSON body.
@@ -42,7 +42,7 @@ class Settings:
         stuck_after_s: waiting work without an engine step for this long is ill health.
         max_connections: connections open at the same time.
         max_message_bytes: the largest WebSocket message.
-        dialect: whose interface has the paths that several claim; one of DIALECTS.
+        dialect: whose ways the server has where systems differ, see `flavours`; one of DIALECTS.
     """
 
     host: str = "127.0.0.1"
@@ -53,7 +53,7 @@ class Settings:
     cors_origins: frozenset[str] = frozenset()
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    metric_prefix: str = "quintet"
+    metric_prefix: str | None = None
     extra_hosts: frozenset[str] = frozenset()
     max_body_bytes: int = 8 * MIB
     max_json_depth: int = 64
@@ -67,7 +67,7 @@ class Settings:
     stuck_after_s: float = 60.0
     max_connections: int = 512
     max_message_bytes: int = MIB
-    dialect: str = "ollama"
+    dialect: str = "quintet"
 
     def __post_init__(self) -> None:
         if self.dialect not in DIALECTS:
