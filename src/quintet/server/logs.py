@@ -19,6 +19,7 @@ LogFormat: TypeAlias = Literal["text", "json"]
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MAX_TEXT: Final = 8192
+_NO_NEWS: Final = ("ASGI callable returned without completing handshake", "Invalid HTTP request")
 
 
 def configure(format: LogFormat, level: str) -> None:
@@ -29,6 +30,7 @@ def configure(format: LogFormat, level: str) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter() if format == "json" else TextFormatter())
+    handler.addFilter(_is_news)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
@@ -64,6 +66,12 @@ class TextFormatter(logging.Formatter):
             trace = self.formatException(record.exc_info)[-_MAX_TEXT:]
             line += "".join(f"\n    {_escaped(part)}" for part in trace.splitlines())
         return line
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what uvicorn says of every refused handshake and garbled request: clients could fill a
+    disk with it, and ours are in the access log."""
+    return record.name != "uvicorn.error" or not record.getMessage().startswith(_NO_NEWS)
 
 
 def _timestamp(record: logging.LogRecord) -> str:
