@@ -105,7 +105,7 @@ class Guard:
         client = self._client(scope)
         exchange = current()
         if exchange is not None:
-            exchange.client = client.label
+            exchange.client, exchange.cache_salt = client.label, client.cache_salt
         if self._health.is_draining:
             raise HTTPRefusal(
                 503,

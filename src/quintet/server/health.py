@@ -7,6 +7,7 @@ than one that is down, so the probe looks at the engine's step counter.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +17,7 @@ from quintet.engine.client import EngineState
 from quintet.server.engines import ServedModel
 from quintet.server.models import Models
 
+_log = logging.getLogger(__name__)
 _TICK_S = 1.0
 
 
@@ -78,9 +80,13 @@ class HealthMonitor:
         return next((state for state in states if state is not HealthState.OK), HealthState.OK)
 
     async def watch(self) -> None:
-        """Observe for ever, so that a first probe already knows since when."""
+        """Observe for ever, so that a first probe already knows since when; log every change."""
+        seen = HealthState.OK
         while True:
-            self.observe()
+            state = self.observe()
+            if state is not seen:
+                _log.warning("the server was %s and is %s", seen.value, state.value)
+                seen = state
             await asyncio.sleep(_TICK_S)
 
     def _state(self, model: ServedModel) -> HealthState:
