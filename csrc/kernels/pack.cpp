@@ -8,6 +8,7 @@
 #include "gguf_blocks.h"
 #include "half.h"
 #include "kernels.h"
+#include "transpose.h"
 
 namespace quintet {
 namespace {
@@ -143,17 +144,19 @@ void pack_quantized(const Panel& panel, Quantize quantize) {
   }
 }
 
-// Floats by element, `PAIR` elements of k side by side: [k / PAIR][16][PAIR], zero where there is no source.
+// Floats by element, `PAIR` elements of k side by side: [k / PAIR][16][PAIR], zero where there is no source.  Those
+// below `first` are there already.
 template <typename From, typename To, size_t PAIR, typename Convert>
-void pack_floats(const Panel& panel, Convert convert) {
+void pack_floats(const Panel& panel, Convert convert, size_t first = 0) {
   const auto k = static_cast<size_t>(panel.k);
   const size_t padded_k = (k + PAIR - 1) / PAIR * PAIR;
   if (panel.columns < kPanelColumns || padded_k != k) {
-    std::memset(panel.packed, 0, padded_k * kPanelColumns * sizeof(To));
+    const size_t whole = first / PAIR * PAIR * kPanelColumns * sizeof(To);
+    std::memset(panel.packed + whole, 0, padded_k * kPanelColumns * sizeof(To) - whole);
   }
   // A few k at a time, so that the panel's lines are still in the cache when the next column comes.
   constexpr size_t kRun = 64;
-  for (size_t begin = 0; begin < k; begin += kRun) {
+  for (size_t begin = first; begin < k; begin += kRun) {
     const size_t end = begin + kRun < k ? begin + kRun : k;
     for (size_t column = 0; column < static_cast<size_t>(panel.columns); ++column) {
       const uint8_t* row = panel.source + column * panel.row_bytes;
@@ -166,6 +169,23 @@ void pack_floats(const Panel& panel, Convert convert) {
 }
 
 constexpr auto kSame = [](auto value) { return value; };
+
+// Floats that only move, several at a time: `interleave` takes multiples of kVectorBytes of each row.
+template <typename Element, size_t PAIR>
+void move_floats(const Panel& panel, void (*interleave)(const uint8_t*, size_t, size_t, uint8_t*), size_t unit_bytes) {
+  constexpr size_t kVectorBytes = 16;
+  size_t moved = 0;
+  if (panel.columns == kPanelColumns) {
+    const size_t bytes = panel.row_bytes / kVectorBytes * kVectorBytes;
+    interleave(panel.source, panel.row_bytes, bytes / unit_bytes, panel.packed);
+    moved = bytes / sizeof(Element);
+  }
+  if (moved < static_cast<size_t>(panel.k)) pack_floats<Element, Element, PAIR>(panel, kSame, moved);
+}
+
+void move_f32(const Panel& panel) { move_floats<uint32_t, 1>(panel, interleave_words, 4); }
+void move_f16(const Panel& panel) { move_floats<uint16_t, 1>(panel, interleave_halves, 2); }
+void move_bf16(const Panel& panel) { move_floats<uint16_t, 2>(panel, interleave_words, 4); }
 
 // Bytes and elements of a block of a source format.
 struct SourceBlock {
@@ -215,7 +235,7 @@ using PackPanel = void (*)(const Panel&);
 PackPanel pack_f32(Layout layout) {
   switch (layout) {
     case Layout::kF32:
-      return [](const Panel& p) { pack_floats<uint32_t, uint32_t, 1>(p, kSame); };
+      return move_f32;
     case Layout::kF16:
       return [](const Panel& p) { pack_floats<float, uint16_t, 1>(p, float_to_half); };
     case Layout::kBF16:
@@ -240,9 +260,9 @@ Exact exact_pack(SourceType type) {
     case SourceType::kF32:
       return {Layout::kF32, pack_f32(Layout::kF32)};
     case SourceType::kF16:
-      return {Layout::kF16, [](const Panel& p) { pack_floats<uint16_t, uint16_t, 1>(p, kSame); }};
+      return {Layout::kF16, move_f16};
     case SourceType::kBF16:
-      return {Layout::kBF16, [](const Panel& p) { pack_floats<uint16_t, uint16_t, 2>(p, kSame); }};
+      return {Layout::kBF16, move_bf16};
     case SourceType::kQ8_0:
       return {Layout::kW8, pack_blocks<gguf::Q8_0, Layout::kW8>};
     case SourceType::kQ4_0:

@@ -77,9 +77,33 @@ class Plan:
         num_threads: int,
         kernels: str = "",
     ) -> None: ...
-    def add_matrix(
-        self, source: npt.NDArray[np.uint8], type: SourceType, n: int, k: int, layout: Layout
-    ) -> int: ...
+    def add_matrix(self, n: int, k: int, layout: Layout) -> int: ...
+    def allocate_weights(self) -> None:
+        """Memory for all matrices added; none can be added afterwards."""
+
+    def map_weights(self, file: int, offset: int) -> bool:
+        """Instead of allocating, take packed weights from a file descriptor; False: too short."""
+
+    def lock_weights(self) -> int:
+        """Keep the packed weights in physical memory; 0, or errno."""
+
+    def pack(
+        self,
+        sources: Sequence[tuple[int, npt.NDArray[np.uint8], SourceType]],
+        *,
+        is_mapped: bool,
+    ) -> None:
+        """Pack (matrix, bytes, type) each, on all threads, with the GIL released.
+
+        Pages of `is_mapped` sources, read-only mappings of files, are let go of once packed.
+        """
+
+    def matrix_places(self) -> list[tuple[int, int, int, int, int]]:
+        """Per matrix: n, k, layout, and its offset and bytes in `packed_weights`."""
+
+    def packed_weights(self) -> npt.NDArray[np.uint8]:
+        """All packed matrices as bytes, read-only; empty until there is memory for them."""
+
     def add_vector(self, values: npt.NDArray[np.float32]) -> int: ...
     def add_buffer(self, width: int, logits_rows: bool = False) -> int: ...
     def add_forms(

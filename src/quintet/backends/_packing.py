@@ -61,7 +61,7 @@ def choose_layout(info: TensorInfo, dtype: WeightDtype) -> Layout:
 
 
 class PackedWeights:
-    """A program's weights, packed into a plan on first use and shared from then on.
+    """A program's weights in a plan: matrices added on first use and packed by `pack`, all at once.
 
     Args:
         source: the model's weights under the names the program uses.
@@ -83,7 +83,8 @@ class PackedWeights:
     def matrix(self, name: str) -> int:
         """The plan's number for a matrix [n, k]."""
         if name not in self._matrices:
-            self._matrices[name] = self._pack(name)
+            n, k = self._source.tensors[name].shape
+            self._matrices[name] = self._plan.add_matrix(n, k, self.layout(name))
         return self._matrices[name]
 
     def vector(self, name: str) -> int:
@@ -93,12 +94,29 @@ class PackedWeights:
             self._vectors[name] = self._plan.add_vector(values)
         return self._vectors[name]
 
-    def _pack(self, name: str) -> int:
-        info = self._source.tensors[name]
-        n, k = info.shape
-        layout = self.layout(name)
-        native = _NATIVE.get(info.ggml_type)
-        if native is not None and native[1] is layout:
-            return self._plan.add_matrix(self._source.raw(name), native[0], n, k, layout)
-        values = np.ascontiguousarray(self._source.dequantized(name), np.float32)
-        return self._plan.add_matrix(values.ravel().view(np.uint8), SourceType.F32, n, k, layout)
+    def pack(self) -> None:
+        """Allocate memory for all matrices and pack them.
+
+        One native call for all that need no conversion: it keeps off the interpreter, which reads
+        the tokenizer meanwhile.  What is converted is in memory one matrix at a time.
+
+        Raises:
+            MemoryError: they do not fit.
+        """
+        self._plan.allocate_weights()
+        moved = []
+        for name, matrix in self._matrices.items():
+            native = _NATIVE.get(self._source.tensors[name].ggml_type)
+            if native is None or native[1] is not self.layout(name):
+                continue
+            moved.append((matrix, name, native[0]))
+        if self._source.is_mapped:
+            sources = [(matrix, self._source.raw(name), kind) for matrix, name, kind in moved]
+            self._plan.pack(sources, is_mapped=True)
+        else:
+            for matrix, name, kind in moved:
+                self._plan.pack([(matrix, self._source.raw(name), kind)], is_mapped=False)
+        for name in self._matrices.keys() - {name for _, name, _ in moved}:
+            values = np.ascontiguousarray(self._source.dequantized(name), np.float32)
+            source = (self._matrices[name], values.ravel().view(np.uint8), SourceType.F32)
+            self._plan.pack([source], is_mapped=False)

@@ -60,7 +60,9 @@ class CPUExecutor:
             num_threads=num_threads or _threads_worth_waking(model),
             kernels=kernels or "",
         )
-        lower(model.program, plan, PackedWeights(model.weights, plan, weight_dtype))
+        weights = PackedWeights(model.weights, plan, weight_dtype)
+        lower(model.program, plan, weights)
+        weights.pack()
         self.num_blocks = num_blocks
         self.vocab_size = model.program.output.width
         self.max_num_batched_tokens = max_num_batched_tokens

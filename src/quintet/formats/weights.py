@@ -42,17 +42,21 @@ class TensorEntry:
 
 
 class WeightSource(Protocol):
-    """Named tensors in an open, memory-mapped file or set of files; a context manager."""
+    """Named tensors in an open file or set of files; a context manager."""
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors by name, in file order."""
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether `raw` gives views of memory-mapped files, rather than copies."""
+
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         """
-        The tensor's bytes as stored: [num_bytes] uint8, a read-only view of the mapping.
+        The tensor's bytes as stored: [num_bytes] uint8, read-only.
 
-        The view keeps the mapping alive, even after `close`.
+        A view of the mapping keeps it alive, even after `close`.
 
         Raises:
             KeyError: no tensor of that name.

@@ -40,6 +40,10 @@ class RenamedWeights:
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self._tensors
 
+    @property
+    def is_mapped(self) -> bool:
+        return self._source.is_mapped
+
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         return self._source.raw(self._names[name])
 
