@@ -61,6 +61,15 @@ def measure_read_bandwidth(
 def measure_int8_peak(*, num_threads: int, seconds: float = 0.5) -> float:
     """Best int8 multiply-accumulates per second, with the active kernels' instructions."""
 
+def decode_strings(encoded: bytes, starts: npt.NDArray[np.int64]) -> list[str]:
+    """Strings, each behind eight bytes of length and in front of the next start."""
+
+def decode_pairs(encoded: bytes, starts: npt.NDArray[np.int64]) -> list[tuple[str, str]] | int:
+    """The same, cut in two at a space, or the index of one that cannot be cut.
+
+    It is the first space, but for one at the start, which belongs to the left half.
+    """
+
 class Plan:
     """A compiled program with its weights and KV cache; see csrc/plan/plan.h."""
 
