@@ -101,6 +101,7 @@ std::vector<PhaseProfile> profile(const Plan& plan) {
 }  // namespace
 
 void bind_plan(nb::module_& m) {
+  m.attr("LAYOUTS_VERSION") = kLayoutsVersion;
   nb::enum_<Layout>(m, "Layout", "How a packed matrix lies in memory.")
       .value("F32", Layout::kF32)
       .value("F16", Layout::kF16)

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+LAYOUTS_VERSION: int
+"""Differs between builds whose packed weights do."""
+
 class Layout(enum.Enum):
     """How a packed matrix lies in memory; see csrc/kernels/layouts.h."""
 

@@ -6,11 +6,15 @@ more bytes than the file.
 
 from __future__ import annotations
 
+import os
+import resource
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from quintet._native import Layout, Plan, SourceType
+from quintet.backends._packed_cache import PackedCache
+from quintet.errors import CapacityError
 from quintet.formats.ggml_types import GGMLType
 from quintet.formats.weights import TensorInfo, WeightSource
 
@@ -94,16 +98,33 @@ class PackedWeights:
             self._vectors[name] = self._plan.add_vector(values)
         return self._vectors[name]
 
-    def pack(self) -> None:
-        """Allocate memory for all matrices and pack them.
+    def load(self, cache: PackedCache | None = None, *, lock: bool = False) -> None:
+        """Give all matrices their weights: from the cache, or packed, and then kept there.
 
-        One native call for all that need no conversion: it keeps off the interpreter, which reads
-        the tokenizer meanwhile.  What is converted is in memory one matrix at a time.
+        Args:
+            lock: keep them in physical memory.
 
         Raises:
             MemoryError: they do not fit.
+            CapacityError: they may not be locked.
         """
-        self._plan.allocate_weights()
+        names = list(self._matrices)
+        is_cached = cache is not None and cache.read_into(self._plan, names)
+        if not is_cached:
+            self._plan.allocate_weights()
+        if lock:
+            _lock(self._plan)
+        if not is_cached:
+            self._pack()
+            if cache is not None:
+                cache.write_from(self._plan, names)
+
+    def _pack(self) -> None:
+        """Pack all matrices.
+
+        One native call for all that need no conversion: it keeps off the interpreter, which reads
+        the tokenizer meanwhile.  What is converted is in memory one matrix at a time.
+        """
         moved = []
         for name, matrix in self._matrices.items():
             native = _NATIVE.get(self._source.tensors[name].ggml_type)
@@ -120,3 +141,22 @@ class PackedWeights:
             values = np.ascontiguousarray(self._source.dequantized(name), np.float32)
             source = (self._matrices[name], values.ravel().view(np.uint8), SourceType.F32)
             self._plan.pack([source], is_mapped=False)
+
+
+def _lock(plan: Plan) -> None:
+    """Keep a plan's packed weights in physical memory.
+
+    Raises:
+        CapacityError: this process may not lock so much; says how much it may.
+    """
+    error = plan.lock_weights()
+    if error == 0:
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    allowed = "any number of" if limit == resource.RLIM_INFINITY else limit
+    raise CapacityError(
+        f"use_mlock: {plan.weight_bytes} bytes of weights cannot be locked in memory "
+        f"({os.strerror(error)}): this process may lock {allowed} bytes; raise the limit "
+        "(ulimit -l, LimitMEMLOCK=), or run without it",
+        resource="locked memory",
+    )

@@ -19,7 +19,7 @@ from quintet.formats.gguf_metadata import ValueType
 from quintet.formats.gguf_split import check_shards, shard_paths
 from quintet.formats.mapped_file import ModelFile, open_model_file
 from quintet.formats.quants import dequantize
-from quintet.formats.weights import TensorEntry, TensorInfo
+from quintet.formats.weights import SourceIdentity, TensorEntry, TensorInfo
 
 _File = TypeVar("_File", bound="GGUFFile")
 
@@ -86,6 +86,11 @@ class GGUFFile:
         headers = [header if file is opened else read_header(file) for file in files]
         check_shards(paths, headers)
         return cls(path, paths, files, headers)
+
+    @property
+    def identity(self) -> SourceIdentity:
+        """Which files these are, as they were when they were opened."""
+        return SourceIdentity.of(self._files, (entry for _, entry in self._entries.values()))
 
     @property
     def is_mapped(self) -> bool:

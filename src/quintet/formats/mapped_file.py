@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from quintet.formats.read_file import ReadFile, open_regular
+from quintet.formats.read_file import ReadFile, identity_of, open_regular
 
 
 class MappedFile:
@@ -24,6 +24,7 @@ class MappedFile:
     Attributes:
         path: as given.
         size: bytes.
+        identity: see `identity_of`.
 
     Raises:
         ModelNotFoundError, ModelFormatError: as for `open_regular`.
@@ -34,7 +35,9 @@ class MappedFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._bytes: npt.NDArray[np.uint8] | None = None
-        descriptor, self.size = open_regular(self.path)
+        descriptor, status = open_regular(self.path)
+        self.size = status.st_size
+        self.identity = identity_of(status)
         try:
             mapping = mmap.mmap(descriptor, self.size, access=mmap.ACCESS_READ)
         finally:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from quintet.errors import ModelFormatError, ModelNotFoundError
 
 
-def open_regular(path: Path) -> tuple[int, int]:
-    """A descriptor of a regular file with something in it, and its size in bytes.
+def open_regular(path: Path) -> tuple[int, os.stat_result]:
+    """A descriptor of a regular file with something in it, and what the system says of it.
 
     Raises:
         ModelNotFoundError: no such file, not a regular file, or not readable.
@@ -34,7 +34,12 @@ def open_regular(path: Path) -> tuple[int, int]:
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor, status.st_size
+    return descriptor, status
+
+
+def identity_of(status: os.stat_result) -> tuple[int, int, int, int]:
+    """What changes when a file is replaced or written to: device, inode, bytes, time in ns."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class ReadFile:
@@ -46,6 +51,7 @@ class ReadFile:
     Attributes:
         path: as given.
         size: bytes, when it was opened.
+        identity: see `identity_of`.
 
     Raises:
         ModelNotFoundError, ModelFormatError: as for `open_regular`.
@@ -55,7 +61,9 @@ class ReadFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._descriptor, self.size = open_regular(self.path)
+        self._descriptor, status = open_regular(self.path)
+        self.size = status.st_size
+        self.identity = identity_of(status)
 
     def head(self, num_bytes: int) -> npt.NDArray[np.uint8]:
         """At least the first `num_bytes` bytes, or all there are."""
@@ -71,7 +79,7 @@ class ReadFile:
         if self._descriptor < 0:
             raise ValueError(f"{self.path} is closed")
         data = np.empty(num_bytes, np.uint8)
-        view = memoryview(data)
+        view = data.data
         done = 0
         while done < num_bytes:
             got = os.preadv(self._descriptor, [view[done:]], offset + done)

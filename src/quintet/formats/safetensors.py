@@ -20,7 +20,7 @@ from quintet.formats.mapped_file import ModelFile, open_model_file
 from quintet.formats.quants import dequantize
 from quintet.formats.safetensors_header import read_header
 from quintet.formats.strict_json import load_object
-from quintet.formats.weights import TensorEntry, TensorInfo
+from quintet.formats.weights import SourceIdentity, TensorEntry, TensorInfo
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -115,6 +115,11 @@ class SafetensorsDir:
         source = cls(path, files, config=config, generation_config=generation_config)
         source._check_index(weight_map)
         return source
+
+    @property
+    def identity(self) -> SourceIdentity:
+        """Which files these are, as they were when they were opened."""
+        return SourceIdentity.of(self._files, (entry for _, entry in self._entries.values()))
 
     @property
     def is_mapped(self) -> bool:
