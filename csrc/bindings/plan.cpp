@@ -155,6 +155,7 @@ void bind_plan(nb::module_& m) {
             return plan.weights().map(file, offset);
           },
           "file"_a, "offset"_a, "Takes the packed weights from a file; False where it is too short.")
+      .def("unmap_weights", [](Plan& plan) { plan.weights().unmap(); })
       .def(
           "lock_weights",
           [](Plan& plan) {
@@ -164,6 +165,13 @@ void bind_plan(nb::module_& m) {
           "Keeps the packed weights in physical memory; 0, or errno.")
       .def("pack", &pack, "sources"_a, nb::kw_only(), "is_mapped"_a,
            "Packs (matrix, bytes, type) each, on all threads, with the GIL released.")
+      .def(
+          "weights_checksum",
+          [](Plan& plan) {
+            const nb::gil_scoped_release release;
+            return plan.weights_checksum();
+          },
+          "Of all packed weights.")
       .def("matrix_places", &matrix_places, "Per matrix: n, k, layout, and offset and bytes in packed_weights.")
       .def("packed_weights", &packed_weights, "All packed matrices as bytes.")
       .def(

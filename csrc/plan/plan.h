@@ -140,6 +140,7 @@ class Plan {
   // --- weights, once all matrices are added and before the first run ---
   Weights& weights() { return weights_; }
   void pack(const std::vector<MatrixSource>& sources, bool is_mapped) { weights_.pack(sources, is_mapped, pool_); }
+  uint64_t weights_checksum() { return weights_.checksum(pool_); }
 
   // --- running ---
   // Checks the step against the plan: a message, or null.  run() trusts what passed.

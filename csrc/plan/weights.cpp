@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -30,6 +31,30 @@ void release(const uint8_t* begin, const uint8_t* end) {
   const auto first = (reinterpret_cast<uintptr_t>(begin) + kPage - 1) / kPage * kPage;
   const auto last = reinterpret_cast<uintptr_t>(end) / kPage * kPage;
   if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
+constexpr uint64_t kOdd = 0x9e3779b97f4a7c15u;
+
+// FNV-1a's step: undone by no other change of one word, since multiplying by an odd number loses nothing.
+uint64_t mixed(uint64_t sum, uint64_t word) {
+  sum = (sum ^ word) * kOdd;
+  return sum ^ sum >> 32;
+}
+
+// Eight sums side by side, so that reading memory is what takes time.
+uint64_t checksum_of(const uint8_t* data, size_t size) {
+  constexpr size_t kLanes = 8;
+  uint64_t lanes[kLanes] = {};
+  uint64_t words[kLanes];
+  size_t i = 0;
+  for (; i + sizeof words <= size; i += sizeof words) {
+    std::memcpy(words, data + i, sizeof words);
+    for (size_t lane = 0; lane < kLanes; lane++) lanes[lane] = mixed(lanes[lane], words[lane]);
+  }
+  uint64_t sum = size;
+  for (; i < size; i++) sum = mixed(sum, data[i]);
+  for (const uint64_t lane : lanes) sum = mixed(sum, lane);
+  return sum;
 }
 
 }  // namespace
@@ -62,9 +87,16 @@ bool Weights::map(int file, size_t offset) {
   return true;
 }
 
+void Weights::unmap() {
+  use(Pages());
+  writable_ = false;
+}
+
 void Weights::use(Pages pages) {
   pages_ = std::move(pages);
-  for (size_t i = 0; i < matrices_.size(); i++) matrices_[i].data = pages_.data() + places_[i].offset;
+  for (size_t i = 0; i < matrices_.size(); i++) {
+    matrices_[i].data = pages_.data() == nullptr ? nullptr : pages_.data() + places_[i].offset;
+  }
 }
 
 int Weights::lock() {
@@ -82,8 +114,8 @@ void Weights::pack(const std::vector<MatrixSource>& sources, bool is_mapped, Thr
   for (const MatrixSource& source : sources) {
     require(source.matrix >= 0 && static_cast<size_t>(source.matrix) < places_.size(), "no such matrix");
     const Place& place = places_[static_cast<size_t>(source.matrix)];
-    require(source.size_bytes > 0 && source.size_bytes == checked_mul(static_cast<size_t>(place.n),
-                                                                      source_row_bytes(source.type, place.k)),
+    require(source.size_bytes > 0 &&
+                source.size_bytes == checked_mul(static_cast<size_t>(place.n), source_row_bytes(source.type, place.k)),
             "the source is not [n, k] of its type");
     // No panels: only whether there is such a packing.
     require(pack_panels(source.type, source.data, place.n, place.k, place.layout, 0, 0, pages_.data()),
@@ -120,6 +152,22 @@ void Weights::pack(const std::vector<MatrixSource>& sources, bool is_mapped, Thr
       }
     }
   });
+}
+
+uint64_t Weights::checksum(ThreadPool& pool) const {
+  const size_t count = pages_.data() == nullptr ? 0 : (size_ + kItemBytes - 1) / kItemBytes;
+  std::vector<uint64_t> sums(count);
+  const auto threads = static_cast<size_t>(pool.num_threads());
+  pool.run([&](int worker) {
+    const auto w = static_cast<size_t>(worker);
+    for (size_t i = count * w / threads; i < count * (w + 1) / threads; i++) {
+      const size_t begin = i * kItemBytes;
+      sums[i] = checksum_of(pages_.data() + begin, std::min(kItemBytes, size_ - begin));
+    }
+  });
+  uint64_t sum = count;
+  for (const uint64_t part : sums) sum = mixed(sum, part);
+  return sum;
 }
 
 }  // namespace quintet

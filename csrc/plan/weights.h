@@ -39,12 +39,17 @@ class Weights {
   // Takes what `file` has from `offset` (a multiple of the page) on, without reading it.  False where it is too short,
   // or cannot be mapped.
   bool map(int file, size_t offset);
+  // Gives the memory back, to take other.
+  void unmap();
   // Keeps the run in physical memory; 0, or errno.
   int lock();
 
   // Packs `sources` on all threads of the pool.  Pages of `is_mapped` sources, which must be shared mappings of files,
   // are let go of as soon as they are packed, so that little more than the packed weights is resident at any time.
   void pack(const std::vector<MatrixSource>& sources, bool is_mapped, ThreadPool& pool);
+
+  // Of all bytes, for finding damage: any changed bit changes it.  Not for finding forgery.
+  uint64_t checksum(ThreadPool& pool) const;
 
   // Null data until there is memory.
   const PackedMatrix& matrix(int id) const { return matrices_.at(static_cast<size_t>(id)); }

@@ -96,6 +96,9 @@ class Plan:
     def map_weights(self, file: int, offset: int) -> bool:
         """Instead of allocating, take packed weights from a file descriptor; False: too short."""
 
+    def unmap_weights(self) -> None:
+        """Let go of what was mapped, to take other memory."""
+
     def lock_weights(self) -> int:
         """Keep the packed weights in physical memory; 0, or errno."""
 
@@ -109,6 +112,9 @@ class Plan:
 
         Pages of `is_mapped` sources, read-only mappings of files, are let go of once packed.
         """
+
+    def weights_checksum(self) -> int:
+        """64 bits of all packed weights, for finding damage."""
 
     def matrix_places(self) -> list[tuple[int, int, int, int, int]]:
         """Per matrix: n, k, layout, and its offset and bytes in `packed_weights`."""

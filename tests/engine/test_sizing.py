@@ -89,3 +89,24 @@ def test_sizing_guesses_where_the_system_does_not_say(
     monkeypatch.setattr(sizing, "_MEMINFO", tmp_path / "none")
     monkeypatch.setattr(sizing, "_CGROUP", tmp_path)
     assert available_memory_bytes() > 2**20
+
+
+def test_sizing_keeps_a_limit() -> None:
+    """With max_memory the cache gets what weights and buffers leave of it."""
+    facts = {"max_memory": 100 * MIB, "weight_bytes": 60 * MIB, "buffer_bytes": 10 * MIB}
+    assert plan(**facts) == CachePlan(30, 30 * 16)
+    assert plan(EngineConfig(max_num_seqs=1, max_model_len=160), **facts) == CachePlan(10, 160)
+    assert plan(EngineConfig(kv_cache_bytes=30 * MIB), **facts).num_blocks == 30
+    # The machine may have less than the limit.
+    assert plan(**facts, available_bytes=80 * MIB).num_blocks == 20
+
+
+def test_sizing_refuses_what_passes_the_limit_with_numbers() -> None:
+    """Weights, a context or a cache that max_memory cannot hold are refused first."""
+    facts = {"max_memory": 100 * MIB, "weight_bytes": 60 * MIB, "buffer_bytes": 10 * MIB}
+    with pytest.raises(CapacityError, match=f"at least {101 * MIB} bytes .*{31 * MIB} of KV"):
+        plan(EngineConfig(kv_cache_bytes=31 * MIB), **facts)
+    with pytest.raises(CapacityError, match=f"{32 * MIB} of KV cache.*found {100 * MIB}"):
+        plan(EngineConfig(max_model_len=500), **facts)
+    with pytest.raises(CapacityError, match=f"{120 * MIB} of weights"):
+        plan(max_memory=100 * MIB, weight_bytes=120 * MIB)

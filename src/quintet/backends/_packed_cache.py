@@ -2,9 +2,9 @@
 
     header, 2 MiB | packed matrices, as they lie in memory
 
-The header is a digest of all that the rest depends on: the model's files, the matrices with their
-layouts and places, and the layouts' version.  It is compared, never interpreted: a file that is
-stale, cut off or somebody else's is packed anew.
+The header is a digest of all that the rest depends on (the model's files, the matrices with their
+layouts and places, the layouts' version) and a checksum of the rest.  Both are compared, never
+interpreted: a file that is stale, damaged, cut off or somebody else's is packed anew.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<8sIQ32s")  # magic, version of this file format, bytes that follow, digest
+_CHECKSUM = struct.Struct("<Q")  # behind it
 _MAGIC = b"QNTPACK\0"
 _VERSION = 1
 # A huge page's size, so that file systems with large folios can map the rest by huge pages.
@@ -82,9 +83,16 @@ class PackedCache:
                 stat.S_ISREG(status.st_mode) and _is_private(status) and status.st_size == size
             ):
                 return False
-            if os.pread(descriptor, _HEADER.size, 0) != self._header(plan, names):
+            header = os.pread(descriptor, _HEADER.size + _CHECKSUM.size, 0)
+            if header[: _HEADER.size] != self._header(plan, names):
                 return False
-            return plan.map_weights(descriptor, _DATA_OFFSET)
+            if not plan.map_weights(descriptor, _DATA_OFFSET):
+                return False
+            if header[_HEADER.size :] == _CHECKSUM.pack(plan.weights_checksum()):
+                return True
+            logger.warning("The packed weights in %s are damaged", path)
+            plan.unmap_weights()
+            return False
         except OSError:
             return False
         finally:
@@ -118,7 +126,8 @@ class PackedCache:
             while begin < len(data):
                 chunk = data[begin : begin + _CHUNK_BYTES]
                 begin += os.pwrite(descriptor, chunk, _DATA_OFFSET + begin)
-            os.pwrite(descriptor, self._header(plan, names), 0)
+            checksum = _CHECKSUM.pack(plan.weights_checksum())
+            os.pwrite(descriptor, self._header(plan, names) + checksum, 0)
             # Else a crash of the machine could leave the name with the data missing.
             os.fsync(descriptor)
         finally:

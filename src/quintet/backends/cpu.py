@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -34,6 +35,7 @@ class CPUExecutor:
         kernels: a kernel table by name; None for the fastest, or $QUINTET_KERNELS.
         use_mlock: keep the packed weights in physical memory.
         packed_cache: a directory that keeps packed weights, and gives them to the next start.
+        on_compiled: called when what is left, reading weights, hardly needs the interpreter.
 
     Raises:
         ValueError: kernels that this CPU cannot run.
@@ -54,6 +56,7 @@ class CPUExecutor:
         kernels: str | None = None,
         use_mlock: bool = False,
         packed_cache: Path | None = None,
+        on_compiled: Callable[[], None] | None = None,
     ) -> None:
         plan, weights = _compile(
             model,
@@ -68,6 +71,8 @@ class CPUExecutor:
         cache = None
         if packed_cache is not None:
             cache = PackedCache(packed_cache, model.weights.identity)
+        if on_compiled is not None:
+            on_compiled()
         weights.load(cache, lock=use_mlock)
         self.num_blocks = num_blocks
         self.vocab_size = model.program.output.width

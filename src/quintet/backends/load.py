@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -46,6 +47,7 @@ def load_executor(
     num_threads: int | None = None,
     use_mlock: bool = False,
     packed_cache: Path | None = None,
+    on_compiled: Callable[[], None] | None = None,
 ) -> Executor:
     """Load a model on a backend.
 
@@ -57,7 +59,8 @@ def load_executor(
         weight_dtype: "auto" keeps the file's own types.
         kv_dtype: see `resolve_kv_dtype`.
         num_threads: None for one per physical core this process may use.
-        use_mlock, packed_cache: see `CPUExecutor`.
+        use_mlock, packed_cache, on_compiled: see `CPUExecutor`; the reference backend never
+            calls the last.
 
     Raises:
         RequestError: the reference backend was asked for anything but float32, or for what only
@@ -85,6 +88,7 @@ def load_executor(
         num_threads=num_threads,
         use_mlock=use_mlock,
         packed_cache=packed_cache,
+        on_compiled=on_compiled,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,9 +122,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
     with ExitStack() as stack:
         source = _open(path, options)
         stack.enter_context(source)
-        # Read beside the packing, which does not hold the interpreter: half a second for a large
-        # vocabulary.
-        reading = stack.enter_context(ThreadPoolExecutor(max_workers=1)).submit(_tokenizer, source)
+        reading = _TokenizerReading(source, stack.enter_context(ThreadPoolExecutor(max_workers=1)))
         model = load_model(source)
         kv_dtype = resolve_kv_dtype(options.dtype, options.kv_dtype)
         sources, models = [source], [model]
@@ -159,6 +157,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
                     num_threads=options.num_threads,
                     use_mlock=options.use_mlock,
                     packed_cache=options.packed_cache_directory,
+                    on_compiled=reading.start,
                     num_blocks=plan.num_blocks,
                     max_num_batched_tokens=config.max_num_batched_tokens,
                     max_logits_rows=config.max_logits_rows,
@@ -211,6 +210,33 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """
     with _open(path, ModelOptions()) as source:
         return _tokenizer(source)
+
+
+class _TokenizerReading:
+    """The tokenizer of a model, read beside the packing of its weights.
+
+    A large vocabulary takes a third of a second, most of it in calls that keep the interpreter to
+    themselves.  Packing does without the interpreter, but not what goes before it: so it must be
+    packing's turn first.
+    """
+
+    def __init__(self, source: GGUFFile | SafetensorsDir, pool: ThreadPoolExecutor) -> None:
+        self._source = source
+        self._pool = pool
+        self._reading: Future[Tokenizer] | None = None
+
+    def start(self) -> None:
+        """Begin, if nobody has yet."""
+        self._begun()
+
+    def result(self) -> Tokenizer:
+        """Wait for it.  Raises what reading raised."""
+        return self._begun().result()
+
+    def _begun(self) -> Future[Tokenizer]:
+        if self._reading is None:
+            self._reading = self._pool.submit(_tokenizer, self._source)
+        return self._reading
 
 
 def _memory_of(
