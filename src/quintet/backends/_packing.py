@@ -1,7 +1,7 @@
 """Which layout each weight is packed into, and the packing.
 
-Every matrix type that can be read has a layout that holds it without loss, in no more than 5 %
-more bytes than the file.
+Every matrix type with a layout is held without loss, in no more than 5 % more bytes than the file;
+those of `_widening` take the nearest layout, up to 2.3 times the bytes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import resource
 from typing import Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from quintet._native import Layout, Plan, SourceType
 from quintet.backends._packed_cache import PackedCache
+from quintet.backends._widening import SUPER_BLOCK, WIDENED
 from quintet.errors import CapacityError
 from quintet.formats.ggml_types import GGMLType
 from quintet.formats.weights import TensorInfo, WeightSource
@@ -54,14 +56,19 @@ def choose_layout(info: TensorInfo, dtype: WeightDtype) -> Layout:
     Args:
         dtype: "auto" keeps the file's own type where there is a layout for it.
     """
-    if dtype == "auto":
-        native = _NATIVE.get(info.ggml_type)
-        layout = Layout.W8 if native is None else native[1]
-    else:
-        layout = _FORCED[dtype]
+    layout = _own_layout(info) if dtype == "auto" else _FORCED[dtype]
     if layout is Layout.W8 and info.shape[-1] % GROUP:
         return Layout.F32
     return layout
+
+
+def _own_layout(info: TensorInfo) -> Layout:
+    if info.ggml_type in _NATIVE:
+        return _NATIVE[info.ggml_type][1]
+    # NVFP4's rows may be an odd number of blocks of 64.
+    if info.ggml_type in WIDENED and info.shape[-1] % SUPER_BLOCK == 0:
+        return WIDENED[info.ggml_type].layout
+    return Layout.W8
 
 
 class PackedWeights:
@@ -138,9 +145,16 @@ class PackedWeights:
             for matrix, name, kind in moved:
                 self._plan.pack([(matrix, self._source.raw(name), kind)], is_mapped=False)
         for name in self._matrices.keys() - {name for _, name, _ in moved}:
-            values = np.ascontiguousarray(self._source.dequantized(name), np.float32)
-            source = (self._matrices[name], values.ravel().view(np.uint8), SourceType.F32)
-            self._plan.pack([source], is_mapped=False)
+            source, kind = self._converted(name)
+            self._plan.pack([(self._matrices[name], source, kind)], is_mapped=False)
+
+    def _converted(self, name: str) -> tuple[npt.NDArray[np.uint8], SourceType]:
+        """A matrix that is not packed from its own type, as bytes of one that can be."""
+        widening = WIDENED.get(self._source.tensors[name].ggml_type)
+        if widening is not None and widening.layout is self.layout(name):
+            return widening(self._source.raw(name)), widening.source
+        values = np.ascontiguousarray(self._source.dequantized(name), np.float32)
+        return values.ravel().view(np.uint8), SourceType.F32
 
 
 def _lock(plan: Plan) -> None:

@@ -17,8 +17,9 @@ from quintet.backends import (
     resolve_kv_dtype,
 )
 from quintet.config import EngineConfig
+from quintet.engine.embedding_spec import embedding_spec
 from quintet.engine.engine import Engine
-from quintet.engine.sizing import available_memory_bytes, plan_cache
+from quintet.engine.sizing import available_memory_bytes, check_limit, plan_cache, plan_encoder
 from quintet.engine.speculation.draft_model import ModelDrafter
 from quintet.errors import CapacityError, RequestError
 from quintet.formats.gguf import GGUFFile
@@ -134,19 +135,30 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             models.append(load_model(sources[1]))
         # A draft model keeps the same tokens, in blocks of its own.
         bytes_per_block = sum(block_bytes(model, kv_dtype) for model in models)
-        weight_bytes = sum(info.num_bytes for s in sources for info in s.tensors.values())
-        buffer_bytes = 0
-        if options.max_memory is not None:
-            weight_bytes, buffer_bytes = _memory_of(models, options, config)
-        plan = plan_cache(
-            config,
-            context_length=model.config.context_length,
-            block_bytes=bytes_per_block,
-            weight_bytes=weight_bytes,
-            available_bytes=available_memory_bytes(),
-            max_memory=options.max_memory,
-            buffer_bytes=buffer_bytes,
-        )
+        if model.program.is_causal:
+            weight_bytes = sum(info.num_bytes for s in sources for info in s.tensors.values())
+            buffer_bytes = 0
+            if options.max_memory is not None:
+                weight_bytes, buffer_bytes = _memory_of(models, options, config)
+            plan = plan_cache(
+                config,
+                context_length=model.config.context_length,
+                block_bytes=bytes_per_block,
+                weight_bytes=weight_bytes,
+                available_bytes=available_memory_bytes(),
+                max_memory=options.max_memory,
+                buffer_bytes=buffer_bytes,
+            )
+        else:
+            plan, config = plan_encoder(config, model.config.context_length)
+            if options.max_memory is not None:
+                weight_bytes, buffer_bytes = _memory_of(models, options, config)
+                check_limit(
+                    options.max_memory,
+                    weight_bytes=weight_bytes,
+                    buffer_bytes=buffer_bytes,
+                    cache_bytes=plan.num_blocks * bytes_per_block,
+                )
         try:
             executors = [
                 load_executor(
@@ -198,6 +210,8 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         drafter=drafter,
         block_bytes=bytes_per_block,
         grammars=GrammarCompiler(tokenizer, eos_ids),
+        embedding=embedding_spec(model, source),
+        can_generate=model.head == "logits",
     )
     return LoadedModel(engine, tokenizer)
 

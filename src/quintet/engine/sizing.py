@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def plan_cache(
         # As much as was asked for, or else as little as is of use.
         least_blocks = wanted_blocks if config.max_model_len is not None else 1
         least_blocks = least_blocks if config.kv_cache_bytes is None else num_blocks
-        _check_limit(
+        check_limit(
             max_memory,
             weight_bytes=weight_bytes,
             buffer_bytes=buffer_bytes,
@@ -110,9 +111,40 @@ def plan_cache(
     return CachePlan(num_blocks, max_model_len)
 
 
-def _check_limit(
-    max_memory: int, *, weight_bytes: int, buffer_bytes: int, cache_bytes: int
-) -> None:
+def plan_encoder(config: EngineConfig, context_length: int) -> tuple[CachePlan, EngineConfig]:
+    """
+    The cache of a model that sees a text whole, which holds the texts of one pass.
+
+    Args:
+        config: what the user decided.
+        context_length: tokens the model was trained for.
+
+    Returns:
+        The cache, and the config with passes that take the longest text.
+
+    Raises:
+        RequestError: `max_model_len` beyond what the model was trained for.
+    """
+    max_model_len = config.max_model_len or context_length
+    if max_model_len > context_length:
+        raise RequestError(
+            f"expected at most {context_length}, the context the model was trained for, "
+            f"found {max_model_len}",
+            parameter="max_model_len",
+        )
+    num_tokens = max(config.max_num_batched_tokens, max_model_len)
+    # Each text has blocks of its own: twice over, short texts fill a pass as well.
+    blocks = CachePlan(2 * -(-num_tokens // BLOCK_SIZE), max_model_len)
+    return blocks, dataclasses.replace(config, max_num_batched_tokens=num_tokens)
+
+
+def check_limit(max_memory: int, *, weight_bytes: int, buffer_bytes: int, cache_bytes: int) -> None:
+    """
+    Refuse what a limit does not hold.
+
+    Raises:
+        CapacityError: with the bytes of each part.
+    """
     needed = weight_bytes + buffer_bytes + cache_bytes
     if needed > max_memory:
         raise CapacityError(
