@@ -174,8 +174,8 @@ int Plan::vocab_size() const { return buffer(logits_).width; }
 
 const char* Plan::check(const Step& step) const {
   if (logits_ < 0) return "the plan is not finished";
-  if (step.num_logits_rows > options_.max_logits_rows) return "logits_rows: more rows than the plan holds";
-  return check_tokens(step);
+  if (const char* problem = check_tokens(step)) return problem;
+  return step.num_logits_rows > options_.max_logits_rows ? "logits_rows: more rows than the plan holds" : nullptr;
 }
 
 const char* Plan::check_tokens(const Step& step) const {
