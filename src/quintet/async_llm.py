@@ -164,6 +164,18 @@ class AsyncLLM:
             lambda runtime: runtime.chat_request(messages, params, chat_options, **options)
         )
 
+    async def count_tokens(
+        self,
+        messages: Messages,
+        *,
+        tools: Tools | None = None,
+        enable_thinking: bool | None = None,
+    ) -> int:
+        """Tokens of a conversation as the model would read it; see `LLM.count_tokens`."""
+        runtime = await self._runtime()
+        options = ChatOptions(tools, enable_thinking=enable_thinking)
+        return await asyncio.to_thread(runtime.count_tokens, messages, options)
+
     async def beam_search(
         self,
         prompts: Prompt | Sequence[Prompt],

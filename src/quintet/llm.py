@@ -213,6 +213,22 @@ class LLM:
         chat = self._runtime.chat_request(messages, params, chat_options, **options)
         return self._chunks(chat.request, chat)
 
+    def count_tokens(
+        self,
+        messages: Messages,
+        *,
+        tools: Tools | None = None,
+        enable_thinking: bool | None = None,
+    ) -> int:
+        """
+        Tokens of a conversation as the model would read it, which may be more than it can.
+
+        Raises:
+            RequestError: the template refuses the messages, or the tools make no sense.
+        """
+        options = ChatOptions(tools, enable_thinking=enable_thinking)
+        return self._runtime.count_tokens(messages, options)
+
     def beam_search(
         self,
         prompts: Prompt | Sequence[Prompt],

@@ -138,6 +138,14 @@ class Runtime:
         )
         return ChatRequest(request, plan.new_parser)
 
+    def count_tokens(self, messages: Messages, chat_options: ChatOptions) -> int:
+        """Tokens of the prompt that `chat_request` would make; it may be longer than the context.
+
+        Raises:
+            RequestError: the template refuses the messages, or the tools make no sense.
+        """
+        return len(plan_chat(self.tokenizer, messages, SamplingParams(), chat_options).token_ids)
+
     def _request(
         self, token_ids: Sequence[int], params: SamplingParams, options: RequestOptions, **more: Any
     ) -> Request:

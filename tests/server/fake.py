@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from quintet.engine.admission import EngineLimits
 from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
@@ -42,6 +43,7 @@ class FakeEngine:
         self.is_closed = False
         self.prompts: list[Any] = []
         self.params: list[SamplingParams] = []
+        self.options: list[dict[str, Any]] = []
         self.num_steps = 0
         self.num_aborted = 0
         self.num_running = 0
@@ -52,9 +54,10 @@ class FakeEngine:
             self._permits.release()
 
     def stream(
-        self, prompt: str | list[int], params: SamplingParams
+        self, prompt: str | list[int], params: SamplingParams, **options: Any
     ) -> AsyncGenerator[OutputChunk, None]:
         """Continue a prompt."""
+        self.options.append(options)
         return self._run(prompt, params)
 
     def stream_chat(
@@ -66,9 +69,15 @@ class FakeEngine:
         tool_choice: str | dict[str, Any] = "auto",
         parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
+        **options: Any,
     ) -> AsyncGenerator[OutputChunk, None]:
         """Answer a conversation."""
+        self.options.append(options)
         return self._run((messages, tools, enable_thinking), params)
+
+    async def count_tokens(self, messages: list[dict[str, Any]], **options: Any) -> int:
+        """As `Usage` says below."""
+        return 7
 
     @property
     def tokenizer(self) -> FakeEngine:
@@ -78,6 +87,19 @@ class FakeEngine:
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for."""
         return PIECES[token_id]
+
+    def encode(self, text: str, **options: Any) -> list[int]:
+        """A token per character."""
+        return [1] * len(text)
+
+    def decode(self, ids: Sequence[int], **options: Any) -> str:
+        """The tokens' text."""
+        return b"".join(PIECES[token_id] for token_id in ids).decode(errors="replace")
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Small."""
+        return EngineLimits(vocab_size=len(PIECES), max_model_len=64, max_num_requests=64)
 
     def stats(self) -> EngineStats:
         """Counters."""

@@ -19,12 +19,14 @@ class EngineLimits:
         max_model_len: tokens of prompt and answer together.
         max_num_requests: unfinished requests, running and waiting.
         eos_ids: tokens that end an answer.
+        max_num_seqs: sequences that may run in one step.
     """
 
     vocab_size: int
     max_model_len: int
     max_num_requests: int
     eos_ids: frozenset[int] = frozenset()
+    max_num_seqs: int = 1
 
     def check(self, request: Request) -> None:
         """Refuse a request that could never be served.

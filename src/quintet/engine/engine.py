@@ -104,6 +104,7 @@ class Engine:
             vocab_size=min(executor.vocab_size, vocab_size or executor.vocab_size),
             max_model_len=max_model_len,
             max_num_requests=config.max_num_seqs + config.max_queue,
+            max_num_seqs=config.max_num_seqs,
             eos_ids=eos_ids,
         )
         self._executor = executor
