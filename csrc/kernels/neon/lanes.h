@@ -23,7 +23,9 @@ struct Lanes {
     const float32x4_t all = vdupq_n_f32(x);
     return {all, all, all, all};
   }
-  QUINTET_INLINE F load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}; }
+  QUINTET_INLINE F load(const float* p) {
+    return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
+  }
   QUINTET_INLINE void store(float* p, F x) {
     vst1q_f32(p, x.a);
     vst1q_f32(p + 4, x.b);

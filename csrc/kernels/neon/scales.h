@@ -132,8 +132,13 @@ template <Layout LAYOUT>
 struct TwoScales {
   Columns first;
   Columns second;
+  [[gnu::always_inline]] static Columns load(const uint8_t* block, const uint8_t* p, size_t half) {
+    Columns d = halves(block, half);
+    if constexpr (has_table(LAYOUT)) d = d * all(kTableUnit);
+    return d * signed_bytes(p, half);
+  }
   [[gnu::always_inline]] TwoScales(const uint8_t* block, const uint8_t* p, size_t half)
-      : first(halves(block, half) * signed_bytes(p, half)), second(halves(block, half) * signed_bytes(p + 16, half)) {}
+      : first(load(block, p, half)), second(load(block, p + 16, half)) {}
   [[gnu::always_inline]] void prepare(Codes& codes) const {
     change(codes, [](uint8x16_t code) { return vsubq_u8(code, vdupq_n_u8(zero_point(LAYOUT))); });
   }
@@ -145,12 +150,24 @@ struct TwoScales {
   }
 };
 
+// The same, of codes that the block's own table has the values of.
+template <Layout LAYOUT>
+struct TableScales : TwoScales<LAYOUT> {
+  uint8x16_t table;
+  [[gnu::always_inline]] TableScales(const uint8_t* block, const uint8_t* p, size_t half)
+      : TwoScales<LAYOUT>(block, p, half),
+        table(vsubq_u8(vld1q_u8(block + kTableOffset), vdupq_n_u8(zero_point(LAYOUT)))) {}
+  [[gnu::always_inline]] void prepare(Codes& codes) const {
+    change(codes, [&](uint8x16_t code) { return vqtbl1q_u8(table, code); });
+  }
+};
+
 // d s code - e m with s and m per 16 k.  Codes of two bits times s of four still fit a byte, so that both halves are
 // one integer sum, and one step sums both minima.
 struct ScaledCodes {
   Columns d;
   Columns e;
-  uint8x16_t s;              // per column those of the two halves of k
+  uint8x16_t s;               // per column those of the two halves of k
   int16x8_t m_first, m_last;  // per column
   [[gnu::always_inline]] ScaledCodes(const uint8_t* block, const uint8_t* p, size_t half)
       : d(halves(block, half)), e(halves(block + 32, half)) {
