@@ -18,6 +18,9 @@ namespace {
    isa::rms_norm,                                                                                          \
    isa::add,                                                                                               \
    isa::silu_mul,                                                                                          \
+   isa::layer_norm,                                                                                        \
+   isa::gelu,                                                                                              \
+   isa::tanh,                                                                                              \
    isa::rope,                                                                                              \
    isa::write_kv,                                                                                          \
    isa::attention,                                                                                         \

@@ -23,6 +23,9 @@ using LinearFunction = Function<std::remove_extent_t<decltype(KernelTable::linea
   Function<decltype(KernelTable::rms_norm)> rms_norm;                                                         \
   Function<decltype(KernelTable::add)> add;                                                                   \
   Function<decltype(KernelTable::silu_mul)> silu_mul;                                                         \
+  Function<decltype(KernelTable::layer_norm)> layer_norm;                                                     \
+  Function<decltype(KernelTable::gelu)> gelu;                                                                 \
+  Function<decltype(KernelTable::tanh)> tanh;                                                                 \
   Function<decltype(KernelTable::rope)> rope;                                                                 \
   Function<decltype(KernelTable::write_kv)> write_kv;                                                         \
   Function<decltype(KernelTable::attention)> attention;                                                       \

@@ -28,6 +28,7 @@ from quintet.errors import (
 if TYPE_CHECKING:
     from quintet.async_llm import AsyncLLM
     from quintet.config import DraftSpeculation, NgramSpeculation
+    from quintet.embeddings import EmbeddingOutput, RerankOutput
     from quintet.engine.beam_search import BeamSearchParams
     from quintet.engine.output import OutputChunk, RequestOutput
     from quintet.engine.request import Priority
@@ -48,6 +49,7 @@ __all__ = [
     "Constraint",
     "ContextLengthError",
     "DraftSpeculation",
+    "EmbeddingOutput",
     "EngineError",
     "ModelFormatError",
     "ModelNotFoundError",
@@ -57,6 +59,7 @@ __all__ = [
     "QuintetError",
     "RequestError",
     "RequestOutput",
+    "RerankOutput",
     "SamplingParams",
     "Sessions",
     "Tokenizer",
@@ -69,11 +72,13 @@ _LAZY = {
     "BeamSearchParams": "quintet.engine.beam_search",
     "Constraint": "quintet.sampling.constraint",
     "DraftSpeculation": "quintet.config",
+    "EmbeddingOutput": "quintet.embeddings",
     "LLM": "quintet.llm",
     "NgramSpeculation": "quintet.config",
     "OutputChunk": "quintet.engine.output",
     "Priority": "quintet.engine.request",
     "RequestOutput": "quintet.engine.output",
+    "RerankOutput": "quintet.embeddings",
     "SamplingParams": "quintet.sampling.params",
     "Sessions": "quintet.sessions",
     "Tokenizer": "quintet.tokenizer",

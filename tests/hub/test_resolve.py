@@ -84,5 +84,16 @@ def test_resolve_says_how_to_get_a_model(packaged: Path, name: str) -> None:
 def test_resolve_says_when_the_files_have_gone(packaged: Path, tmp_path: Path) -> None:
     """A model used where it lies may lose its file; that is said, with the way out."""
     Store().save(make_manifest("mine", tmp_path / "gone.gguf"))
-    with pytest.raises(ModelNotFoundError, match=r"gone from .*quintet pull mine"):
+    with pytest.raises(ModelNotFoundError, match=r"are gone; .*quintet pull mine"):
         resolve("mine")
+
+
+def test_resolve_says_when_a_link_leads_nowhere(packaged: Path, tmp_path: Path) -> None:
+    """A model whose files lie in the Hugging Face cache may lose one of them."""
+    store = Store()
+    folder = store.link_files("a" * 64, {"config.json": tmp_path / "gone", "x": packaged})
+    store.save(make_manifest("mine", folder))
+    with pytest.raises(ModelNotFoundError, match=r"are gone; .*quintet pull mine"):
+        resolve("mine")
+    (tmp_path / "gone").touch()
+    assert resolve("mine") == folder

@@ -30,11 +30,6 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 FILE = ModelFile(name="model.gguf", digest=DIGEST, size_bytes=len(CONTENT))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "home")
-
-
 def saved(store: Store, name: str) -> Manifest:
     """A model whose file is a blob of the store."""
     path = store.add_blob(DIGEST, [CONTENT])

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from quintet.engine.admission import EngineLimits
+from quintet.engine.client import EngineState
 from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
@@ -40,13 +41,18 @@ class FakeEngine:
         self._error_after = error_after
         self._permits = asyncio.Semaphore(0 if is_gated else 10**9)
         self._close_event = asyncio.Event()
-        self.is_closed = False
+        self.state: EngineState = "ready"
         self.prompts: list[Any] = []
         self.params: list[SamplingParams] = []
         self.options: list[dict[str, Any]] = []
         self.num_steps = 0
         self.num_aborted = 0
         self.num_running = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has been closed."""
+        return self.state == "closed"
 
     def permit(self, num_steps: int = 1) -> None:
         """Let a gated engine run this many steps."""
@@ -107,7 +113,7 @@ class FakeEngine:
 
     async def close(self) -> None:
         """End every request with an error."""
-        self.is_closed = True
+        self.state = "closed"
         self._close_event.set()
 
     async def _run(self, prompt: Any, params: SamplingParams) -> AsyncGenerator[OutputChunk, None]:
@@ -136,7 +142,12 @@ class FakeEngine:
                 if index == len(tokens) - 1:
                     is_finished = True
                     reason = "stop" if token == STOP_TOKEN else "length"
-                    chunk = replace(chunk, finish_reason=reason, usage=Usage(7, 3, len(tokens)))
+                    chunk = replace(
+                        chunk,
+                        finish_reason=reason,
+                        usage=Usage(7, 3, len(tokens)),
+                        hides_last_token=reason == "stop",
+                    )
                 yield chunk
         finally:
             self.num_running -= 1

@@ -450,12 +450,13 @@ def test_held_back_text_makes_no_empty_deltas():
 
 
 def test_stop_tokens_have_no_logprob_but_stop_strings_keep_theirs():
-    """A final stop token is no part of the text; the tokens of a stop string were sampled."""
+    """A final stop token is no part of the text; what ended it otherwise was sampled."""
     usage = Usage(1, 0, 2)
-    for stop_reason, num_logprobs in ((None, 1), (0, 1), ("bc", 2)):
+    for is_hidden, num_logprobs in ((True, 1), (False, 2)):
         choice = Answer()
         choice.add(chunk(1, "a"))
-        choice.add(chunk(4, "", finish_reason="stop", stop_reason=stop_reason, usage=usage))
+        end = chunk(4, "", finish_reason="stop", usage=usage, hides_last_token=is_hidden)
+        choice.add(end)
         assert len(choice.logprobs) == num_logprobs
     choice.add(chunk(4, "bc", finish_reason="length", usage=usage))
     assert len(choice.logprobs) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from dataclasses import dataclass
@@ -89,6 +90,33 @@ def plan_cache(
             wanted_blocks * block_bytes,
         )
     return CachePlan(num_blocks, max_model_len)
+
+
+def plan_encoder(config: EngineConfig, context_length: int) -> tuple[CachePlan, EngineConfig]:
+    """
+    The cache of a model that sees a text whole, which holds the texts of one pass.
+
+    Args:
+        config: what the user decided.
+        context_length: tokens the model was trained for.
+
+    Returns:
+        The cache, and the config with passes that take the longest text.
+
+    Raises:
+        RequestError: `max_model_len` beyond what the model was trained for.
+    """
+    max_model_len = config.max_model_len or context_length
+    if max_model_len > context_length:
+        raise RequestError(
+            f"expected at most {context_length}, the context the model was trained for, "
+            f"found {max_model_len}",
+            parameter="max_model_len",
+        )
+    num_tokens = max(config.max_num_batched_tokens, max_model_len)
+    # Each text has blocks of its own: twice over, short texts fill a pass as well.
+    blocks = CachePlan(2 * -(-num_tokens // BLOCK_SIZE), max_model_len)
+    return blocks, dataclasses.replace(config, max_num_batched_tokens=num_tokens)
 
 
 def available_memory_bytes() -> int:

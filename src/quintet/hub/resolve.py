@@ -30,10 +30,11 @@ def resolve(model: str | os.PathLike[str], store: Store | None = None) -> Path:
     store = Store() if store is None else store
     manifest = find(model, store)
     if manifest is not None:
-        if not manifest.path.exists():
+        if not _is_whole(manifest.path):
+            # Without the path: a server may show this to a client.
             raise ModelNotFoundError(
-                f"the files of {manifest.name} are gone from {manifest.path}; "
-                f"get them again: quintet pull {_short(manifest.name)}"
+                f"files of {manifest.name} are gone; get them again: "
+                f"quintet pull {_short(manifest.name)}"
             )
         return manifest.path
     name = os.fspath(model)
@@ -60,6 +61,11 @@ def find(model: str | os.PathLike[str], store: Store | None = None) -> Manifest 
     if not _is_name(name):
         return None
     return (Store() if store is None else store).find(name)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is there, or all that a folder leads to: links may have lost their files."""
+    return all(map(Path.exists, path.iterdir())) if path.is_dir() else path.exists()
 
 
 def _is_name(text: str) -> bool:

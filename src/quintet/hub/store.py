@@ -32,6 +32,7 @@ from quintet.hub.manifest import (
     decode,
     encode,
 )
+from quintet.hub.names import hub_source
 from quintet.hub.packaged import packaged_manifests
 
 ORPHAN_AGE_S = 7 * 24 * 3600.0  # an interrupted download may be resumed until then
@@ -75,13 +76,10 @@ class Store:
         manifest = self.find(name)
         if manifest is not None:
             return manifest
-        name = canonical_name(name)
         known = [each.name for each in self.list()]
-        near = difflib.get_close_matches(name, known, n=3) or known[:5]
+        near = difflib.get_close_matches(canonical_name(name), known, n=3) or known[:5]
         raise ModelNotFoundError(
-            f"model {name.removesuffix(':latest')!r} not found; there is {', '.join(near)}"
-            if near
-            else f"model {name!r} not found; the store is empty"
+            f"model {name!r} not found; there is {', '.join(near) or 'none'}{_advice(name)}"
         )
 
     def find(self, name: str) -> Manifest | None:
@@ -170,6 +168,10 @@ class Store:
         """Where the content of a digest is, or would be."""
         return self._blobs / f"sha256-{checked_digest(digest)}"
 
+    def make_blob_folder(self) -> None:
+        """For who writes blobs by himself."""
+        files.make_private(self._blobs)
+
     def blob_writer(self, digest: str, *, max_bytes: int | None = None) -> BlobWriter:
         """
         Add content piece by piece; see `BlobWriter`.
@@ -179,7 +181,7 @@ class Store:
             max_bytes: it may have; None: what is free on the disk.
         """
         path = self.blob_path(digest)
-        files.make_private(path.parent)
+        self.make_blob_folder()
         limit = files.free_bytes(path.parent) if max_bytes is None else max_bytes
         return BlobWriter(path, checked_digest(digest), limit)
 
@@ -319,3 +321,12 @@ class Store:
             if folder.parent == links:
                 return folder
         return None
+
+
+def _advice(name: str) -> str:
+    """How to get a model that is not there, if it can be got."""
+    try:
+        hub_source(name)
+    except ModelNotFoundError:
+        return ""
+    return f"; to download it: quintet pull {name}"

@@ -53,7 +53,6 @@ async def collect(model: ServedModel, requests: Sequence[GenerationRequest]) -> 
 
 
 def text_logprobs(chunk: OutputChunk) -> Sequence[TokenLogprob]:
-    """The log probabilities of a chunk's tokens, without a final stop token, which is no text."""
+    """The log probabilities of a chunk's tokens, without a final stop token that is no text."""
     logprobs = chunk.logprobs or ()
-    ends_with_stop_token = chunk.finish_reason == "stop" and not isinstance(chunk.stop_reason, str)
-    return logprobs[:-1] if ends_with_stop_token else logprobs
+    return logprobs[:-1] if chunk.hides_last_token else logprobs

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from quintet.engine.admission import EngineLimits
+from quintet.engine.client import EngineState
 from quintet.engine.output import OutputChunk
 from quintet.engine.request import RequestOptions
 from quintet.engine.stats import EngineStats
@@ -144,8 +145,8 @@ class ServedEngine(Protocol):
         """End what is running with EngineError and free the model.  Idempotent."""
 
     @property
-    def is_closed(self) -> bool:
-        """Whether the engine takes no requests any more."""
+    def state(self) -> EngineState:
+        """Whether the engine takes requests now."""
 
 
 @dataclass(slots=True, eq=False)
