@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -17,12 +16,6 @@ inline std::vector<const KernelTable*> tables() {
   std::vector<const KernelTable*> found(8);
   found.resize(static_cast<size_t>(available_kernels(found.data(), static_cast<int>(found.size()))));
   return found;
-}
-
-// Emulated machines are slow: with QUINTET_TEST_SHAPES=few the longest tests take fewer and smaller shapes.
-inline bool few_shapes() {
-  const char* shapes = std::getenv("QUINTET_TEST_SHAPES");
-  return shapes != nullptr && std::strcmp(shapes, "few") == 0;
 }
 
 class Random {
