@@ -121,7 +121,9 @@ void bind_plan(nb::module_& m) {
       .value("W2K", Layout::kW2k)
       .value("W4N", Layout::kW4n)
       .value("W4X", Layout::kW4x)
-      .value("W4E", Layout::kW4e);
+      .value("W4E", Layout::kW4e)
+      .value("W4T", Layout::kW4t)
+      .value("W3T", Layout::kW3t);
   nb::enum_<SourceType>(m, "SourceType", "What pack_panels reads.")
       .value("F32", SourceType::kF32)
       .value("F16", SourceType::kF16)
@@ -138,7 +140,9 @@ void bind_plan(nb::module_& m) {
       .value("Q2_K", SourceType::kQ2_K)
       .value("IQ4_NL", SourceType::kIQ4_NL)
       .value("IQ4_XS", SourceType::kIQ4_XS)
-      .value("MXFP4", SourceType::kMXFP4);
+      .value("MXFP4", SourceType::kMXFP4)
+      .value("TABLE4", SourceType::kTable4)
+      .value("TABLE3", SourceType::kTable3);
   nb::class_<Plan>(m, "Plan", "A compiled program with its weights and KV cache; see csrc/plan/plan.h.")
       .def(
           "__init__",

@@ -18,7 +18,7 @@ using LinearFunction = Function<std::remove_extent_t<decltype(KernelTable::linea
 #define QUINTET_DECLARE_KERNELS                                                                               \
   LinearFunction linear_f32, linear_f16, linear_bf16;                                                         \
   LinearFunction linear_w8, linear_w4, linear_w5, linear_w4m, linear_w5m, linear_w4k, linear_w5k, linear_w6k; \
-  LinearFunction linear_w3k, linear_w2k, linear_w4n, linear_w4x, linear_w4e;                                  \
+  LinearFunction linear_w3k, linear_w2k, linear_w4n, linear_w4x, linear_w4e, linear_w4t, linear_w3t;          \
   Function<decltype(KernelTable::make_rows)> make_rows;                                                       \
   Function<decltype(KernelTable::rms_norm)> rms_norm;                                                         \
   Function<decltype(KernelTable::add)> add;                                                                   \

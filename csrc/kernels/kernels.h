@@ -114,7 +114,7 @@ struct KernelTable {
   //     kW8, kW4, kW5, kW4n, kW4x, kW4e
   //                                sum = fma(float(dot), s * q8_scale, sum)
   //     kW4m, kW5m, kW4k, kW5k     sum = fma(fma(-m, float(q8_sum), s * float(dot)), q8_scale, sum)
-  //     kW6k, kW3k, dots of both halves
+  //     kW6k, kW3k, kW4t, kW3t, dots of both halves
   //                                sum = fma(fma(s1, float(dot1), s0 * float(dot0)), q8_scale, sum)
   //     kW2k, dot = the exact sum of s code q8, min_sum = that of m q8, over both halves
   //                                sum = fma(fma(-e, float(min_sum), d * float(dot)), q8_scale, sum)
@@ -219,6 +219,9 @@ enum class SourceType : uint8_t {
   kIQ4_NL = 13,
   kIQ4_XS = 14,
   kMXFP4 = 15,
+  // Not GGUF's: blocks of whole numbers from a table, see gguf_blocks.h.
+  kTable4 = 16,
+  kTable3 = 17,
 };
 
 // Bytes of a row of k elements; 0 when k is not a positive multiple of the type's block.

@@ -12,8 +12,9 @@ struct LinearTable {
   LinearFunction* linear[kNumLayouts];
 };
 
-inline constexpr const char* kLayoutNames[kNumLayouts] = {"F32", "F16", "BF16", "W8",  "W4",  "W5",  "W4m", "W5m",
-                                                          "W4k", "W5k", "W6k",  "W3k", "W2k", "W4n", "W4x", "W4e"};
+inline constexpr const char* kLayoutNames[kNumLayouts] = {"F32", "F16", "BF16", "W8",  "W4",  "W5",
+                                                          "W4m", "W5m", "W4k",  "W5k", "W6k", "W3k",
+                                                          "W2k", "W4n", "W4x",  "W4e", "W4t", "W3t"};
 
 // Those this CPU can run, the reference first.
 inline std::vector<LinearTable> linear_tables() {
@@ -22,7 +23,7 @@ inline std::vector<LinearTable> linear_tables() {
     #isa, {                                                                                                     \
       isa::linear_f32, isa::linear_f16, isa::linear_bf16, isa::linear_w8, isa::linear_w4, isa::linear_w5,       \
           isa::linear_w4m, isa::linear_w5m, isa::linear_w4k, isa::linear_w5k, isa::linear_w6k, isa::linear_w3k, \
-          isa::linear_w2k, isa::linear_w4n, isa::linear_w4x, isa::linear_w4e                                    \
+          isa::linear_w2k, isa::linear_w4n, isa::linear_w4x, isa::linear_w4e, isa::linear_w4t, isa::linear_w3t  \
     }                                                                                                           \
   }
   std::vector<LinearTable> tables{QUINTET_LINEAR(reference)};

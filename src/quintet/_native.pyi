@@ -26,6 +26,8 @@ class Layout(enum.Enum):
     W4N = 13
     W4X = 14
     W4E = 15
+    W4T = 16
+    W3T = 17
 
 class SourceType(enum.Enum):
     """What a matrix is packed from."""
@@ -46,6 +48,8 @@ class SourceType(enum.Enum):
     IQ4_NL = 13
     IQ4_XS = 14
     MXFP4 = 15
+    TABLE4 = 16
+    TABLE3 = 17
 
 def kernels_info() -> dict[str, Any]:
     """`active`: the kernel table in use, or None; `available`: all, slowest first."""

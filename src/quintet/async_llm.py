@@ -22,6 +22,7 @@ from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.embeddings import Embedding, EmbeddingOutput, Reranking, RerankOutput
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
+from quintet.engine.client import EngineState
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request, RequestOptions
@@ -166,6 +167,18 @@ class AsyncLLM:
             lambda runtime: runtime.chat_request(messages, params, chat_options, **options)
         )
 
+    async def count_tokens(
+        self,
+        messages: Messages,
+        *,
+        tools: Tools | None = None,
+        enable_thinking: bool | None = None,
+    ) -> int:
+        """Tokens of a conversation as the model would read it; see `LLM.count_tokens`."""
+        runtime = await self._runtime()
+        options = ChatOptions(tools, enable_thinking=enable_thinking)
+        return await asyncio.to_thread(runtime.count_tokens, messages, options)
+
     async def beam_search(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -243,6 +256,14 @@ class AsyncLLM:
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its engine has failed."""
         return self._is_closed or (self._loaded is not None and self._loaded.client.is_closed)
+
+    @property
+    def state(self) -> EngineState:
+        """Whether it takes requests now; "loading" until it is loaded, "restarting" after a crash
+        of an isolated engine."""
+        if self._is_closed:
+            return "closed"
+        return "loading" if self._loaded is None else self._loaded.client.state
 
     async def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""

@@ -20,6 +20,7 @@ from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
 from quintet.embeddings import Embedding, EmbeddingOutput, Reranking, RerankOutput
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
+from quintet.engine.client import EngineState
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request, RequestOptions
@@ -122,6 +123,11 @@ class LLM:
         """Whether it takes no more requests: it was closed, or its engine has failed."""
         return self._runtime.client.is_closed
 
+    @property
+    def state(self) -> EngineState:
+        """Whether it takes requests now; "restarting" after a crash of an isolated engine."""
+        return self._runtime.client.state
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -214,6 +220,22 @@ class LLM:
         chat_options = ChatOptions(tools, tool_choice, parallel_tool_calls, enable_thinking)
         chat = self._runtime.chat_request(messages, params, chat_options, **options)
         return self._chunks(chat.request, chat)
+
+    def count_tokens(
+        self,
+        messages: Messages,
+        *,
+        tools: Tools | None = None,
+        enable_thinking: bool | None = None,
+    ) -> int:
+        """
+        Tokens of a conversation as the model would read it, which may be more than it can.
+
+        Raises:
+            RequestError: the template refuses the messages, or the tools make no sense.
+        """
+        options = ChatOptions(tools, enable_thinking=enable_thinking)
+        return self._runtime.count_tokens(messages, options)
 
     def beam_search(
         self,

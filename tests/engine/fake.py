@@ -39,6 +39,9 @@ class FakeExecutor:
     Args:
         raise_at: numbers of the steps (from 1) that raise.
         nan_at: numbers of the steps whose first row of logits is NaN.
+        raises_for: says of a sequence's tokens, those of the step included, whether a step that
+            it is in raises, once everything is written.
+        error: what is raised.
         gate: when given, each step waits until the event is set.
         step_s: seconds that a step takes at least; for tests that act while one goes on.
     """
@@ -54,6 +57,8 @@ class FakeExecutor:
         max_logits_rows: int = 64,
         raise_at: Collection[int] = NO_STEPS,
         nan_at: Collection[int] = NO_STEPS,
+        raises_for: Callable[[list[int]], bool] | None = None,
+        error: type[Exception] = RuntimeError,
         gate: threading.Event | None = None,
         step_s: float = 0.0,
     ) -> None:
@@ -62,6 +67,9 @@ class FakeExecutor:
         self.max_logits_rows = max_logits_rows
         self.raise_at = raise_at
         self.nan_at = nan_at
+        self.raises_for = raises_for
+        self.error = error
+        self.num_lone_raises = 0  # steps of one sequence that raised
         self.gate = gate
         self.step_s = step_s
         self.steps: list[StepInput] = []
@@ -83,10 +91,11 @@ class FakeExecutor:
             time.sleep(self.step_s)
         self.steps.append(step)
         self._check(step)
-        if len(self.steps) in self.raise_at:
-            raise RuntimeError("injected")
         keys = step.token_ids.astype(np.uint64) * np.uint64(1 << 20)
         self._cache[step.slot_mapping] = keys + step.positions.astype(np.uint64)
+        if len(self.steps) in self.raise_at or self._raises(step):
+            self.num_lone_raises += len(step.seq_lens) == 1
+            raise self.error("injected")
         logits = np.empty((len(step.logits_rows), width), np.float32)
         for i, row in enumerate(step.logits_rows):
             logits[i] = self._logits(step, int(row))[:width]
@@ -104,6 +113,16 @@ class FakeExecutor:
         history = self._cache[blocks * BLOCK_SIZE + places % BLOCK_SIZE]
         seed = int.from_bytes(hashlib.blake2b(history.tobytes(), digest_size=8).digest(), "little")
         return np.random.default_rng(seed).standard_normal(VOCAB_SIZE).astype(np.float32) * 4
+
+    def _raises(self, step: StepInput) -> bool:
+        histories = (self._history(step, i) for i in range(len(step.seq_lens)))
+        return self.raises_for is not None and any(map(self.raises_for, histories))
+
+    def _history(self, step: StepInput, sequence: int) -> list[int]:
+        """A sequence's tokens as they stand in the cache."""
+        places = np.arange(step.seq_lens[sequence])
+        slots = step.block_tables[sequence, places // BLOCK_SIZE] * BLOCK_SIZE
+        return [int(key) >> 20 for key in self._cache[slots + places % BLOCK_SIZE]]
 
     def _check(self, step: StepInput) -> None:
         """The contract of StepInput, in words of NumPy."""

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from quintet.engine.admission import EngineLimits
+from quintet.engine.client import EngineState
 from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
@@ -39,12 +41,18 @@ class FakeEngine:
         self._error_after = error_after
         self._permits = asyncio.Semaphore(0 if is_gated else 10**9)
         self._close_event = asyncio.Event()
-        self.is_closed = False
+        self.state: EngineState = "ready"
         self.prompts: list[Any] = []
         self.params: list[SamplingParams] = []
+        self.options: list[dict[str, Any]] = []
         self.num_steps = 0
         self.num_aborted = 0
         self.num_running = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has been closed."""
+        return self.state == "closed"
 
     def permit(self, num_steps: int = 1) -> None:
         """Let a gated engine run this many steps."""
@@ -52,9 +60,10 @@ class FakeEngine:
             self._permits.release()
 
     def stream(
-        self, prompt: str | list[int], params: SamplingParams
+        self, prompt: str | list[int], params: SamplingParams, **options: Any
     ) -> AsyncGenerator[OutputChunk, None]:
         """Continue a prompt."""
+        self.options.append(options)
         return self._run(prompt, params)
 
     def stream_chat(
@@ -66,9 +75,15 @@ class FakeEngine:
         tool_choice: str | dict[str, Any] = "auto",
         parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
+        **options: Any,
     ) -> AsyncGenerator[OutputChunk, None]:
         """Answer a conversation."""
+        self.options.append(options)
         return self._run((messages, tools, enable_thinking), params)
+
+    async def count_tokens(self, messages: list[dict[str, Any]], **options: Any) -> int:
+        """As `Usage` says below."""
+        return 7
 
     @property
     def tokenizer(self) -> FakeEngine:
@@ -79,13 +94,26 @@ class FakeEngine:
         """The bytes a token stands for."""
         return PIECES[token_id]
 
+    def encode(self, text: str, **options: Any) -> list[int]:
+        """A token per character."""
+        return [1] * len(text)
+
+    def decode(self, ids: Sequence[int], **options: Any) -> str:
+        """The tokens' text."""
+        return b"".join(PIECES[token_id] for token_id in ids).decode(errors="replace")
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Small."""
+        return EngineLimits(vocab_size=len(PIECES), max_model_len=64, max_num_requests=64)
+
     def stats(self) -> EngineStats:
         """Counters."""
         return EngineStats(num_steps=self.num_steps, num_running=self.num_running)
 
     async def close(self) -> None:
         """End every request with an error."""
-        self.is_closed = True
+        self.state = "closed"
         self._close_event.set()
 
     async def _run(self, prompt: Any, params: SamplingParams) -> AsyncGenerator[OutputChunk, None]:
@@ -114,7 +142,12 @@ class FakeEngine:
                 if index == len(tokens) - 1:
                     is_finished = True
                     reason = "stop" if token == STOP_TOKEN else "length"
-                    chunk = replace(chunk, finish_reason=reason, usage=Usage(7, 3, len(tokens)))
+                    chunk = replace(
+                        chunk,
+                        finish_reason=reason,
+                        usage=Usage(7, 3, len(tokens)),
+                        hides_last_token=reason == "stop",
+                    )
                 yield chunk
         finally:
             self.num_running -= 1

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from quintet.server.models import Models
 from quintet.server.run import Server, serve_async
 from quintet.server.settings import Settings
 
@@ -16,7 +17,9 @@ async def serving(engines: dict[str, Any], **settings: Any) -> AsyncIterator[Ser
     """Serve the engines on a free port until the block ends; the server must then end cleanly."""
     listening: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
     task = asyncio.ensure_future(
-        serve_async(engines, Settings(port=0, **settings), on_listening=listening.set_result)
+        serve_async(
+            Models.of(engines), Settings(port=0, **settings), on_listening=listening.set_result
+        )
     )
     await asyncio.wait({listening, task}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():

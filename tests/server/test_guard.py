@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from quintet.server.app import create_app
 from quintet.server.guard import OPEN_PATHS
+from quintet.server.models import Models
 from quintet.server.settings import Settings, key_digest
 
 from .fake import FakeEngine
@@ -23,7 +24,7 @@ def call(
     """One request to the app, without a socket."""
 
     async def main() -> httpx.Response:
-        app = create_app({"m": FakeEngine()}, settings or Settings())
+        app = create_app(Models.of({"m": FakeEngine()}), settings or Settings())
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **kwargs)
@@ -84,7 +85,7 @@ def test_two_hosts_are_refused():
 def test_every_route_but_health_needs_the_key():
     """Walks the route table: without a key, or with a wrong one, nothing answers but health."""
     settings = Settings(key_digests=(key_digest(b"secret"),))
-    app = create_app({"m": FakeEngine()}, settings)
+    app = create_app(Models.of({"m": FakeEngine()}), settings)
     walked = []
     for route in app.routes:
         assert isinstance(route, Route)

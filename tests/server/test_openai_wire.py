@@ -11,10 +11,11 @@ from quintet.errors import RequestError
 from quintet.parsing.events import ToolCallDelta
 from quintet.sampling import Constraint
 from quintet.sampling.params import SamplingParams
+from quintet.server.answers import Answer
 from quintet.server.dialects.openai.bodies import ChatBody, CompletionBody, parse_body
 from quintet.server.dialects.openai.chat import ChatChunks, chat_reply, chat_requests
 from quintet.server.dialects.openai.completions import LogprobsWriter, completion_requests
-from quintet.server.dialects.openai.replies import Choice, ReplyHeader, token_name
+from quintet.server.dialects.openai.replies import ReplyHeader, token_name
 from quintet.server.engines import ChatPrompt, GenerationRequest
 from quintet.server.errors import UnsupportedParameterError
 
@@ -341,7 +342,7 @@ def test_a_whole_reply_carries_calls_and_thought():
     header = ReplyHeader("chatcmpl-1", "chat.completion", "m", 0)
 
     def reply(*chunks: OutputChunk) -> dict[str, Any]:
-        choice = Choice()
+        choice = Answer()
         for chunk in chunks:
             choice.add(chunk)
         return chat_reply(header, [choice], False, lambda _: b"")
@@ -449,12 +450,13 @@ def test_held_back_text_makes_no_empty_deltas():
 
 
 def test_stop_tokens_have_no_logprob_but_stop_strings_keep_theirs():
-    """A final stop token is no part of the text; the tokens of a stop string were sampled."""
+    """A final stop token is no part of the text; what ended it otherwise was sampled."""
     usage = Usage(1, 0, 2)
-    for stop_reason, num_logprobs in ((None, 1), (0, 1), ("bc", 2)):
-        choice = Choice()
+    for is_hidden, num_logprobs in ((True, 1), (False, 2)):
+        choice = Answer()
         choice.add(chunk(1, "a"))
-        choice.add(chunk(4, "", finish_reason="stop", stop_reason=stop_reason, usage=usage))
+        end = chunk(4, "", finish_reason="stop", usage=usage, hides_last_token=is_hidden)
+        choice.add(end)
         assert len(choice.logprobs) == num_logprobs
     choice.add(chunk(4, "bc", finish_reason="length", usage=usage))
     assert len(choice.logprobs) == 3

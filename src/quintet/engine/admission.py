@@ -21,6 +21,7 @@ class EngineLimits:
         max_model_len: tokens of prompt and answer together.
         max_num_requests: unfinished requests, running and waiting.
         eos_ids: tokens that end an answer.
+        max_num_seqs: sequences that may run in one step.
         embedding: what it does with whole texts; None: nothing.
         can_generate: whether it continues prompts.
     """
@@ -29,6 +30,7 @@ class EngineLimits:
     max_model_len: int
     max_num_requests: int
     eos_ids: frozenset[int] = frozenset()
+    max_num_seqs: int = 1
     embedding: EmbeddingSpec | None = None
     can_generate: bool = True
 

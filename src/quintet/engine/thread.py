@@ -13,6 +13,7 @@ from collections import deque
 from typing import Final, TypeAlias
 
 from quintet.engine.admission import EngineLimits
+from quintet.engine.client import EngineState
 from quintet.engine.embedding import EmbeddingRequest
 from quintet.engine.engine import Engine
 from quintet.engine.open_streams import OpenStreams
@@ -85,6 +86,11 @@ class EngineThread:
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its loop has failed."""
         return self._closed is not None
+
+    @property
+    def state(self) -> EngineState:
+        """ "ready" or "closed"; see EngineClient."""
+        return "ready" if self._closed is None else "closed"
 
     def stats(self) -> EngineStats:
         """The counters after the latest step."""

@@ -15,6 +15,7 @@ from typing import Any
 from quintet.errors import (
     CapacityError,
     ContextLengthError,
+    DownloadError,
     EngineError,
     ModelNotFoundError,
     QuintetError,
@@ -95,6 +96,7 @@ _TABLE = (
     _Row(RequestError, 400, INVALID_REQUEST, None),
     _Row(ModelNotFoundError, 404, INVALID_REQUEST, "model_not_found"),
     _Row(CapacityError, 503, "server_error", "overloaded"),
+    _Row(DownloadError, 502, "server_error", "download_failed"),
     _Row(EngineError, 500, "server_error", "engine_error"),
     _Row(QuintetError, 500, "server_error", "model_error", "the model cannot serve requests"),
 )

@@ -186,6 +186,17 @@ class Tokenizer:
             return None
         return self._template(source, self.chat_templates.get("tool_use"))
 
+    def use_chat_template(self, source: str) -> None:
+        """Take this Jinja source instead of the templates that the model carries.
+
+        Raises:
+            ModelFormatError: it is not valid Jinja.
+        """
+        self._template(source)
+        self.chat_templates = {"default": source}
+        for name in ("chat_template", "_chat_template_or_chatml"):
+            self.__dict__.pop(name, None)  # made from the old one
+
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         """A conversation as the model wants to read it; ChatML when it carries no template.
 

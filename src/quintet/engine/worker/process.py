@@ -12,6 +12,7 @@ from pathlib import Path
 
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
+from quintet.engine.client import EngineState
 from quintet.engine.embedding import EmbeddingRequest
 from quintet.engine.loading import ModelOptions
 from quintet.engine.open_streams import OpenStreams
@@ -123,6 +124,16 @@ class EngineProcess:
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or has crashed too often."""
         return self._closed is not None
+
+    @property
+    def state(self) -> EngineState:
+        """Whether it takes requests now; "restarting" until the next worker has loaded."""
+        with self._lock:
+            if self._closed is not None:
+                return "closed"
+            if self._channel is not None:
+                return "ready"
+            return "loading" if self._limits is None else "restarting"
 
     def check(self, request: Request) -> None:
         """Refuse what can never be served; see EngineClient.

@@ -7,12 +7,11 @@ from typing import Any
 
 from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.errors import RequestError
+from quintet.server.answers import Answer, text_logprobs
 from quintet.server.dialects.openai.bodies import ChatBody, ContentPart, Message, ToolCall
 from quintet.server.dialects.openai.replies import (
-    Choice,
     ReplyHeader,
     TokenBytes,
-    text_logprobs,
     token_name,
     usage_body,
     wire_logprob,
@@ -62,7 +61,7 @@ def chat_requests(body: ChatBody) -> list[GenerationRequest]:
 
 
 def chat_reply(
-    header: ReplyHeader, answers: Sequence[Choice], wants_logprobs: bool, token_bytes: TokenBytes
+    header: ReplyHeader, answers: Sequence[Answer], wants_logprobs: bool, token_bytes: TokenBytes
 ) -> dict[str, Any]:
     """The whole reply of a request that does not stream."""
     choices = [

@@ -8,12 +8,11 @@ from typing import Any
 
 from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.errors import RequestError
+from quintet.server.answers import Answer, text_logprobs
 from quintet.server.dialects.openai.bodies import MAX_CHOICES, CompletionBody
 from quintet.server.dialects.openai.replies import (
-    Choice,
     ReplyHeader,
     TokenBytes,
-    text_logprobs,
     token_name,
     usage_body,
     wire_logprob,
@@ -51,7 +50,7 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
 
 def completion_reply(
     header: ReplyHeader,
-    answers: Sequence[Choice],
+    answers: Sequence[Answer],
     num_per_prompt: int,
     wants_logprobs: bool,
     token_bytes: TokenBytes,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from quintet.engine.output import FinishReason, OutputChunk, TokenLogprob, Usage
-from quintet.parsing.events import ToolCallDelta
+from quintet.engine.output import Usage
 
 TokenBytes: TypeAlias = Callable[[int], bytes]
 
@@ -44,34 +43,6 @@ class ReplyHeader:
             "choices": choices,
             **more,
         }
-
-
-@dataclass(slots=True)
-class Choice:
-    """One choice, collected from its chunks."""
-
-    text: str = ""
-    reasoning: str = ""
-    tool_calls: list[ToolCallDelta] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-    usage: Usage | None = None
-
-    def add(self, chunk: OutputChunk) -> None:
-        self.text += chunk.text
-        self.reasoning += chunk.reasoning
-        self.tool_calls += chunk.tool_calls
-        self.logprobs += text_logprobs(chunk)
-        if chunk.finish_reason is not None:
-            self.finish_reason = chunk.finish_reason
-            self.usage = chunk.usage
-
-
-def text_logprobs(chunk: OutputChunk) -> Sequence[TokenLogprob]:
-    """The log probabilities of a chunk's tokens, without a final stop token, which is no text."""
-    logprobs = chunk.logprobs or ()
-    ends_with_stop_token = chunk.finish_reason == "stop" and not isinstance(chunk.stop_reason, str)
-    return logprobs[:-1] if ends_with_stop_token else logprobs
 
 
 def usage_body(usages: Iterable[Usage | None], num_per_prompt: int) -> dict[str, Any]:

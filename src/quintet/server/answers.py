@@ -1,0 +1,58 @@
+"""Whole answers, collected from an engine's chunks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from quintet.engine.output import FinishReason, OutputChunk, Timings, TokenLogprob, Usage
+from quintet.parsing.events import ToolCallDelta
+from quintet.server.engines import GenerationRequest, ServedModel, stream_all
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer, as far as it has come."""
+
+    text: str = ""
+    reasoning: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    tool_calls: list[ToolCallDelta] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+
+    def add(self, chunk: OutputChunk) -> None:
+        """Take in the answer's next chunk."""
+        self.text += chunk.text
+        self.reasoning += chunk.reasoning
+        self.token_ids += chunk.token_ids
+        self.tool_calls += chunk.tool_calls
+        self.logprobs += text_logprobs(chunk)
+        if chunk.finish_reason is not None:
+            self.finish_reason = chunk.finish_reason
+            self.stop_reason = chunk.stop_reason
+            self.usage = chunk.usage
+            self.timings = chunk.timings
+
+
+async def collect(model: ServedModel, requests: Sequence[GenerationRequest]) -> list[Answer]:
+    """Run requests together to their ends; one answer per request.
+
+    Raises:
+        EngineError: a request ended without being finished.
+    """
+    answers = [Answer() for _ in requests]
+    async with contextlib.aclosing(stream_all(model, requests)) as stream:
+        async for index, chunk in stream:
+            answers[index].add(chunk)
+    return answers
+
+
+def text_logprobs(chunk: OutputChunk) -> Sequence[TokenLogprob]:
+    """The log probabilities of a chunk's tokens, without a final stop token that is no text."""
+    logprobs = chunk.logprobs or ()
+    return logprobs[:-1] if chunk.hides_last_token else logprobs
