@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from array import array
 from collections import deque
 from dataclasses import dataclass
 
@@ -158,7 +159,7 @@ class Embedder:
         for text, table, pooler in zip(texts, tables, poolers, strict=True):
             token_ids = list(text.token_ids[start:stop])
             rows = pooler.wanted(start, start + len(token_ids))
-            part = StepPart(table, start, token_ids, rows)
+            part = StepPart(array("i", table), start, token_ids, rows)
             (ranked if text.request.pooling == "rank" else hidden).append((text, part, pooler))
         for group, run in ((ranked, self._executor.run), (hidden, self._executor.run_hidden)):
             if not group:
