@@ -180,13 +180,14 @@ class Reranking:
             if spec.ranks == "judge":
                 label_ids = judge.label_ids()
         else:
-            first = (*runtime.tokenizer.prefix_ids, *_plain(runtime, query))
-            first += runtime.tokenizer.suffix_ids
-            last = runtime.tokenizer.suffix_ids
+            tokenizer = runtime.tokenizer
+            first = tokenizer.prefix_ids + _plain(runtime, query) + tokenizer.between_ids
+            last = tokenizer.suffix_ids
             pairs = [
                 _joined(first, _plain(runtime, text), last, max_len, truncate) for text in documents
             ]
-            second_starts = (len(first),) * len(pairs)
+            if spec.has_token_types:
+                second_starts = (len(first),) * len(pairs)
         self.request = EmbeddingRequest(
             runtime.new_id(),
             tuple(pairs),

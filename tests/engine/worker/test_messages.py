@@ -116,7 +116,7 @@ def test_messages_arrive_in_the_worker_as_they_were_sent(message: messages.ToWor
                 9,
                 8,
                 7,
-                embedding=EmbeddingSpec(4, "cls", False, "classifier", 2, 1),
+                embedding=EmbeddingSpec(4, "cls", False, "classifier", 2, 1, True),
                 can_generate=False,
             ),
             EngineStats(),
