@@ -13,6 +13,7 @@ import numpy as np
 import openai
 import pytest
 
+from quintet import AsyncLLM
 from quintet.errors import ContextLengthError
 from quintet.server.dialects.openai.bodies import EmbeddingBody
 from quintet.server.dialects.openai.embeddings import embedding_reply
@@ -22,7 +23,7 @@ from .harness import run, serving
 
 
 @contextlib.asynccontextmanager
-async def client(engine: FakeEngine) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(engine: Any) -> AsyncIterator[openai.AsyncOpenAI]:
     """Of a server with one model."""
     async with (
         serving({"m": engine}) as server,
@@ -86,6 +87,36 @@ def test_inputs_that_are_too_long_are_refused():
             with pytest.raises(openai.BadRequestError) as caught:
                 await api.embeddings.create(model="m", input="Hello")
         assert caught.value.code == "context_length_exceeded"
+
+    run(main())
+
+
+def test_the_engine_s_vectors_arrive_as_they_are():
+    """Bit for bit in both formats, from text and from its tokens; what is wrong names its field."""
+
+    async def main() -> None:
+        texts = ["A cat sits on the mat.", "Hello"]
+        async with AsyncLLM("demo", num_threads=1) as llm, client(llm) as api:
+            output = await llm.embed(texts)
+            vectors = output.embeddings.tolist()
+            default = await api.embeddings.create(model="m", input=texts)
+            floats = await api.embeddings.create(model="m", input=texts, encoding_format="float")
+            assert [item.embedding for item in default.data] == vectors
+            assert [item.embedding for item in floats.data] == vectors
+            assert default.usage.prompt_tokens == output.usage.num_prompt_tokens
+            ids = [llm.tokenizer.encode(text) for text in texts]
+            tokens = await api.embeddings.create(model="m", input=ids)
+            assert [item.embedding for item in tokens.data] == vectors
+            short = await api.embeddings.create(model="m", input="Hello", dimensions=8)
+            assert np.linalg.norm(short.data[0].embedding) == pytest.approx(1.0)
+            for fields, parameter in (
+                ({"input": [[10**6]]}, "input"),
+                ({"input": "x" * 100_000}, "input"),
+                ({"input": "x", "dimensions": 10**6}, "dimensions"),
+            ):
+                with pytest.raises(openai.BadRequestError) as caught:
+                    await api.embeddings.create(model="m", **fields)
+                assert caught.value.param == parameter
 
     run(main())
 

@@ -275,7 +275,9 @@ def test_an_agent_s_request_is_served():
                          "description": "Runs", "parameters": {"type": "object", "properties": {}}},
                         {"type": "custom", "name": "apply_patch", "format": {"type": "grammar"}},
                         {"type": "web_search", "external_web_access": False},
-                        {"type": "namespace", "name": "mcp", "tools": []},
+                        {"type": "namespace", "name": "mcp", "description": "", "tools": [
+                            {"type": "function", "name": "find"}, {"type": "custom", "name": "x"},
+                        ]},
                     ],
                     "tool_choice": "auto",
                     "parallel_tool_calls": False,
@@ -291,10 +293,39 @@ def test_an_agent_s_request_is_served():
         messages, tools, _ = engine.prompts[0]
         assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool"]
         assert messages[0]["content"] == "You are an agent.\n\nsandboxed"
-        assert [tool["function"]["name"] for tool in tools] == ["exec_command"]
+        assert [tool["function"]["name"] for tool in tools] == ["exec_command", "find"]
         final = json.loads(reply.text.split("data: ")[-1])
         assert final["type"] == "response.completed"
-        assert [tool["name"] for tool in final["response"]["tools"]] == ["exec_command"]
+        assert [tool["name"] for tool in final["response"]["tools"]] == ["exec_command", "mcp"]
+
+    run(main())
+
+
+def test_functions_of_a_namespace_keep_it():
+    """The model knows a name alone, or with its namespace where two have the same one."""
+    inner = {"type": "function", "name": "f"}
+
+    async def main() -> None:
+        engine = ScriptedEngine()
+        async with client(engine) as api:
+            tools: Any = [
+                {"type": "namespace", "name": "one", "description": "", "tools": [inner]},
+                {"type": "namespace", "name": "two", "description": "", "tools": [inner]},
+                {"type": "function", "name": "g", "parameters": {}, "strict": False},
+            ]
+            reply = await api.responses.create(model="m", input="Hi", tools=tools)
+            calls = [item for item in reply.output if item.type == "function_call"]
+            assert [(c.namespace, c.name) for c in calls] == [("one", "f"), (None, "g")]
+            assert [tool.type for tool in reply.tools] == ["namespace", "namespace", "function"]
+            call: Any = {
+                "type": "function_call", "call_id": "c", "name": "f", "namespace": "two",
+                "arguments": "{}",
+            }  # fmt: skip
+            await api.responses.create(model="m", input=[*reply.output, call], tools=tools)
+        messages, offered, _ = engine.prompts[-1]
+        assert [tool["function"]["name"] for tool in offered] == ["f", "two.f", "g"]
+        called = [call["function"]["name"] for call in messages[-1]["tool_calls"]]
+        assert called == ["f", "g", "two.f"]
 
     run(main())
 

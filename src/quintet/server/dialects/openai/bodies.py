@@ -190,7 +190,14 @@ class Tool(Body):
     function: FunctionDefinition
 
 
-class ConversationBody(Body):
+class ThinkingBody(Body):
+    """Two spellings of one switch."""
+
+    enable_thinking: bool | None = None
+    chat_template_kwargs: ChatTemplateKwargs | None = None
+
+
+class ConversationBody(ThinkingBody):
     """What becomes the prompt of a chat."""
 
     model: ModelName
@@ -198,8 +205,6 @@ class ConversationBody(Body):
     tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    chat_template_kwargs: ChatTemplateKwargs | None = None
-    enable_thinking: bool | None = None
     reasoning_effort: ReasoningEffort | None = None
 
 

@@ -23,6 +23,7 @@ from quintet.server.dialects.openai.structure import (
     checked_tool_choice,
     constraint_of,
     shown_tools,
+    thinking_switch,
 )
 from quintet.server.engines import ChatPrompt, GenerationRequest, ServedEngine, ServedModel
 from quintet.server.limits import parse_json
@@ -63,7 +64,7 @@ def chat_prompt(body: ConversationBody) -> ChatPrompt:
     return ChatPrompt(
         [_history(sent, index) for index, sent in enumerate(body.messages)],
         shown_tools(body.tools, body.tool_choice),
-        _enable_thinking(body),
+        thinking_switch(body, body.reasoning_effort),
         checked_tool_choice(body.tool_choice),
         body.parallel_tool_calls is not False,
     )
@@ -112,14 +113,6 @@ def _refuse_unsupported(body: ChatBody) -> None:
             raise refuse(name, "not supported; use tools")
     if body.chat_template is not None:
         raise refuse("chat_template", "templates in requests are refused; the model's own is used")
-
-
-def _enable_thinking(body: ConversationBody) -> bool | None:
-    if body.enable_thinking is not None:
-        return body.enable_thinking
-    if body.chat_template_kwargs and body.chat_template_kwargs.enable_thinking is not None:
-        return body.chat_template_kwargs.enable_thinking
-    return False if body.reasoning_effort == "none" else None
 
 
 def _history(message: Message, index: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from quintet.server.dialects.openai.bodies import (
     ResponseFormat,
     SamplerBody,
     StructuredOutputs,
+    ThinkingBody,
     Tool,
 )
 from quintet.server.dialects.openai.sampling import refuse
@@ -50,6 +51,15 @@ def shown_tools(tools: Sequence[Tool] | None, choice: Any) -> list[dict[str, Any
     if not tools or choice == "none":
         return None
     return [tool.model_dump(exclude_none=True) for tool in tools]
+
+
+def thinking_switch(body: ThinkingBody, effort: str | None) -> bool | None:
+    """Whether the model is to think; None, and any effort but "none", leave it to the template."""
+    if body.enable_thinking is not None:
+        return body.enable_thinking
+    if body.chat_template_kwargs and body.chat_template_kwargs.enable_thinking is not None:
+        return body.chat_template_kwargs.enable_thinking
+    return False if effort == "none" else None
 
 
 def constraint_of(body: SamplerBody) -> Constraint | None:

@@ -12,9 +12,9 @@ from pydantic import Discriminator, Field, Tag
 from quintet.server.dialects.openai.bodies import (
     MAX_TOP_LOGPROBS,
     Body,
-    ChatTemplateKwargs,
     ReasoningEffort,
     RequestBody,
+    ThinkingBody,
 )
 
 MAX_ITEMS = 4096
@@ -37,6 +37,7 @@ class InputItem(Body):
     content: str | list[Part] | None = None
     call_id: Id | None = None
     name: Id | None = None
+    namespace: Id | None = None
     arguments: str | None = None
     output: str | list[Part] | None = None
     summary: list[Part] | None = None
@@ -56,6 +57,7 @@ class FunctionTool(Body):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    tools: list[FunctionTool] | None = None
 
 
 class TextFormat(Body):
@@ -74,7 +76,7 @@ class ReasoningOptions(Body):
     effort: ReasoningEffort | None = None
 
 
-class TurnBody(Body):
+class TurnBody(ThinkingBody):
     """What becomes the prompt of a response."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
@@ -87,8 +89,6 @@ class TurnBody(Body):
     reasoning: ReasoningOptions | None = None
     text: TextOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    enable_thinking: bool | None = None
-    chat_template_kwargs: ChatTemplateKwargs | None = None
     conversation: Any = None
     prompt: Any = None
 

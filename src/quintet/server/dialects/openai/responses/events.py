@@ -7,7 +7,7 @@ openai-python, src/openai/lib/streaming/responses (which of them a client puts t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from quintet.engine.output import OutputChunk, TokenLogprob, Usage
@@ -27,6 +27,7 @@ class ResponseEvents:
     Args:
         response: its fields as they are before anything is generated.
         token_bytes: of the model.
+        origin: namespace and name of the function that the model calls by a name.
         shows_answer: False where only the prompt was to be computed.
     """
 
@@ -34,11 +35,13 @@ class ResponseEvents:
         self,
         response: dict[str, Any],
         token_bytes: TokenBytes,
+        origin: Callable[[str], tuple[str | None, str]],
         *,
         shows_answer: bool = True,
     ) -> None:
         self.response = response
         self._token_bytes = token_bytes
+        self._origin = origin
         self._shows_answer = shows_answer
         self._num_sent = 0
         self._output: list[dict[str, Any]] = []
@@ -115,17 +118,17 @@ class ResponseEvents:
         self._output[-1]["content"].append(part)
         yield self._part_event("response.content_part.added", part=_copy(part))
 
-    def _open_call(self, call_id: str, name: str) -> Iterator[Event]:
-        yield from self._open(
-            {
-                "id": new_id("fc"),
-                "type": "function_call",
-                "status": "in_progress",
-                "call_id": call_id,
-                "name": name,
-                "arguments": "",
-            }
-        )
+    def _open_call(self, call_id: str, shown_name: str) -> Iterator[Event]:
+        namespace, name = self._origin(shown_name)
+        item = {
+            "id": new_id("fc"),
+            "type": "function_call",
+            "status": "in_progress",
+            "call_id": call_id,
+            "name": name,
+            "arguments": "",
+        }
+        yield from self._open(item if namespace is None else {**item, "namespace": namespace})
 
     def _open(self, item: dict[str, Any]) -> Iterator[Event]:
         self._output.append(item)

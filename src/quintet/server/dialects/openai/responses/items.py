@@ -9,6 +9,7 @@ from typing import Any
 from quintet.errors import RequestError
 from quintet.server.dialects.openai.chat import parsed_arguments
 from quintet.server.dialects.openai.responses.bodies import InputItem, Part, TurnBody
+from quintet.server.dialects.openai.responses.tools import OfferedTools
 from quintet.server.dialects.openai.sampling import refuse
 
 _TEXT_PARTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
@@ -33,7 +34,9 @@ def input_items(body: TurnBody) -> list[dict[str, Any]]:
     return [_item(item, f"input.{index}") for index, item in enumerate(body.input)]
 
 
-def messages(items: Iterable[dict[str, Any]], instructions: str | None) -> list[dict[str, Any]]:
+def messages(
+    items: Iterable[dict[str, Any]], instructions: str | None, offered: OfferedTools
+) -> list[dict[str, Any]]:
     """The conversation as chat templates read it.
 
     A thought, a text and the calls that follow each other are one message of the assistant.
@@ -44,7 +47,7 @@ def messages(items: Iterable[dict[str, Any]], instructions: str | None) -> list[
     """
     found: list[dict[str, Any]] = []
     for item in items:
-        _append(found, item)
+        _append(found, item, offered)
     if instructions:
         if found and found[0]["role"] == "system":
             found[0] = {**found[0], "content": f"{instructions}\n\n{found[0]['content']}"}
@@ -60,7 +63,7 @@ def text_of(parts: Sequence[dict[str, Any]]) -> str:
     return "\n".join(part["text"] for part in parts)
 
 
-def _append(found: list[dict[str, Any]], item: dict[str, Any]) -> None:
+def _append(found: list[dict[str, Any]], item: dict[str, Any], offered: OfferedTools) -> None:
     kind = item["type"]
     if kind == "message" and item["role"] != "assistant":
         role = "system" if item["role"] == "developer" else item["role"]
@@ -77,7 +80,8 @@ def _append(found: list[dict[str, Any]], item: dict[str, Any]) -> None:
         _assistant(found, is_start=False, takes_text=True)["content"] = text_of(item["content"])
     else:
         arguments = parsed_arguments(item["arguments"], "input.arguments")
-        function = {"name": item["name"], "arguments": arguments}
+        name = offered.shown(item.get("namespace"), item["name"])
+        function = {"name": name, "arguments": arguments}
         call = {"id": item["call_id"], "type": "function", "function": function}
         _assistant(found, is_start=False).setdefault("tool_calls", []).append(call)
 
@@ -107,6 +111,7 @@ def _item(item: InputItem, where: str) -> dict[str, Any]:
             "call_id": _needed(item.call_id, f"{where}.call_id"),
             "name": _needed(item.name, f"{where}.name"),
             "arguments": _needed(item.arguments, f"{where}.arguments"),
+            **({} if item.namespace is None else {"namespace": item.namespace}),
         }
     if kind == "function_call_output":
         output = _needed(item.output, f"{where}.output")

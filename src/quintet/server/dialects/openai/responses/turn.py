@@ -9,17 +9,20 @@ from typing import Any
 
 from quintet.errors import RequestError
 from quintet.sampling.constraint import Constraint
+from quintet.sampling.params import SamplingParams
 from quintet.server.dialect import Context
 from quintet.server.dialects.openai.bodies import JsonSchema, ResponseFormat
-from quintet.server.dialects.openai.responses.bodies import FunctionTool, ResponseBody, TurnBody
+from quintet.server.dialects.openai.responses.bodies import ResponseBody, TurnBody
 from quintet.server.dialects.openai.responses.events import Event, ResponseEvents
 from quintet.server.dialects.openai.responses.items import input_items, messages, new_id
 from quintet.server.dialects.openai.responses.store import ResponseStore, found_previous
+from quintet.server.dialects.openai.responses.tools import OfferedTools
 from quintet.server.dialects.openai.sampling import refuse, request_options, sampling_params
 from quintet.server.dialects.openai.structure import (
     checked_tool_choice,
     constraint_of,
     response_constraint,
+    thinking_switch,
 )
 from quintet.server.engines import ChatPrompt, GenerationRequest, ServedModel, stream_all
 from quintet.server.errors import ErrorReply
@@ -50,11 +53,12 @@ class Turn:
         self.input_items = input_items(body)
         self.history = [*_previous_items(body, stores), *self.input_items]
         self._keeps = keeps
+        self._offered = OfferedTools(body.tools)
         self._request = GenerationRequest(
-            _prompt(body, self.history), _params(body), request_options(body)
+            _prompt(body, self.history, self._offered), _params(body), request_options(body)
         )
         self._keep_alive_s = keep_alive_s(body.keep_alive)
-        self.response = _response(body)
+        self.response = _response(body, self._offered)
         self._events: ResponseEvents | None = None
 
     async def events(self, context: Context) -> AsyncGenerator[Event, None]:
@@ -110,13 +114,15 @@ class Turn:
         return ResponseEvents(
             self.response,
             model.engine.tokenizer.token_bytes,
+            self._offered.origin,
             shows_answer=self.body.generate is not False,
         )
 
 
 def turn_prompt(body: TurnBody, stores: Sequence[ResponseStore]) -> ChatPrompt:
     """The prompt of a body alone; raises as `Turn` does."""
-    return _prompt(body, [*_previous_items(body, stores), *input_items(body)])
+    items = [*_previous_items(body, stores), *input_items(body)]
+    return _prompt(body, items, OfferedTools(body.tools))
 
 
 def _previous_items(body: TurnBody, stores: Sequence[ResponseStore]) -> list[dict[str, Any]]:
@@ -125,7 +131,7 @@ def _previous_items(body: TurnBody, stores: Sequence[ResponseStore]) -> list[dic
     return found_previous(body.previous_response_id, stores).items
 
 
-def _prompt(body: TurnBody, items: Sequence[dict[str, Any]]) -> ChatPrompt:
+def _prompt(body: TurnBody, items: Sequence[dict[str, Any]], offered: OfferedTools) -> ChatPrompt:
     for name in ("conversation", "prompt"):
         if getattr(body, name) is not None:
             raise refuse(name, "not supported; use input and previous_response_id")
@@ -135,49 +141,15 @@ def _prompt(body: TurnBody, items: Sequence[dict[str, Any]]) -> ChatPrompt:
     if isinstance(choice, dict) and choice.get("type") == "function":
         choice = {"type": "function", "function": {"name": choice.get("name")}}
     return ChatPrompt(
-        messages(items, body.instructions),
-        _tools(body) if choice != "none" else None,
-        _enable_thinking(body),
+        messages(items, body.instructions, offered),
+        offered.chat_tools if choice != "none" else None,
+        thinking_switch(body, body.reasoning.effort if body.reasoning else None),
         checked_tool_choice(choice),
         body.parallel_tool_calls is not False,
     )
 
 
-def _tools(body: TurnBody) -> list[dict[str, Any]] | None:
-    """The functions, in the shape of chat completions."""
-    return [
-        {
-            "type": "function",
-            "function": tool.model_dump(
-                include={"name", "description", "parameters"}, exclude_none=True
-            ),
-        }
-        for tool in _functions(body)
-    ] or None
-
-
-def _functions(body: TurnBody) -> list[FunctionTool]:
-    """The tools that can be offered.
-
-    Agents such as Codex list those that only OpenAI runs (web_search, image_generation...) with
-    their own in every request, and can do without: they are left out, and not among the response's
-    `tools`.  A tool_choice that asks for one is refused.
-    """
-    for index, tool in enumerate(body.tools or ()):
-        if tool.type == "function" and tool.name is None:
-            raise RequestError("expected a name", parameter=f"tools.{index}")
-    return [tool for tool in body.tools or () if tool.type == "function"]
-
-
-def _enable_thinking(body: TurnBody) -> bool | None:
-    if body.enable_thinking is not None:
-        return body.enable_thinking
-    if body.chat_template_kwargs and body.chat_template_kwargs.enable_thinking is not None:
-        return body.chat_template_kwargs.enable_thinking
-    return False if body.reasoning and body.reasoning.effort == "none" else None
-
-
-def _params(body: ResponseBody) -> Any:
+def _params(body: ResponseBody) -> SamplingParams:
     wants_logprobs = body.top_logprobs is not None or _LOGPROBS in (body.include or ())
     return sampling_params(
         body,
@@ -201,7 +173,7 @@ def _constraint(body: ResponseBody) -> Constraint | None:
     )
 
 
-def _response(body: ResponseBody) -> dict[str, Any]:
+def _response(body: ResponseBody, offered: OfferedTools) -> dict[str, Any]:
     """The response before anything is known of it; fields of the request come back."""
     plain = {"type": "text"}
     text = body.text.format if body.text else None
@@ -228,10 +200,7 @@ def _response(body: ResponseBody) -> dict[str, Any]:
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "text": {"format": text.model_dump(by_alias=True, exclude_none=True) if text else plain},
         "tool_choice": body.tool_choice or "auto",
-        "tools": [
-            {"parameters": None, "strict": None, **tool.model_dump(exclude_none=True)}
-            for tool in _functions(body)
-        ],
+        "tools": offered.echoed,
         "top_logprobs": body.top_logprobs or 0,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "truncation": "disabled",
