@@ -20,8 +20,9 @@ from engine.tiny_model import byte_tokens, write_tiny_model
 from models.encoders import BERT, RANKERS, Encoder, finish, make_encoder, write_encoder_gguf
 from models.tiny import Row, make_hf
 from quintet import LLM, AsyncLLM, ContextLengthError, RequestError, SamplingParams
-from quintet.embeddings import normalized, probabilities
+from quintet.embeddings import normalized
 from quintet.engine.embedding import EmbeddingRequest
+from quintet.reranking import probabilities
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "red", "##s", "dog", "ran", "where", "is", "?", "."]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]

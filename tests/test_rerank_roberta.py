@@ -12,7 +12,7 @@ import transformers
 
 from models.encoders import BASE, finish
 from quintet import LLM
-from quintet.embeddings import probabilities
+from quintet.reranking import probabilities
 
 PIECES = [
     "<s>",

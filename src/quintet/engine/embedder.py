@@ -96,7 +96,7 @@ class Embedder:
             by_request.setdefault(text.request.request_id, []).append(text)
         try:
             vectors = self._compute(texts)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one pass's failure must not be the engine's
             if len(by_request) == 1:
                 return [self._fail_pass(texts, error)]
             # Once more by themselves, so that it ends only whom it fails for.
@@ -132,7 +132,7 @@ class Embedder:
         """The texts of one request."""
         try:
             vectors = self._compute(texts)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as in step
             return [self._fail_pass(texts, error)]
         return self._hand_out(texts, vectors)
 
