@@ -105,7 +105,8 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             models.append(load_model(sources[1]))
         # A draft model keeps the same tokens, in blocks of its own.
         bytes_per_block = sum(block_bytes(model, kv_dtype) for model in models)
-        if model.program.is_causal:
+        max_num_step_tokens = config.max_num_batched_tokens
+        if all(model.program.is_causal for model in models):
             plan = plan_cache(
                 config,
                 context_length=model.config.context_length,
@@ -113,8 +114,13 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
                 weight_bytes=sum(info.num_bytes for s in sources for info in s.tensors.values()),
                 available_bytes=available_memory_bytes(),
             )
+        elif len(models) == 1:
+            plan = plan_encoder(config, model.config.context_length)
+            max_num_step_tokens = max(max_num_step_tokens, plan.max_model_len)
         else:
-            plan, config = plan_encoder(config, model.config.context_length)
+            raise RequestError(
+                "expected two models that generate text, found an encoder", parameter="draft_model"
+            )
         try:
             executors = [
                 load_executor(
@@ -124,7 +130,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
                     kv_dtype=options.kv_dtype,
                     num_threads=options.num_threads,
                     num_blocks=plan.num_blocks,
-                    max_num_batched_tokens=config.max_num_batched_tokens,
+                    max_num_batched_tokens=max_num_step_tokens,
                     max_logits_rows=config.max_logits_rows,
                 )
                 for model in models
