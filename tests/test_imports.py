@@ -24,6 +24,7 @@ FLOORS = [
     {"chat"},
     {"runtime"},
     {"beams", "embeddings"},
+    {"reranking"},
     {"llm", "async_llm"},
     {"tools", "sessions"},
     {"server"},

@@ -19,7 +19,7 @@ from quintet.chat import (
     unparsed,
 )
 from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation, parse_bytes
-from quintet.embeddings import Embedding, EmbeddingOutput, Reranking, RerankOutput
+from quintet.embeddings import Embedding, EmbeddingOutput
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
 from quintet.engine.client import EngineState
@@ -29,6 +29,7 @@ from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
 from quintet.models import Pooling
+from quintet.reranking import Reranking, RerankOutput
 from quintet.runtime import (
     Batch,
     Params,

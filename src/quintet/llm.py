@@ -17,7 +17,7 @@ from quintet.chat import (
     unparsed,
 )
 from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation, parse_bytes
-from quintet.embeddings import Embedding, EmbeddingOutput, Reranking, RerankOutput
+from quintet.embeddings import Embedding, EmbeddingOutput
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
 from quintet.engine.client import EngineState
@@ -26,6 +26,7 @@ from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.models import Pooling
+from quintet.reranking import Reranking, RerankOutput
 from quintet.runtime import (
     Batch,
     Params,

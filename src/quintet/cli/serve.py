@@ -113,7 +113,7 @@ def serve(
 
         async def load(manifest: Manifest) -> ServedEngine:
             return await AsyncLLM(
-                manifest.path,
+                sources.get(manifest.name, manifest.name),
                 max_model_len=context,
                 num_threads=threads,
                 backend=backend.value,

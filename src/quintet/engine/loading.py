@@ -135,11 +135,14 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             models.append(load_model(sources[1]))
         # A draft model keeps the same tokens, in blocks of its own.
         bytes_per_block = sum(block_bytes(model, kv_dtype) for model in models)
-        if model.program.is_causal:
+        max_num_step_tokens = config.max_num_batched_tokens
+        if all(model.program.is_causal for model in models):
             weight_bytes = sum(info.num_bytes for s in sources for info in s.tensors.values())
             buffer_bytes = 0
             if options.max_memory is not None:
-                weight_bytes, buffer_bytes = _memory_of(models, options, config)
+                weight_bytes, buffer_bytes = _memory_of(
+                    models, options, max_num_step_tokens, config.max_logits_rows
+                )
             plan = plan_cache(
                 config,
                 context_length=model.config.context_length,
@@ -149,16 +152,23 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
                 max_memory=options.max_memory,
                 buffer_bytes=buffer_bytes,
             )
-        else:
-            plan, config = plan_encoder(config, model.config.context_length)
+        elif len(models) == 1:
+            plan = plan_encoder(config, model.config.context_length)
+            max_num_step_tokens = max(max_num_step_tokens, plan.max_model_len)
             if options.max_memory is not None:
-                weight_bytes, buffer_bytes = _memory_of(models, options, config)
+                weight_bytes, buffer_bytes = _memory_of(
+                    models, options, max_num_step_tokens, config.max_logits_rows
+                )
                 check_limit(
                     options.max_memory,
                     weight_bytes=weight_bytes,
                     buffer_bytes=buffer_bytes,
                     cache_bytes=plan.num_blocks * bytes_per_block,
                 )
+        else:
+            raise RequestError(
+                "expected two models that generate text, found an encoder", parameter="draft_model"
+            )
         try:
             executors = [
                 load_executor(
@@ -171,7 +181,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
                     packed_cache=options.packed_cache_directory,
                     on_compiled=reading.start,
                     num_blocks=plan.num_blocks,
-                    max_num_batched_tokens=config.max_num_batched_tokens,
+                    max_num_batched_tokens=max_num_step_tokens,
                     max_logits_rows=config.max_logits_rows,
                 )
                 for model in models
@@ -254,7 +264,10 @@ class _TokenizerReading:
 
 
 def _memory_of(
-    models: Sequence[Model], options: ModelOptions, config: EngineConfig
+    models: Sequence[Model],
+    options: ModelOptions,
+    max_num_batched_tokens: int,
+    max_logits_rows: int,
 ) -> tuple[int, int]:
     """Bytes of weights and of buffers that the models' executors will take."""
     needs = [
@@ -262,8 +275,8 @@ def _memory_of(
             model,
             backend=options.backend,
             weight_dtype=options.dtype,
-            max_num_batched_tokens=config.max_num_batched_tokens,
-            max_logits_rows=config.max_logits_rows,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_logits_rows=max_logits_rows,
         )
         for model in models
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from dataclasses import dataclass
@@ -111,16 +110,14 @@ def plan_cache(
     return CachePlan(num_blocks, max_model_len)
 
 
-def plan_encoder(config: EngineConfig, context_length: int) -> tuple[CachePlan, EngineConfig]:
+def plan_encoder(config: EngineConfig, context_length: int) -> CachePlan:
     """
-    The cache of a model that sees a text whole, which holds the texts of one pass.
+    The cache of a model that sees a text whole, which holds the texts of one pass: as many as
+    `max_num_batched_tokens` says, or a single one of any length.
 
     Args:
         config: what the user decided.
         context_length: tokens the model was trained for.
-
-    Returns:
-        The cache, and the config with passes that take the longest text.
 
     Raises:
         RequestError: `max_model_len` beyond what the model was trained for.
@@ -134,8 +131,7 @@ def plan_encoder(config: EngineConfig, context_length: int) -> tuple[CachePlan, 
         )
     num_tokens = max(config.max_num_batched_tokens, max_model_len)
     # Each text has blocks of its own: twice over, short texts fill a pass as well.
-    blocks = CachePlan(2 * -(-num_tokens // BLOCK_SIZE), max_model_len)
-    return blocks, dataclasses.replace(config, max_num_batched_tokens=num_tokens)
+    return CachePlan(2 * -(-num_tokens // BLOCK_SIZE), max_model_len)
 
 
 def check_limit(max_memory: int, *, weight_bytes: int, buffer_bytes: int, cache_bytes: int) -> None:

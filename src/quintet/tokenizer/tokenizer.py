@@ -26,6 +26,7 @@ class Tokenizer:
         bos_id, eos_id: begin and end of sequence, where the vocabulary has them.
         eog_ids: every token after which generation stops.
         prefix_ids, suffix_ids: what `encode` puts before and after a text.
+        between_ids: what stands between the two texts of a pair.
         add_bos, add_eos: whether `encode` puts a token before and after the text.
         drops_leading_space: `decode` drops one space at the start of the text.
         chat_templates: Jinja sources by name, as the model carries them.
@@ -42,6 +43,7 @@ class Tokenizer:
         self.eos_id = codec.eos_id
         self.eog_ids = codec.eog_ids
         self.prefix_ids, self.suffix_ids = codec.prefix_ids, codec.suffix_ids
+        self.between_ids = codec.between_ids
         self.add_bos = bool(codec.prefix_ids)
         self.add_eos = bool(codec.suffix_ids)
         self.drops_leading_space = codec.drops_leading_space
