@@ -12,6 +12,10 @@ from quintet.cli.options import (
     ContextOption,
     Dtype,
     DtypeOption,
+    MaxMemoryOption,
+    MlockOption,
+    MmapOption,
+    PackedCacheOption,
     ThreadsOption,
 )
 from quintet.cli.serve_options import (
@@ -74,6 +78,10 @@ def serve(
     threads: ThreadsOption = None,
     backend: BackendOption = Backend.auto,
     dtype: DtypeOption = Dtype.auto,
+    mmap: MmapOption = True,
+    mlock: MlockOption = False,
+    max_memory: MaxMemoryOption = None,
+    packed_cache: PackedCacheOption = False,
     kv_dtype: KVDtypeOption = CacheDtype.auto,
     ngram_speculation: NgramOption = False,
     draft_model: DraftModelOption = None,
@@ -153,6 +161,10 @@ def serve(
                 max_queue=max_queue,
                 ngram_speculation=ngram_speculation,
                 draft_model=draft_model,
+                use_mmap=mmap,
+                use_mlock=mlock,
+                max_memory=max_memory,
+                packed_cache=packed_cache,
                 isolated=not in_process,
             ).__aenter__()  # loads it; the server closes it
 

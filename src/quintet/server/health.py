@@ -45,6 +45,9 @@ _STATES: Final[dict[EngineState, HealthState]] = {
 }
 
 
+_ILL: Final = {HealthState.STUCK, HealthState.RESTARTING, HealthState.CLOSED}
+
+
 @dataclass(slots=True)
 class _Progress:
     num_steps: int
@@ -81,11 +84,12 @@ class HealthMonitor:
 
     async def watch(self) -> None:
         """Observe for ever, so that a first probe already knows since when; log every change."""
-        seen = HealthState.OK
+        seen = self.observe()
         while True:
             state = self.observe()
             if state is not seen:
-                _log.warning("the server was %s and is %s", seen.value, state.value)
+                level = logging.WARNING if {state, seen} & _ILL else logging.INFO
+                _log.log(level, "the server was %s and is %s", seen.value, state.value)
                 seen = state
             await asyncio.sleep(_TICK_S)
 
