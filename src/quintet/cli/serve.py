@@ -99,6 +99,7 @@ def serve(
     import asyncio
     import dataclasses
     import logging
+    import resource
 
     from quintet.cli.options import status
     from quintet.engine.sizing import available_memory_bytes
@@ -112,6 +113,7 @@ def serve(
     from quintet.server.settings import LOOPBACK_HOSTS, Settings
 
     configure_log(log_format, log_level)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold everybody's prompts
     if rate_limit_requests is None:
         rate_limit_requests = 0 if host in LOOPBACK_HOSTS else _REQUESTS_PER_MINUTE
     settings = Settings(
