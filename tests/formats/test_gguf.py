@@ -227,7 +227,7 @@ def test_a_shard_of_another_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     others = write_split(tmp_path / "other", tensors_per_shard=10)
     paths[0].write_bytes(others[0].read_bytes())
-    with pytest.raises(ModelFormatError, match="expected 17, found 16") as caught:
+    with pytest.raises(ModelFormatError, match="expected 27, found 26") as caught:
         GGUFFile.open(paths[1])
     assert caught.value.part == "split.tensors.count"
 
