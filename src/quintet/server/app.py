@@ -52,7 +52,10 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         finally:
             await cancel(*watches)
 
-    routes, aliases = [*_routes(dialects), *probe_routes(health, metrics, models, flavour)], _aliases(dialects)
+    routes, aliases = (
+        [*_routes(dialects), *probe_routes(health, metrics, models, flavour)],
+        _aliases(dialects),
+    )
     app = Starlette(
         routes=routes,
         middleware=[
