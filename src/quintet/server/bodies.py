@@ -1,4 +1,4 @@
-"""What the request bodies of all dialects have in common: strict types, and errors that say where."""
+"""What request bodies of all dialects have in common: strict types, and errors that say where."""
 
 from __future__ import annotations
 
