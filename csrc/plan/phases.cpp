@@ -54,7 +54,7 @@ void RowPhase::run(const StepContext& context) {
 }
 
 LinearPhase::LinearPhase(const Plan& plan, std::vector<LinearTask> tasks, bool logits_rows, const RowPhase* before)
-    : plan_(plan), tasks_(std::move(tasks)), logits_rows_(logits_rows), before_(before) {}
+    : plan_(plan), tasks_(std::move(tasks)), logits_rows_(logits_rows), before_(before), share_(plan.num_threads()) {}
 
 PhaseInfo LinearPhase::info(const Plan& plan) const {
   PhaseInfo info{.label = "linear, n x k (bits):"};
@@ -100,7 +100,7 @@ void LinearPhase::run(const StepContext& context) {
     cuts[t] = {panels, even, ceil_div(panels, even), count};
     count += static_cast<int64_t>(cuts[t].items_per_chunk) * row_chunks;
   }
-  share_.for_each(count, context.worker, threads, [&](int64_t item) {
+  share_.for_each(count, context.worker, [&](int64_t item) {
     size_t t = num_cuts - 1;
     while (item < cuts[t].begin) t--;
     const Cut& cut = cuts[t];
@@ -178,9 +178,10 @@ void AttentionPhase::run(const StepContext& context) {
   }
   int seq = 0;
   int64_t seq_begin = 0;  // first tile of `seq`
-  share_.for_each(tiles * cache.num_kv_heads, context.worker, plan.num_threads(), [&](int64_t item) {
+  share_.for_each(tiles * cache.num_kv_heads, context.worker, [&](int64_t item) {
     const int64_t tile = item / cache.num_kv_heads;
     const auto head = static_cast<int>(item % cache.num_kv_heads);
+    if (tile < seq_begin) seq = 0, seq_begin = 0;
     while (tile >= seq_begin + tiles_of(seq)) seq_begin += tiles_of(seq++);
     const int begin = static_cast<int>(tile - seq_begin) * kQueryTile;
     const SequenceView view{.block_table = step.block_tables + static_cast<size_t>(seq) * step.max_blocks,

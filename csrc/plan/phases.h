@@ -12,25 +12,35 @@
 namespace quintet {
 
 // Hands out items 0 .. count - 1.  Each worker first takes its own contiguous share, the same in every step so that
-// caches and TLBs stay warm; the last part is taken from a common counter, because a virtual CPU can lose a
-// millisecond to its host.
+// caches and TLBs stay warm, then what is left of the others': a CPU can be lost for milliseconds, to another process
+// or to the host of a virtual one, and what waits for it then is one item rather than its share.
 class WorkShare {
  public:
-  void reset() { next_.store(0, std::memory_order_relaxed); }
+  explicit WorkShare(int num_threads) : num_threads_(num_threads), taken_(static_cast<size_t>(num_threads)) {}
+  void reset() {
+    for (auto& taken : taken_) taken.count.store(0, std::memory_order_relaxed);
+  }
+  // A worker's items ascend within each share.
   template <typename Function>
-  void for_each(int64_t count, int worker, int num_threads, Function&& body) {
-    const int64_t fixed = num_threads == 1 ? count : count * 3 / 4;
-    const int64_t end = fixed * (worker + 1) / num_threads;
-    for (int64_t i = fixed * worker / num_threads; i < end; i++) body(i);
-    if (num_threads == 1) return;
-    for (int64_t i = fixed + next_.fetch_add(1, std::memory_order_relaxed); i < count;
-         i = fixed + next_.fetch_add(1, std::memory_order_relaxed)) {
-      body(i);
+  void for_each(int64_t count, int worker, Function&& body) {
+    for (int i = 0; i < num_threads_; i++) {
+      const int owner = (worker + i) % num_threads_;
+      const int64_t begin = count * owner / num_threads_;
+      const int64_t size = count * (owner + 1) / num_threads_ - begin;
+      auto& taken = taken_[static_cast<size_t>(owner)].count;
+      while (taken.load(std::memory_order_relaxed) < size) {
+        const int64_t item = taken.fetch_add(1, std::memory_order_relaxed);
+        if (item < size) body(begin + item);
+      }
     }
   }
 
  private:
-  alignas(64) std::atomic<int64_t> next_{0};
+  struct alignas(64) Taken {
+    std::atomic<int64_t> count{0};
+  };
+  int num_threads_;
+  std::vector<Taken> taken_;  // of each worker's share
 };
 
 class RowPhase final : public Phase {
@@ -81,8 +91,14 @@ class LinearPhase final : public Phase {
 // Attention, the row ops before it that treat each head alone, and those after it.
 class AttentionPhase final : public Phase {
  public:
-  AttentionPhase(int q, int out, int layer, float scale, int num_kv_heads, std::vector<RowOp> before)
-      : q_(q), out_(out), layer_(layer), scale_(scale), num_kv_heads_(num_kv_heads), before_(std::move(before)) {}
+  AttentionPhase(int q, int out, int layer, float scale, int num_kv_heads, int num_threads, std::vector<RowOp> before)
+      : q_(q),
+        out_(out),
+        layer_(layer),
+        scale_(scale),
+        num_kv_heads_(num_kv_heads),
+        before_(std::move(before)),
+        share_(num_threads) {}
   void reset() override { share_.reset(); }
   PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;

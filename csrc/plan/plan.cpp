@@ -208,7 +208,8 @@ void Plan::attention(int q, int out, int layer, float scale) {
     phases_.pop_back();
   }
   open_rows_ = nullptr;
-  phases_.push_back(std::make_unique<AttentionPhase>(q, out, layer, scale, kv.num_kv_heads, std::move(before)));
+  phases_.push_back(
+      std::make_unique<AttentionPhase>(q, out, layer, scale, kv.num_kv_heads, num_threads(), std::move(before)));
 }
 
 void Plan::finish(int logits) {
