@@ -84,7 +84,7 @@ struct Symmetric {
   }
   [[gnu::always_inline]] Symmetric(const uint8_t* block, const uint8_t* p, size_t half) : scale(load(block, p, half)) {}
   [[gnu::always_inline]] void prepare(__m256i (&codes)[8]) const {
-    if constexpr (kValues != nullptr) {
+    if constexpr (has_code_values(LAYOUT)) {
       const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kValues));
       const __m128i above = _mm_add_epi8(values, _mm_set1_epi8(kSigned ? 0 : zero_point(LAYOUT)));
       const __m256i table = _mm256_broadcastsi128_si256(above);

@@ -16,7 +16,7 @@ constexpr size_t kPrefetchBytes = 4096;  // as in avx512/tiles.h
 constexpr int kHalfColumns = kPanelColumns / 2;
 
 [[gnu::always_inline]] inline void prefetch(const uint8_t* p) {
-  _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes, _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes, _MM_HINT_T1);
 }
 
 [[gnu::always_inline]] inline __m256i load_bytes(const uint8_t* p) {

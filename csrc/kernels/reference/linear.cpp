@@ -68,7 +68,7 @@ template <Layout LAYOUT>
 int number_at(const uint8_t* group, int column, int i) {
   const int code = code_at<LAYOUT>(group, column, i);
   constexpr const int8_t* kValues = code_values(LAYOUT);
-  if constexpr (kValues != nullptr) return kValues[code];
+  if constexpr (has_code_values(LAYOUT)) return kValues[code];
   return code - zero_point(LAYOUT);
 }
 
