@@ -16,6 +16,14 @@ settings.register_profile("quintet", deadline=None)
 settings.load_profile("quintet")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of models that tests, and the processes they start, see instead of the user's."""
+    root = tmp_path_factory.mktemp("quintet-home")
+    os.environ["QUINTET_HOME"] = str(root)
+    return root
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Public test data: vocab/*.gguf and templates/*.jinja.

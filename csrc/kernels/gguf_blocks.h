@@ -210,6 +210,21 @@ struct MXFP4 {  // u8 e, nibbles: 2^(e - 128) value[code]
   static void scales(const uint8_t* block, int, int column, uint8_t* to) { to[column] = block[0]; }
 };
 
+// Not a file's: what formats with codebooks become on their way.  half d, u8 values[16] at most 127, int8 scales[16],
+// nibbles u8[8][16]: d s (values[code] - 64) / 8, s by 16 elements.  The values are the same in all blocks of a matrix.
+struct Table {
+  static constexpr size_t kBytes = 162;
+  static void codes(const uint8_t* block, int g, uint32_t (&units)[8]) { nibble_codes(block + 34 + g * 16, units); }
+  static void header(const uint8_t* block, int column, uint8_t* to) {
+    copy_half(block, column, to);
+    if (column == 0) std::memcpy(to + kTableOffset, block + 2, 16);
+  }
+  static void scales(const uint8_t* block, int g, int column, uint8_t* to) {
+    to[column] = block[18 + g * 2];
+    to[16 + column] = block[18 + g * 2 + 1];
+  }
+};
+
 inline constexpr size_t kLargestBlock = Q6_K::kBytes;
 
 }  // namespace quintet::gguf

@@ -36,8 +36,12 @@
 //   kW4n    32:  codes4, half s[16]                                       s value[code]            4.5    IQ4_NL
 //   kW4x    256: half d[16], 8 x {codes4, i8 s[16]}                       d s value[code]          4.3125 IQ4_XS
 //   kW4e    32:  codes4, u8 e[16]                                         2^(e - 128) value[code]  4.25   MXFP4
+//   kW4t    256: half d[16], u8 t[16], 8 x {codes4, i8 s[2][16]}          d s[k / 16 % 2] (t[code] - 64) / 8  4.59375
+//   kW3t    256: half d[16], u8 t[16], 8 x {codes2, bits1, i8 s[2][16]}   the same                            3.59375
 //
-// The last three look their codes up: see code_values.
+// The last five look their codes up.  The values of kW4n, kW4x and kW4e are constants: see code_values.  Those of kW4t
+// and kW3t are the matrix's own, t, at most 127 and the same in all of its blocks: exact for codebooks of up to 16
+// or 8 small whole numbers, as IQ3 and IQ2 are.  Theirs count eighths of d, which a half could lose.
 #pragma once
 
 #include <cstddef>
@@ -68,8 +72,10 @@ enum class Layout : uint8_t {
   kW4n = 13,
   kW4x = 14,
   kW4e = 15,
+  kW4t = 16,
+  kW3t = 17,
 };
-inline constexpr int kNumLayouts = 16;
+inline constexpr int kNumLayouts = 18;
 
 // The parts of a code layout: where things are, in bytes.  A block is a header and some groups; a group is its codes,
 // their further bits, and what scales them.
@@ -115,6 +121,10 @@ static constexpr CodeLayout code_layout(Layout layout) {
       return {8, 32, 256, 0, 16};
     case Layout::kW4e:
       return {1, 0, 256, 0, 16};
+    case Layout::kW4t:
+      return {8, 48, 256, 0, 32};
+    case Layout::kW3t:
+      return {8, 48, 128, 64, 32};
     default:
       return {};
   }
@@ -133,6 +143,8 @@ static_assert(code_layout(Layout::kW2k).block_bytes() * 8 == 21 * kPanelColumns 
 static_assert(code_layout(Layout::kW4n).block_bytes() * 8 == 9 * kPanelColumns * kGroup / 2);          // 4.5
 static_assert(code_layout(Layout::kW4x).block_bytes() * 8 == 69 * kPanelColumns * kSuperBlock / 16);   // 4.3125
 static_assert(code_layout(Layout::kW4e).block_bytes() * 8 == 17 * kPanelColumns * kGroup / 4);         // 4.25
+static_assert(code_layout(Layout::kW4t).block_bytes() * 8 == 147 * kPanelColumns * kSuperBlock / 32);  // 4.59375
+static_assert(code_layout(Layout::kW3t).block_bytes() * 8 == 115 * kPanelColumns * kSuperBlock / 32);  // 3.59375
 
 // What the codes of kW4n, kW4x and kW4e stand for; null for the others, whose codes are numbers.  Sources:
 // kvalues_iq4nl of ggml/src/ggml-common.h; the E2M1 numbers of OCP Microscaling Formats v1.0, doubled to be whole.
@@ -155,6 +167,11 @@ static constexpr const int8_t* code_values(Layout layout) {
   }
 }
 
+// True where a block's header has its values after d.
+static constexpr bool has_table(Layout layout) { return layout == Layout::kW4t || layout == Layout::kW3t; }
+inline constexpr size_t kTableOffset = 32;
+inline constexpr float kTableUnit = 0.125f;
+
 // What an unsigned code, or in kernels a value made unsigned, stands above its number by.
 static constexpr int zero_point(Layout layout) {
   switch (layout) {
@@ -162,6 +179,9 @@ static constexpr int zero_point(Layout layout) {
     case Layout::kW4n:
     case Layout::kW4x:
       return 128;
+    case Layout::kW4t:
+    case Layout::kW3t:
+      return 64;
     case Layout::kW6k:
       return 32;
     case Layout::kW5:
@@ -179,7 +199,7 @@ static constexpr int zero_point(Layout layout) {
 
 // True where scales change within a group of 32: at every 16 k.
 static constexpr bool has_halves(Layout layout) {
-  return layout == Layout::kW6k || layout == Layout::kW3k || layout == Layout::kW2k;
+  return layout == Layout::kW6k || layout == Layout::kW3k || layout == Layout::kW2k || has_table(layout);
 }
 
 // True where a minimum is subtracted from each weight.

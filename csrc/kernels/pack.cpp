@@ -206,6 +206,9 @@ SourceBlock source_block(SourceType type) {
       return {gguf::IQ4_XS::kBytes, kSuperBlock};
     case SourceType::kMXFP4:
       return {gguf::MXFP4::kBytes, kGroup};
+    case SourceType::kTable4:
+    case SourceType::kTable3:
+      return {gguf::Table::kBytes, kSuperBlock};
   }
   return {0, 1};
 }
@@ -269,6 +272,10 @@ Exact exact_pack(SourceType type) {
       return {Layout::kW4x, pack_blocks<gguf::IQ4_XS, Layout::kW4x>};
     case SourceType::kMXFP4:
       return {Layout::kW4e, pack_blocks<gguf::MXFP4, Layout::kW4e>};
+    case SourceType::kTable4:
+      return {Layout::kW4t, pack_blocks<gguf::Table, Layout::kW4t>};
+    case SourceType::kTable3:
+      return {Layout::kW3t, pack_blocks<gguf::Table, Layout::kW3t>};
   }
   return {};
 }

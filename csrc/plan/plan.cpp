@@ -190,7 +190,8 @@ void Plan::linear(const std::vector<LinearTask>& tasks, bool logits_rows) {
   phases_.push_back(std::make_unique<LinearPhase>(*this, tasks, logits_rows, before));
 }
 
-void Plan::attention(int q, int out, int layer, float scale) {
+void Plan::attention(int q, int out, int layer, float scale, int left, int right) {
+  require(left >= 0 && right >= 0, "attention: a window of negative size");
   const KVCache& kv = cache(layer);
   const int heads = buffer(q).width / kv.head_dim;
   require(buffer(q).width == heads * kv.head_dim && heads % kv.num_kv_heads == 0 && heads > 0,
@@ -208,8 +209,8 @@ void Plan::attention(int q, int out, int layer, float scale) {
     phases_.pop_back();
   }
   open_rows_ = nullptr;
-  phases_.push_back(
-      std::make_unique<AttentionPhase>(q, out, layer, scale, kv.num_kv_heads, num_threads(), std::move(before)));
+  phases_.push_back(std::make_unique<AttentionPhase>(q, out, layer, scale, left, right, kv.num_kv_heads, num_threads(),
+                                                     std::move(before)));
 }
 
 void Plan::finish(int logits) {
@@ -226,8 +227,12 @@ RowPhase* Plan::last_row_phase() const {
 
 const char* Plan::check(const Step& step) const {
   if (logits_ < 0) return "the plan is not finished";
-  if (step.num_tokens < 1 || step.num_tokens > options_.max_tokens) return "token_ids: more tokens than the plan holds";
   if (step.num_logits_rows > options_.max_logits_rows) return "logits_rows: more rows than the plan holds";
+  return check_tokens(step);
+}
+
+const char* Plan::check_tokens(const Step& step) const {
+  if (step.num_tokens < 1 || step.num_tokens > options_.max_tokens) return "token_ids: more tokens than the plan holds";
   if (step.num_seqs < 1 || step.cu_seqlens[0] != 0 || step.cu_seqlens[step.num_seqs] != step.num_tokens) {
     return "cu_seqlens: does not cover the tokens";
   }
@@ -237,6 +242,10 @@ const char* Plan::check(const Step& step) const {
       return "slot_mapping: outside the cache";
     }
     if (step.positions[i] < 0) return "positions: negative";
+    if (step.token_types != nullptr && (step.token_types[i] < 0 || step.token_types[i] > max_token_type_)) {
+      return "token_types: outside the model's table";
+    }
+    if (step.positions[i] > max_position_) return "positions: beyond the model's table";
   }
   for (int s = 0; s < step.num_seqs; s++) {
     const int queries = step.cu_seqlens[s + 1] - step.cu_seqlens[s];

@@ -33,6 +33,7 @@ struct Step {
   const int32_t* block_tables = nullptr;  // [num_seqs][max_blocks]
   const int32_t* seq_lens = nullptr;      // [num_seqs]
   const int32_t* logits_rows = nullptr;   // [num_logits_rows]
+  const int32_t* token_types = nullptr;   // [num_tokens]; null: all 0
 };
 
 struct PlanOptions {
@@ -139,7 +140,13 @@ class Plan {
   // The following row ops form one phase, but for the first ones where the phase before can do them.
   void begin_rows(bool logits_rows);
   void row_embed(int matrix, int dst);
-  void row_add(int src, int dst);  // dst += src
+  void row_embed_position(int matrix, int dst);                            // by position rather than token
+  void row_embed_type(int matrix, int dst);                                // by token type
+  void row_layer_norm(int src, int vector, int bias, float eps, int dst);  // bias: a vector, or -1
+  void row_gelu(int src, int up, int dst);                                 // up: multiplies the result; or -1
+  void row_tanh(int src, int dst);
+  void row_columns(int src, int begin, int dst);  // dst = src's columns from `begin` on
+  void row_add(int src, int dst);                 // dst += src
   void row_copy(int src, int dst);
   void row_select(int src, int dst);                           // dst row i = src row logits_rows[i]
   void row_rms_norm(int src, int vector, float eps, int dst);  // over runs of the vector's size
@@ -148,7 +155,9 @@ class Plan {
   void row_forms(int src, int forms);
   void row_write_kv(int k, int v, int layer);
   void linear(const std::vector<LinearTask>& tasks, bool logits_rows);  // the tasks are independent
-  void attention(int q, int out, int layer, float scale);
+  // A query sees the tokens up to `left` before and `right` behind it; kUnlimited for all there are.
+  void attention(int q, int out, int layer, float scale, int left, int right);
+  void mark_hidden(int buffer);  // what run_hidden gives; all rows since the selection, and no matrix product yet
   void finish(int logits);
 
   // --- running ---
@@ -156,6 +165,11 @@ class Plan {
   const char* check(const Step& step) const;
   // Returns logits [num_logits_rows][logits_stride()].
   float* run(const Step& step);
+  // The marked rows rather than logits, for any number of logits_rows: out [num_logits_rows][hidden_size()].
+  void run_hidden(const Step& step, float* out);
+  // As check, for run_hidden.
+  const char* check_hidden(const Step& step) const;
+  int hidden_size() const;
   size_t logits_stride() const;
   int vocab_size() const;
 
@@ -187,6 +201,7 @@ class Plan {
   bool sequences_apart(const Step& step);
   class RowPhase* last_row_phase() const;  // if the last phase is one
   void fill_rotations(const Step& step, int worker);
+  const char* check_tokens(const Step& step) const;
   void run_profiled(const StepContext& context);
   Pages allocate(size_t rows, size_t row_bytes);
 
@@ -208,6 +223,10 @@ class Plan {
   std::vector<int32_t> block_writers_;  // per KV block: see sequences_apart
   Profiler profiler_;
   int logits_ = -1;
+  int hidden_ = -1;
+  size_t select_phase_ = 0, hidden_phase_ = 0;  // the phases of the hidden rows: [select, hidden)
+  int max_position_ = kNoLimit;                 // the smallest table of positions bounds them
+  int max_token_type_ = kNoLimit;
   int max_token_id_ = kNoLimit;  // the smallest embedding bounds the ids
   size_t weight_bytes_ = 0;
   size_t buffer_bytes_ = 0;

@@ -31,6 +31,7 @@ inline const std::vector<Source>& sources() {
       {SourceType::kQ6_K, Layout::kW6k, 210, 256, {208}},   {SourceType::kQ3_K, Layout::kW3k, 110, 256, {108}},
       {SourceType::kQ2_K, Layout::kW2k, 84, 256, {80, 82}}, {SourceType::kIQ4_NL, Layout::kW4n, 18, 32, {0}},
       {SourceType::kIQ4_XS, Layout::kW4x, 136, 256, {0}},   {SourceType::kMXFP4, Layout::kW4e, 17, 32, {}},
+      {SourceType::kTable4, Layout::kW4t, 162, 256, {0}},   {SourceType::kTable3, Layout::kW3t, 162, 256, {0}},
   };
   return all;
 }
@@ -41,6 +42,9 @@ inline const Source& source_for(Layout layout) {
   }
   return sources().front();
 }
+
+// Of the types with a table; 64 above their numbers, and both ends of the range.
+inline constexpr uint8_t kTableValues[16] = {0, 21, 39, 56, 72, 89, 107, 127, 1, 64, 63, 65, 100, 126, 32, 96};
 
 // A matrix [n, k] of random bytes: codes and integer scales take every value, also those a quantiser never makes (-128
 // in Q8_0).  Floats are finite, of both signs; scales range over twenty powers of two.
@@ -54,6 +58,9 @@ inline std::vector<uint8_t> random_source(const Source& source, int n, int k, st
       std::memcpy(bytes.data() + block + at, &half, 2);
     }
     if (source.type == SourceType::kMXFP4) bytes[block] = static_cast<uint8_t>(116 + random_bits() % 20);
+    if (source.type == SourceType::kTable4 || source.type == SourceType::kTable3) {
+      for (size_t i = 0; i < 16; ++i) bytes[block + 2 + i] = kTableValues[i];
+    }
     const float value = unit(random_bits);
     const uint16_t upper = float_to_bf16(value);
     if (source.type == SourceType::kF32) std::memcpy(bytes.data() + block, &value, 4);

@@ -110,6 +110,12 @@ float source_value(const Source& source, const uint8_t* row, int i) {
     }
     case SourceType::kMXFP4:
       return std::ldexp(kE2M1[nibble(1) % 8], p[0] - 127) * (nibble(1) < 8 ? 1.0f : -1.0f);
+    case SourceType::kTable4:
+    case SourceType::kTable3: {
+      const int code = p[34 + sub * 16 + i % 16] >> (i % 32 / 16 * 4) & (source.type == SourceType::kTable4 ? 15 : 7);
+      const auto scale = static_cast<float>(static_cast<int8_t>(p[18 + i / 16]));
+      return half_at(p) * scale * static_cast<float>(tests::kTableValues[code] - 64) / 8;
+    }
   }
   return 0;
 }
@@ -262,7 +268,7 @@ void test_combinations() {
       for (const uint8_t byte : packed) CHECK(byte == 0xcd);
     }
   }
-  for (const Layout layout : {Layout::kW6k, Layout::kW3k, Layout::kW2k}) {
+  for (const Layout layout : {Layout::kW6k, Layout::kW3k, Layout::kW2k, Layout::kW4t, Layout::kW3t}) {
     const SourceType type = tests::source_for(layout).type;
     constexpr int kTooWide = kMaxHalvesK + kSuperBlock;
     const std::vector<uint8_t> wide(source_row_bytes(type, kTooWide));

@@ -26,6 +26,8 @@ class Layout(enum.Enum):
     W4N = 13
     W4X = 14
     W4E = 15
+    W4T = 16
+    W3T = 17
 
 class SourceType(enum.Enum):
     """What a matrix is packed from."""
@@ -46,6 +48,8 @@ class SourceType(enum.Enum):
     IQ4_NL = 13
     IQ4_XS = 14
     MXFP4 = 15
+    TABLE4 = 16
+    TABLE3 = 17
 
 def kernels_info() -> dict[str, Any]:
     """`active`: the kernel table in use, or None; `available`: all, slowest first."""
@@ -95,6 +99,12 @@ class Plan:
     ) -> int: ...
     def begin_rows(self, logits_rows: bool = False) -> None: ...
     def row_embed(self, matrix: int, dst: int) -> None: ...
+    def row_embed_position(self, matrix: int, dst: int) -> None: ...
+    def row_embed_type(self, matrix: int, dst: int) -> None: ...
+    def row_layer_norm(self, src: int, vector: int, bias: int, eps: float, dst: int) -> None: ...
+    def row_gelu(self, src: int, up: int, dst: int) -> None: ...
+    def row_tanh(self, src: int, dst: int) -> None: ...
+    def row_columns(self, src: int, begin: int, dst: int) -> None: ...
     def row_add(self, src: int, dst: int) -> None: ...
     def row_copy(self, src: int, dst: int) -> None: ...
     def row_select(self, src: int, dst: int) -> None: ...
@@ -106,7 +116,10 @@ class Plan:
     def linear(self, tasks: Sequence[tuple[int, int, int, int]], logits_rows: bool = False) -> None:
         """Independent products; a task is (matrix, forms, output, bias or -1)."""
 
-    def attention(self, q: int, out: int, layer: int, scale: float) -> None: ...
+    def attention(
+        self, q: int, out: int, layer: int, scale: float, *, left: int, right: int
+    ) -> None: ...
+    def mark_hidden(self, buffer: int) -> None: ...
     def finish(self, logits: int) -> None: ...
     def run(
         self,
@@ -117,8 +130,23 @@ class Plan:
         block_tables: npt.NDArray[np.int32],
         seq_lens: npt.NDArray[np.int32],
         logits_rows: npt.NDArray[np.int32],
+        token_types: npt.NDArray[np.int32] | None = None,
     ) -> npt.NDArray[np.float32]:
         """One step with the GIL released; logits [len(logits_rows), vocab_size]."""
+
+    def run_hidden(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        positions: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int32],
+        slot_mapping: npt.NDArray[np.int32],
+        block_tables: npt.NDArray[np.int32],
+        seq_lens: npt.NDArray[np.int32],
+        logits_rows: npt.NDArray[np.int32],
+        out: npt.NDArray[np.float32],
+        token_types: npt.NDArray[np.int32] | None = None,
+    ) -> None:
+        """One step up to its head with the GIL released; writes [len(logits_rows), hidden_size]."""
 
     def start_profile(self) -> None:
         """Time every phase from now on; forget earlier times."""

@@ -19,13 +19,17 @@ from quintet.chat import (
     unparsed,
 )
 from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
+from quintet.embeddings import Embedding, EmbeddingOutput
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
+from quintet.engine.client import EngineState
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
+from quintet.models import Pooling
+from quintet.reranking import Reranking, RerankOutput
 from quintet.runtime import Batch, Params, Prompt, Runtime, draft_options, ngram_options
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
@@ -164,6 +168,18 @@ class AsyncLLM:
             lambda runtime: runtime.chat_request(messages, params, chat_options, **options)
         )
 
+    async def count_tokens(
+        self,
+        messages: Messages,
+        *,
+        tools: Tools | None = None,
+        enable_thinking: bool | None = None,
+    ) -> int:
+        """Tokens of a conversation as the model would read it; see `LLM.count_tokens`."""
+        runtime = await self._runtime()
+        options = ChatOptions(tools, enable_thinking=enable_thinking)
+        return await asyncio.to_thread(runtime.count_tokens, messages, options)
+
     async def beam_search(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -177,6 +193,52 @@ class AsyncLLM:
         while requests := beams.requests():
             beams.advance(await _answers(runtime, requests))
         return beams.outputs()
+
+    async def embed(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> EmbeddingOutput:
+        """A vector of each text; see `LLM.embed`.  Cancelling it aborts the request."""
+        runtime = await self._runtime()
+        job = await asyncio.to_thread(
+            Embedding,
+            runtime,
+            texts,
+            pooling=pooling,
+            normalize=normalize,
+            dimensions=dimensions,
+            truncate=truncate,
+        )
+        await _run_job(runtime, job)
+        return job.output()
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        truncate: bool = False,
+        instruction: str | None = None,
+    ) -> RerankOutput:
+        """Documents by how well they answer a query; see `LLM.rerank`.  May be cancelled."""
+        runtime = await self._runtime()
+        job = await asyncio.to_thread(
+            Reranking,
+            runtime,
+            query,
+            documents,
+            top_n=top_n,
+            truncate=truncate,
+            instruction=instruction,
+        )
+        await _run_job(runtime, job)
+        return job.output()
 
     def stats(self) -> EngineStats:
         """The engine's counters after its latest step.
@@ -195,6 +257,14 @@ class AsyncLLM:
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its engine has failed."""
         return self._is_closed or (self._loaded is not None and self._loaded.client.is_closed)
+
+    @property
+    def state(self) -> EngineState:
+        """Whether it takes requests now; "loading" until it is loaded, "restarting" after a crash
+        of an isolated engine."""
+        if self._is_closed:
+            return "closed"
+        return "loading" if self._loaded is None else self._loaded.client.state
 
     async def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""
@@ -246,6 +316,16 @@ class AsyncLLM:
             self._is_closed = True
             if self._loaded is not None:
                 self._loaded.client.close()
+
+
+async def _run_job(runtime: Runtime, job: Embedding | Reranking) -> None:
+    stream = runtime.client.embed(job.request)
+    stream.max_unread_chunks = None  # all of it is wanted
+    try:
+        async for chunk in stream:
+            job.add(chunk)
+    finally:
+        stream.abort()
 
 
 async def _answers(

@@ -7,6 +7,7 @@
     ├── RequestError            the caller's fault: carries the parameter
     │   └── ContextLengthError  carries the limit and the count
     ├── CapacityError           ours and temporary: carries what ran out
+    ├── DownloadError           another host's: unreachable, or it sends what it should not
     └── EngineError             ours: a step failed or the engine is closed
 
 Imports nothing of ours.  Nothing here knows HTTP: each dialect maps these
@@ -114,6 +115,10 @@ class CapacityError(QuintetError):
         self.resource = resource
         self.retry_after_s = retry_after_s
         super().__init__(message)
+
+
+class DownloadError(QuintetError):
+    """A host that files come from cannot be reached, refuses, or sends what it should not."""
 
 
 class EngineError(QuintetError):

@@ -17,12 +17,16 @@ from quintet.chat import (
     unparsed,
 )
 from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
+from quintet.embeddings import Embedding, EmbeddingOutput
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
+from quintet.engine.client import EngineState
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
+from quintet.models import Pooling
+from quintet.reranking import Reranking, RerankOutput
 from quintet.runtime import Batch, Params, Prompt, Runtime, draft_options, ngram_options
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
@@ -120,6 +124,11 @@ class LLM:
         """Whether it takes no more requests: it was closed, or its engine has failed."""
         return self._runtime.client.is_closed
 
+    @property
+    def state(self) -> EngineState:
+        """Whether it takes requests now; "restarting" after a crash of an isolated engine."""
+        return self._runtime.client.state
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -213,6 +222,22 @@ class LLM:
         chat = self._runtime.chat_request(messages, params, chat_options, **options)
         return self._chunks(chat.request, chat)
 
+    def count_tokens(
+        self,
+        messages: Messages,
+        *,
+        tools: Tools | None = None,
+        enable_thinking: bool | None = None,
+    ) -> int:
+        """
+        Tokens of a conversation as the model would read it, which may be more than it can.
+
+        Raises:
+            RequestError: the template refuses the messages, or the tools make no sense.
+        """
+        options = ChatOptions(tools, enable_thinking=enable_thinking)
+        return self._runtime.count_tokens(messages, options)
+
     def beam_search(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -241,6 +266,87 @@ class LLM:
             beams.advance(self._answers(requests))
         return beams.outputs()
 
+    def embed(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> EmbeddingOutput:
+        """
+        A vector of each text.
+
+        Each has the same bits whatever other texts are embedded with it.  Encoders and decoders
+        embed alike, the latter by what they would go on from.
+
+        Args:
+            texts: one or several; each a text or a list of token ids.  A text gets the special
+                tokens its model wants around it, and never becomes one.  What the model wants
+                said before it, as "search_query: ", is the caller's to write.
+            pooling: what makes a text's rows one vector: "mean", "cls" (the first), "last",
+                "max", or "rank" (what a classifier makes of it).  None: as the model's file
+                says, or else "mean" for encoders and "last" for decoders.
+            normalize: to length 1, so that a dot product is the cosine.
+            dimensions: of the vector, cut before it is normalised, for models that are trained
+                for that.  Source: Kusupati et al. 2022, arXiv:2205.13147.
+            truncate: cut what is too long for the model rather than refuse it.
+
+        Returns:
+            [num_texts, dimensions] float32, in the order of the texts, and the tokens it took.
+
+        Raises:
+            RequestError: a text or parameter that cannot be served (ContextLengthError: its
+                length); nothing has been computed then.
+            CapacityError: requests of other threads fill the queue.
+            EngineError: the request failed, or the model is closed.
+        """
+        job = Embedding(
+            self._runtime,
+            texts,
+            pooling=pooling,
+            normalize=normalize,
+            dimensions=dimensions,
+            truncate=truncate,
+        )
+        self._run_job(job)
+        return job.output()
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        truncate: bool = False,
+        instruction: str | None = None,
+    ) -> RerankOutput:
+        """
+        Documents by how well they answer a query.
+
+        Args:
+            query, documents: texts.
+            top_n: give the best of them only.
+            truncate: cut documents that are too long rather than refuse them.
+            instruction: what "answers" means, for models that are told (Qwen3-Reranker).
+
+        Returns:
+            Indices of documents and their relevance from 0 to 1, best first.
+
+        Raises: as for `embed`; RequestError also where the model does not rank.
+        """
+        job = Reranking(
+            self._runtime,
+            query,
+            documents,
+            top_n=top_n,
+            truncate=truncate,
+            instruction=instruction,
+        )
+        self._run_job(job)
+        return job.output()
+
     def stats(self) -> EngineStats:
         """The engine's counters after its latest step."""
         return self._runtime.client.stats()
@@ -262,6 +368,15 @@ class LLM:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _run_job(self, job: Embedding | Reranking) -> None:
+        stream = self._runtime.client.embed(job.request)
+        stream.max_unread_chunks = None  # all of it is wanted
+        try:
+            for chunk in stream:
+                job.add(chunk)
+        finally:
+            stream.abort()
 
     def _answers(
         self, requests: list[Request], parser: ChatRequest | None = None

@@ -19,7 +19,7 @@ from quintet.engine.request import Request, RequestOptions
 from quintet.engine.stream import RequestStream
 from quintet.engine.thread import EngineThread
 from quintet.errors import CapacityError, RequestError
-from quintet.hub.resolve import resolve
+from quintet.hub.resolve import find, resolve
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
@@ -55,6 +55,8 @@ class Runtime:
     ) -> Runtime:
         """Find and load a model, and start its engine; see `engine.loading.load`.
 
+        A stored model's own chat template takes the place of its file's.
+
         Args:
             isolated: the engine in a process of its own rather than in a thread of this one.
         """
@@ -64,9 +66,18 @@ class Runtime:
             draft = dataclasses.replace(draft, model=os.path.abspath(resolve(draft.model)))
             config = dataclasses.replace(config, draft_speculation=draft)
         if isolated:
-            return cls._load_isolated(path, options, config)
-        loaded = load(path, options, config)
-        return cls(EngineThread(loaded.engine), loaded.tokenizer)
+            runtime = cls._load_isolated(path, options, config)
+        else:
+            loaded = load(path, options, config)
+            runtime = cls(EngineThread(loaded.engine), loaded.tokenizer)
+        manifest = find(model)
+        if manifest is not None and manifest.template is not None:
+            try:
+                runtime.tokenizer.use_chat_template(manifest.template)
+            except BaseException:
+                runtime.client.close()
+                raise
+        return runtime
 
     @classmethod
     def _load_isolated(cls, path: Path, options: ModelOptions, config: EngineConfig) -> Runtime:
@@ -138,11 +149,19 @@ class Runtime:
         )
         return ChatRequest(request, plan.new_parser)
 
+    def count_tokens(self, messages: Messages, chat_options: ChatOptions) -> int:
+        """Tokens of the prompt that `chat_request` would make; it may be longer than the context.
+
+        Raises:
+            RequestError: the template refuses the messages, or the tools make no sense.
+        """
+        return len(plan_chat(self.tokenizer, messages, SamplingParams(), chat_options).token_ids)
+
     def _request(
         self, token_ids: Sequence[int], params: SamplingParams, options: RequestOptions, **more: Any
     ) -> Request:
         request = Request(
-            request_id=f"request-{next(self._ids)}",
+            request_id=self.new_id(),
             prompt_token_ids=tuple(token_ids),
             params=params,
             **options,
@@ -151,14 +170,32 @@ class Runtime:
         self.client.check(request)
         return request
 
-    def _prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+    def new_id(self) -> str:
+        """A request id that no other request of this runtime has."""
+        return f"request-{next(self._ids)}"
+
+    def encode_text(self, text: Prompt, *, parameter: str) -> tuple[Sequence[int], int]:
+        """
+        Token ids of a text to embed, which never become control tokens, or these ids as they are.
+
+        Returns:
+            The ids, and how many of the last close every text.
+
+        Raises:
+            RequestError: neither text nor token ids.
+        """
+        if isinstance(text, str):
+            return self.tokenizer.encode(text), len(self.tokenizer.suffix_ids)
+        return self._prompt_ids(text, parameter), 0
+
+    def _prompt_ids(self, prompt: Prompt, parameter: str = "prompt") -> Sequence[int]:
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt, add_special=True, parse_special=True)
         try:
             return [operator.index(token_id) for token_id in prompt]
         except TypeError:
             raise RequestError(
-                f"expected text or token ids, found {type(prompt).__name__}", parameter="prompt"
+                f"expected text or token ids, found {type(prompt).__name__}", parameter=parameter
             ) from None
 
 

@@ -23,11 +23,9 @@ def test_help_lists_the_commands(quintet: Quintet):
         result = quintet(*arguments)
         assert result.returncode == 0
         assert re.findall(r"^  (\w+)  ", result.stdout, re.MULTILINE) == [
-            "run",
-            "serve",
-            "inspect",
-            "doctor",
-            "bench",
+            *("run", "serve"),
+            *("pull", "list", "show", "create", "cp", "rm", "ps", "stop"),
+            *("inspect", "doctor", "bench"),
         ]
 
 
@@ -121,5 +119,8 @@ def test_ctrl_c_ends_quietly(demo: str):
 def test_every_command_has_a_file():
     """One file per command."""
     folder = Path(sys.modules["quintet.cli.app"].__file__).parent
-    for name in ("run", "serve", "inspect", "doctor", "bench"):
+    for name in (
+        *("run", "serve", "inspect", "doctor", "bench"),
+        *("pull", "list", "show", "create", "cp", "rm", "ps", "stop"),
+    ):
         assert (folder / f"{name}.py").exists()

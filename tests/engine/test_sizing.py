@@ -4,9 +4,10 @@ import logging
 
 import pytest
 
+from quintet.backends.base import BLOCK_SIZE
 from quintet.config import EngineConfig
 from quintet.engine import sizing
-from quintet.engine.sizing import CachePlan, available_memory_bytes, plan_cache
+from quintet.engine.sizing import CachePlan, available_memory_bytes, plan_cache, plan_encoder
 from quintet.errors import CapacityError, RequestError
 
 MIB = 2**20
@@ -89,3 +90,13 @@ def test_sizing_guesses_where_the_system_does_not_say(
     monkeypatch.setattr(sizing, "_MEMINFO", tmp_path / "none")
     monkeypatch.setattr(sizing, "_CGROUP", tmp_path)
     assert available_memory_bytes() > 2**20
+
+
+def test_encoder_gets_blocks_for_a_pass_and_for_its_longest_text():
+    """Twice the pass, so that short texts with blocks of their own fill it."""
+    plan = plan_encoder(EngineConfig(), 256)
+    assert (plan.max_model_len, plan.num_blocks * BLOCK_SIZE) == (256, 1024)
+    plan = plan_encoder(EngineConfig(max_model_len=4000), 8192)
+    assert (plan.max_model_len, plan.num_blocks * BLOCK_SIZE) == (4000, 8000)
+    with pytest.raises(RequestError, match="max_model_len"):
+        plan_encoder(EngineConfig(max_model_len=8193), 8192)

@@ -34,9 +34,12 @@ def test_a_removed_format_is_refused_by_name(name: str) -> None:
         GGMLType[name].num_bytes((256,))
 
 
-def test_sixteen_formats_can_be_dequantised() -> None:
+def test_the_formats_of_model_files_can_be_dequantised() -> None:
     """The promised formats, no more and no fewer."""
-    promised = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4"
+    promised = (
+        "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4 NVFP4 "
+        "IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S TQ1_0 TQ2_0"
+    )
     assert {known.name for known in DEQUANTIZABLE} == set(promised.split())
 
 

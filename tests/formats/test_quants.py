@@ -116,7 +116,7 @@ def test_dequantising_takes_little_more_memory_than_its_result() -> None:
     "name", [name for name in GGMLType.__members__ if GGMLType[name] not in DEQUANTIZABLE]
 )
 def test_a_format_without_a_decoder_is_refused_by_name(name: str) -> None:
-    """The refusal names the format and lists the sixteen that can be read."""
+    """The refusal names the format and lists those that can be read."""
     with pytest.raises(UnsupportedModelError, match=f"'{name}'; supported: BF16, .*Q8_0"):
         dequantize(np.empty(0, np.uint8), GGMLType[name], (0,))
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import transformers
 
-from quintet.formats import quants_32, quants_k
+from quintet.formats import quants_32, quants_iq, quants_k, quants_nvfp4
 from quintet.formats.ggml_types import GGMLType
 
 # Shared by all: rows are multiples of 32 so that they quantise; GQA; an odd number of layers.
@@ -45,6 +45,14 @@ RANDOM_BLOCKS = {
     "Q5_K": (quants_k.Q5_K, 63 * 15.5),
     "Q6_K": (quants_k.Q6_K, 128 * 32),
     "IQ4_XS": (quants_k.IQ4_XS, 32 * 127),
+    "IQ1_S": (quants_iq.IQ1_S, 15 * 9 / 8),
+    "IQ1_M": (quants_iq.IQ1_M, 15 * 9 / 8),
+    "IQ2_XXS": (quants_iq.IQ2_XXS, 31 * 43 / 8),
+    "IQ2_XS": (quants_iq.IQ2_XS, 31 * 43 / 8),
+    "IQ2_S": (quants_iq.IQ2_S, 31 * 43 / 8),
+    "IQ3_XXS": (quants_iq.IQ3_XXS, 31 * 62 / 4),
+    "IQ3_S": (quants_iq.IQ3_S, 31 * 15),
+    "NVFP4": (quants_nvfp4.NVFP4, 12),
 }
 
 
@@ -177,6 +185,12 @@ def quantize(values: np.ndarray, matrix_type: gguf.GGMLQuantizationType) -> np.n
     if "dmin" in block.names:
         # Mins that centre the weights, as quantisers choose them.
         blocks["dmin"] *= half_range / 31 / 31
+    if matrix_type.name == "NVFP4":  # numbers of E4M3 from 1/32 to 1/2
+        blocks["scales"] = 16 + blocks["scales"] % 32
+    if matrix_type.name == "IQ1_M":  # a nibble of d in each word
+        d = (random.uniform(0.5, 1.5, count) * 0.3 / half_range).astype(np.float16).view(np.uint16)
+        nibbles = (d[:, np.newaxis] >> np.arange(0, 16, 4, dtype=np.uint16)) & 15
+        blocks["scales"] = (blocks["scales"] & 0xFFF) | (nibbles << 12)
     return blocks.view(np.uint8).reshape(len(values), -1)
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from quintet.cli.app import app
 from quintet.errors import ModelFormatError, ModelNotFoundError
+from quintet.formats.ggml_types import DEQUANTIZABLE
 from quintet.tools.inspect import inspect_model, shown_value
 
 
@@ -118,3 +119,18 @@ def test_inspect_json_is_the_same_data(gguf_file: Path):
     """--json prints what the library returns."""
     result = CliRunner().invoke(app, ["inspect", str(gguf_file), "--json"])
     assert json.loads(result.output) == inspect_model(gguf_file).as_json()
+
+
+def test_every_number_format_is_named(tmp_path: Path):
+    """A file of one tensor in each format that can be read is counted by their names."""
+    path = tmp_path / "all.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    for ggml_type in DEQUANTIZABLE:
+        zeros = np.zeros((2, ggml_type.num_bytes((256,))), np.uint8)
+        writer.add_tensor(ggml_type.name, zeros, raw_dtype=gguf.GGMLQuantizationType(ggml_type))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = {(t.type, t.num_parameters, t.num_bytes) for t in inspect_model(path).totals()}
+    assert found == {(t.name, 512, t.num_bytes((2, 256))) for t in DEQUANTIZABLE}

@@ -55,7 +55,7 @@ template <Layout LAYOUT>
 // are 254 c: eight such sums of 15 are 30480, four of 31 are 31496, two of 63 are 32004.
 template <int MAX_CODE, int BEGIN = 0, int END = 8>
 [[gnu::always_inline]] inline __m256i dot_unsigned(const __m256i (&codes)[8], const int8_t* q, __m256i sum) {
-  constexpr int kAtMost = MAX_CODE <= 15 ? 8 : MAX_CODE <= 31 ? 4 : 2;
+  constexpr int kAtMost = MAX_CODE <= 15 ? 8 : MAX_CODE <= 31 ? 4 : MAX_CODE <= 63 ? 2 : 1;
   constexpr int kTerms = kAtMost < END - BEGIN ? kAtMost : END - BEGIN;
   static_assert(2 * MAX_CODE * 127 * kTerms <= 32767);
   const __m256i ones = _mm256_set1_epi16(1);

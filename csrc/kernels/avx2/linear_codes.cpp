@@ -209,4 +209,14 @@ void linear_w4e(const PackedMatrix& w, const Rows& x, int row_begin, int row_end
   linear<CodesTile<Layout::kW4e, Symmetric<Layout::kW4e>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
+void linear_w4t(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear<CodesTile<Layout::kW4t, TableScales<Layout::kW4t>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w3t(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear<CodesTile<Layout::kW3t, TableScales<Layout::kW3t>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
 }  // namespace quintet::avx2

@@ -151,7 +151,9 @@ struct TwoScales {
   __m256 first;
   __m256 second;
   [[gnu::always_inline]] static __m256 load(const uint8_t* header, const uint8_t* p, size_t half) {
-    return _mm256_mul_ps(load_halves(header + half * 16), to_floats(_mm256_cvtepi8_epi32(load_half(p, half))));
+    __m256 d = load_halves(header + half * 16);
+    if constexpr (has_table(LAYOUT)) d = _mm256_mul_ps(d, _mm256_set1_ps(kTableUnit));
+    return _mm256_mul_ps(d, to_floats(_mm256_cvtepi8_epi32(load_half(p, half))));
   }
   [[gnu::always_inline]] TwoScales(const uint8_t* block, const uint8_t* p, size_t half)
       : first(load(block, p, half)), second(load(block, p + 16, half)) {}
@@ -159,7 +161,7 @@ struct TwoScales {
   template <size_t ROWS>
   [[gnu::always_inline]] void add_group(const __m256i (&codes)[8], const Q8Group (&x)[ROWS],
                                         __m256 (&sum)[ROWS]) const {
-    constexpr int kMaxCode = LAYOUT == Layout::kW6k ? 63 : 7;
+    constexpr int kMaxCode = has_table(LAYOUT) ? 127 : LAYOUT == Layout::kW6k ? 63 : 7;
     // A pair of sums times these is where the integer sum of a half starts.
     const __m256i of_first = _mm256_set1_epi32(-zero_point(LAYOUT) & 0xffff);
     const __m256i of_second = _mm256_slli_epi32(of_first, 16);
@@ -171,6 +173,19 @@ struct TwoScales {
       const __m256 part = _mm256_fmadd_ps(second, to_floats(high), _mm256_mul_ps(first, to_floats(low)));
       sum[r] = _mm256_fmadd_ps(part, _mm256_set1_ps(x[r].scale), sum[r]);
     }
+  }
+};
+
+// The same, of codes that the block's own table has the values of.
+template <Layout LAYOUT>
+struct TableScales : TwoScales<LAYOUT> {
+  __m256i table;
+  [[gnu::always_inline]] TableScales(const uint8_t* block, const uint8_t* p, size_t half)
+      : TwoScales<LAYOUT>(block, p, half),
+        table(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + kTableOffset)))) {}
+  [[gnu::always_inline]] void prepare(__m256i (&codes)[8]) const {
+#pragma GCC unroll 8
+    for (auto& c : codes) c = _mm256_shuffle_epi8(table, c);
   }
 };
 

@@ -138,9 +138,13 @@ struct TwoScales {
   static constexpr int kZeroPoint = zero_point(LAYOUT);
   __m512 first;
   __m512 second;
+  [[gnu::always_inline]] static __m512 load_d(const uint8_t* block) {
+    if constexpr (has_table(LAYOUT)) return _mm512_mul_ps(load_halves(block), _mm512_set1_ps(kTableUnit));
+    return load_halves(block);
+  }
   [[gnu::always_inline]] TwoScales(const uint8_t* block, const uint8_t* p)
-      : first(_mm512_mul_ps(load_halves(block), load_signed_bytes(p))),
-        second(_mm512_mul_ps(load_halves(block), load_signed_bytes(p + 16))) {}
+      : first(_mm512_mul_ps(load_d(block), load_signed_bytes(p))),
+        second(_mm512_mul_ps(load_d(block), load_signed_bytes(p + 16))) {}
   [[gnu::always_inline]] void prepare(__m512i (&)[8]) const {}
 
   [[gnu::always_inline]] static Dots start(const Q8Row<Prepared>& x) {
@@ -151,6 +155,19 @@ struct TwoScales {
     const __m512 part =
         _mm512_fmadd_ps(second, _mm512_cvtepi32_ps(dots.second), _mm512_mul_ps(first, _mm512_cvtepi32_ps(dots.first)));
     return _mm512_fmadd_ps(part, _mm512_set1_ps(*x.scale), sum);
+  }
+};
+
+// The same, of codes that the block's own table has the values of.
+template <Layout LAYOUT>
+struct TableScales : TwoScales<LAYOUT> {
+  __m512i table;
+  [[gnu::always_inline]] TableScales(const uint8_t* block, const uint8_t* p)
+      : TwoScales<LAYOUT>(block, p),
+        table(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + kTableOffset)))) {}
+  [[gnu::always_inline]] void prepare(__m512i (&codes)[8]) const {
+#pragma GCC unroll 8
+    for (auto& c : codes) c = _mm512_shuffle_epi8(table, c);
   }
 };
 

@@ -65,8 +65,9 @@ int code_at(const uint8_t* group, int column, int i) {
 
 // The number a code stands for, before scales and minimum.
 template <Layout LAYOUT>
-int number_at(const uint8_t* group, int column, int i) {
+int number_at(const uint8_t* block, const uint8_t* group, int column, int i) {
   const int code = code_at<LAYOUT>(group, column, i);
+  if constexpr (has_table(LAYOUT)) return block[kTableOffset + static_cast<size_t>(code)] - zero_point(LAYOUT);
   constexpr const int8_t* kValues = code_values(LAYOUT);
   if constexpr (has_code_values(LAYOUT)) return kValues[code];
   return code - zero_point(LAYOUT);
@@ -110,8 +111,8 @@ Scales scales_at(const uint8_t* block, const uint8_t* group, int column) {
       return {{d * static_cast<float>(t[0] & 15), d * static_cast<float>(t[1] & 15)},
               {e * static_cast<float>(t[0] >> 4), e * static_cast<float>(t[1] >> 4)}};
     }
-    default: {  // kW6k, kW3k: 11 bits times 8
-      const float d = half_at(block, column);
+    default: {  // kW6k, kW3k, kW4t, kW3t: 11 bits times 8
+      const float d = half_at(block, column) * (has_table(LAYOUT) ? kTableUnit : 1.0f);
       return {{d * static_cast<float>(static_cast<int8_t>(p[column])),
                d * static_cast<float>(static_cast<int8_t>(p[16 + column]))},
               {0, 0}};
@@ -144,7 +145,7 @@ void linear_codes(const PackedMatrix& w, const Rows& x, int row_begin, int row_e
       int32_t dot[2] = {0, 0};  // of the two halves
       int32_t q_sum[2] = {0, 0};
       for (int i = 0; i < kGroup; ++i) {
-        dot[i / 16] += number_at<LAYOUT>(group, column, i) * q[g * kGroup + i];
+        dot[i / 16] += number_at<LAYOUT>(block, group, column, i) * q[g * kGroup + i];
         q_sum[i / 16] += q[g * kGroup + i];
       }
       if (LAYOUT == Layout::kW2k) {
@@ -178,7 +179,7 @@ void unpack_codes(const PackedMatrix& w, int row, float* out) {
   for_each_group<LAYOUT>(w, row / kPanelColumns, [&](const uint8_t* block, const uint8_t* group, int g) {
     const Scales scales = scales_at<LAYOUT>(block, group, column);
     for (int i = 0; i < kGroup; ++i) {
-      const auto number = static_cast<float>(number_at<LAYOUT>(group, column, i));
+      const auto number = static_cast<float>(number_at<LAYOUT>(block, group, column, i));
       out[g * kGroup + i] = std::fma(scales.scale[i / 16], number, -scales.min[i / 16]);
     }
   });
@@ -284,6 +285,16 @@ void linear_w4e(const PackedMatrix& w, const Rows& x, int row_begin, int row_end
   linear_codes<Layout::kW4e>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
+void linear_w4t(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW4t>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
+void linear_w3t(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
+                float* y, size_t ldy) {
+  linear_codes<Layout::kW3t>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+}
+
 void unpack_row(const PackedMatrix& w, int row, float* out) {
   const int column = row % kPanelColumns;
   const uint8_t* panel = panel_data(w, row / kPanelColumns);
@@ -335,6 +346,12 @@ void unpack_row(const PackedMatrix& w, int row, float* out) {
       break;
     case Layout::kW4e:
       unpack_codes<Layout::kW4e>(w, row, out);
+      break;
+    case Layout::kW4t:
+      unpack_codes<Layout::kW4t>(w, row, out);
+      break;
+    case Layout::kW3t:
+      unpack_codes<Layout::kW3t>(w, row, out);
       break;
   }
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from quintet._native import Plan, default_num_threads
 from quintet.backends._lowering import lower
 from quintet.backends._packing import PackedWeights, WeightDtype
@@ -63,6 +65,7 @@ class CPUExecutor:
         lower(model.program, plan, PackedWeights(model.weights, plan, weight_dtype))
         self.num_blocks = num_blocks
         self.vocab_size = model.program.output.width
+        self.hidden_size = model.program.hidden.width
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_logits_rows = max_logits_rows
         self._plan: Plan | None = plan
@@ -84,7 +87,24 @@ class CPUExecutor:
             step.block_tables,
             step.seq_lens,
             step.logits_rows,
+            step.token_types,
         )
+
+    def run_hidden(self, step: StepInput) -> Float32Array:
+        """Execute one step: see `quintet.backends.base.Executor.run_hidden`."""
+        rows = np.empty((len(step.logits_rows), self.hidden_size), np.float32)
+        self.plan.run_hidden(
+            step.token_ids,
+            step.positions,
+            step.cu_seqlens,
+            step.slot_mapping,
+            step.block_tables,
+            step.seq_lens,
+            step.logits_rows,
+            rows,
+            step.token_types,
+        )
+        return rows
 
     def close(self) -> None:
         """Free weights and cache."""

@@ -58,6 +58,8 @@ def load_executor(
         RequestError: the reference backend was asked for anything but float32.
         MemoryError: weights or cache do not fit.
     """
+    if not model.program.is_causal and kv_dtype == "auto":
+        kv_dtype = "float32"  # it holds a step's tokens only, so that there is little to save
     resolved = resolve_kv_dtype(weight_dtype, kv_dtype)
     if backend == "reference":
         if weight_dtype not in ("auto", "float32") or kv_dtype in ("bfloat16", "int8"):

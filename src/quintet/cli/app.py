@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from quintet import __version__
-from quintet.cli import bench, doctor, inspect, run, serve
+from quintet.cli import bench, cp, create, doctor, inspect, ps, pull, rm, run, serve, show, stop
+from quintet.cli import list as list_module
 from quintet.errors import QuintetError
 
 app = typer.Typer(
@@ -27,6 +28,15 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("serve")(serve.serve)
+app.command("pull")(pull.pull)
+app.command("list")(list_module.list_models)
+app.command("ls", hidden=True)(list_module.list_models)
+app.command("show")(show.show)
+app.command("create")(create.create)
+app.command("cp")(cp.cp)
+app.command("rm")(rm.rm)
+app.command("ps")(ps.ps)
+app.command("stop")(stop.stop)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)

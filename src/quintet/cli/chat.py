@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from quintet.cli.run import write_answer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from quintet.llm import LLM
     from quintet.sampling.params import SamplingParams
 
@@ -26,6 +28,7 @@ class Chat:
         llm: who answers.
         params: how.
         system: instructions before the first turn.
+        opening: messages that every conversation begins with, after the instructions.
         enable_thinking: for templates that know the switch.
         verbose: show tokens per second after each answer.
     """
@@ -36,22 +39,25 @@ class Chat:
         params: SamplingParams,
         *,
         system: str | None = None,
+        opening: Sequence[Mapping[str, Any]] = (),
         enable_thinking: bool | None = None,
         verbose: bool = False,
     ) -> None:
         self._llm = llm
         self._params = params
         self._system = system
+        self._opening = opening
         self._enable_thinking = enable_thinking
         self._verbose = verbose
         self.messages: list[dict[str, Any]] = []
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything but the instructions."""
+        """Forget everything but the instructions and the opening."""
         self.messages = []
         if self._system:
             self.messages.append({"role": "system", "content": self._system})
+        self.messages += [dict(message) for message in self._opening]
 
     def say(self, text: str) -> None:
         """One turn.  A turn that is interrupted or fails leaves no trace in the conversation."""

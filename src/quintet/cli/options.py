@@ -30,6 +30,9 @@ class Dtype(str, Enum):
 ModelArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's name, e.g. demo, or the path of its file.")
 ]
+StoredArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="NAME", help="A model's name, as `quintet list` shows it.")
+]
 ThreadsOption: TypeAlias = Annotated[
     int | None,
     typer.Option(min=1, help="Threads to compute with; as many as physical cores by default."),

@@ -71,6 +71,7 @@ def run(
     from quintet.cli.chat import Chat
     from quintet.cli.constraints import read_constraint
     from quintet.cli.options import status
+    from quintet.cli.stored import stored_defaults
     from quintet.errors import RequestError
 
     text = _prompt(prompt)
@@ -82,14 +83,15 @@ def run(
     from quintet.llm import LLM
     from quintet.sampling.params import SamplingParams
 
-    given = {"temperature": temperature, "top_p": top_p, "seed": seed}
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    constraint = read_constraint(json_schema, grammar)
-    params = SamplingParams(max_tokens=max_tokens, constraint=constraint, **chosen)
+    given = {"temperature": temperature, "top_p": top_p, "seed": seed, "max_tokens": max_tokens}
+    stored = stored_defaults(model)
+    chosen: dict[str, Any] = {"max_tokens": None, **stored.sampling}
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    params = SamplingParams(constraint=read_constraint(json_schema, grammar), **chosen)
     with status(f"Loading {model}"):
         llm = LLM(
             model,
-            max_model_len=context,
+            max_model_len=context or stored.max_model_len,
             num_threads=threads,
             backend=backend.value,
             dtype=dtype.value,
@@ -98,7 +100,14 @@ def run(
         if raw and text is not None:
             write_answer(llm.stream(text, params), verbose=verbose)
             return
-        chat = Chat(llm, params, system=system, enable_thinking=think, verbose=verbose)
+        chat = Chat(
+            llm,
+            params,
+            system=stored.system if system is None else system,
+            opening=stored.messages,
+            enable_thinking=think,
+            verbose=verbose,
+        )
         if text is not None:
             chat.say(text)
         else:

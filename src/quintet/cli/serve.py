@@ -16,7 +16,9 @@ from quintet.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from quintet.async_llm import AsyncLLM
+    from quintet.hub.manifest import Manifest
+    from quintet.server.catalog import Catalog
+    from quintet.server.engines import ServedEngine
     from quintet.server.run import Server
 
 
@@ -25,7 +27,8 @@ def serve(
         list[str] | None,
         typer.Argument(
             metavar="[NAME=]MODEL",
-            help="Models to serve, by name or path; demo when none is given.",
+            help="Models to load now and hold, by name or path; without any, those of the store "
+            "are loaded when asked for.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -51,6 +54,13 @@ def serve(
     threads: ThreadsOption = None,
     backend: BackendOption = Backend.auto,
     dtype: DtypeOption = Dtype.auto,
+    keep_alive: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds that a model loaded on demand stays after its last request."
+        ),
+    ] = 300.0,
+    max_loaded: Annotated[int, typer.Option(min=1, help="Models loaded on demand at a time.")] = 3,
     in_process: Annotated[
         bool,
         typer.Option(
@@ -59,12 +69,15 @@ def serve(
         ),
     ] = False,
 ) -> None:
-    """Serve models over HTTP, in OpenAI's dialect."""
+    """Serve models over HTTP, in the dialects of OpenAI and llama-server."""
     import asyncio
-    import contextlib
     import logging
 
     from quintet.cli.options import status
+    from quintet.engine.sizing import available_memory_bytes
+    from quintet.hub.store import Store
+    from quintet.server.catalog import ServedModels
+    from quintet.server.models import FOREVER_S, LoadPolicy, Models
     from quintet.server.run import check_exposure, serve_async
     from quintet.server.settings import Settings, key_digest
 
@@ -78,31 +91,60 @@ def serve(
         extra_hosts=frozenset(allowed_host or ()),
     )
     check_exposure(settings, force=force)
-    sources = served_models(models or ["demo"])
+    sources = served_models(models or [])
+    catalog: Catalog = Store()
+    policy = LoadPolicy(
+        keep_alive_s=keep_alive, max_loaded=max_loaded, max_bytes=available_memory_bytes()
+    )
+    if sources:
+        catalog = ServedModels(manifest_of(name, model) for name, model in sources.items())
+        policy = LoadPolicy(keep_alive_s=FOREVER_S, max_loaded=len(sources))
 
     async def main() -> None:
         from quintet.async_llm import AsyncLLM
 
-        engines: dict[str, AsyncLLM] = {}
-        async with contextlib.AsyncExitStack() as loaded:
-            for name, model in sources.items():
+        async def load(manifest: Manifest) -> ServedEngine:
+            return await AsyncLLM(
+                sources.get(manifest.name, manifest.name),
+                max_model_len=context,
+                num_threads=threads,
+                backend=backend.value,
+                dtype=dtype.value,
+                isolated=not in_process,
+            ).__aenter__()  # loads it; the server closes it
+
+        served = Models(catalog, load, policy)
+        try:
+            for name in sources:
                 with status(f"Loading {name}"):
-                    engines[name] = await loaded.enter_async_context(
-                        AsyncLLM(
-                            model,
-                            max_model_len=context,
-                            num_threads=threads,
-                            backend=backend.value,
-                            dtype=dtype.value,
-                            isolated=not in_process,
-                        )
-                    )
-            await serve_async(engines, settings, on_listening=announce)
+                    await served.load(name)
+            await serve_async(served, settings, on_listening=announce)
+        finally:
+            await served.close()
 
     def announce(server: Server) -> None:
-        typer.echo(f"Serving {', '.join(sources)} at {server.url}/v1", err=True)
+        names = ", ".join(sources) or "models on demand"
+        typer.echo(f"Serving {names} at {server.url}/v1", err=True)
 
     asyncio.run(main())
+
+
+def manifest_of(name: str, model: str) -> Manifest:
+    """A model by name or path as it is served.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
+    import dataclasses
+
+    from quintet.hub.resolve import find, resolve
+    from quintet.server.catalog import local_manifest
+
+    path = resolve(model)
+    stored = find(model)
+    if stored is not None:
+        return dataclasses.replace(stored, name=name)
+    return local_manifest(name, path)
 
 
 def served_models(arguments: list[str]) -> dict[str, str]:

@@ -11,8 +11,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from quintet.backends import block_bytes, load_executor, resolve_kv_dtype
 from quintet.config import EngineConfig
+from quintet.engine.embedding_spec import embedding_spec
 from quintet.engine.engine import Engine
-from quintet.engine.sizing import available_memory_bytes, plan_cache
+from quintet.engine.sizing import available_memory_bytes, plan_cache, plan_encoder
 from quintet.engine.speculation.draft_model import ModelDrafter
 from quintet.errors import CapacityError, RequestError
 from quintet.formats.gguf import GGUFFile
@@ -104,13 +105,22 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             models.append(load_model(sources[1]))
         # A draft model keeps the same tokens, in blocks of its own.
         bytes_per_block = sum(block_bytes(model, kv_dtype) for model in models)
-        plan = plan_cache(
-            config,
-            context_length=model.config.context_length,
-            block_bytes=bytes_per_block,
-            weight_bytes=sum(info.num_bytes for s in sources for info in s.tensors.values()),
-            available_bytes=available_memory_bytes(),
-        )
+        max_num_step_tokens = config.max_num_batched_tokens
+        if all(model.program.is_causal for model in models):
+            plan = plan_cache(
+                config,
+                context_length=model.config.context_length,
+                block_bytes=bytes_per_block,
+                weight_bytes=sum(info.num_bytes for s in sources for info in s.tensors.values()),
+                available_bytes=available_memory_bytes(),
+            )
+        elif len(models) == 1:
+            plan = plan_encoder(config, model.config.context_length)
+            max_num_step_tokens = max(max_num_step_tokens, plan.max_model_len)
+        else:
+            raise RequestError(
+                "expected two models that generate text, found an encoder", parameter="draft_model"
+            )
         try:
             executors = [
                 load_executor(
@@ -120,7 +130,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
                     kv_dtype=options.kv_dtype,
                     num_threads=options.num_threads,
                     num_blocks=plan.num_blocks,
-                    max_num_batched_tokens=config.max_num_batched_tokens,
+                    max_num_batched_tokens=max_num_step_tokens,
                     max_logits_rows=config.max_logits_rows,
                 )
                 for model in models
@@ -159,6 +169,8 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         drafter=drafter,
         block_bytes=bytes_per_block,
         grammars=GrammarCompiler(tokenizer, eos_ids),
+        embedding=embedding_spec(model, source),
+        can_generate=model.head == "logits",
     )
     return LoadedModel(engine, tokenizer)
 

@@ -91,6 +91,30 @@ def plan_cache(
     return CachePlan(num_blocks, max_model_len)
 
 
+def plan_encoder(config: EngineConfig, context_length: int) -> CachePlan:
+    """
+    The cache of a model that sees a text whole, which holds the texts of one pass: as many as
+    `max_num_batched_tokens` says, or a single one of any length.
+
+    Args:
+        config: what the user decided.
+        context_length: tokens the model was trained for.
+
+    Raises:
+        RequestError: `max_model_len` beyond what the model was trained for.
+    """
+    max_model_len = config.max_model_len or context_length
+    if max_model_len > context_length:
+        raise RequestError(
+            f"expected at most {context_length}, the context the model was trained for, "
+            f"found {max_model_len}",
+            parameter="max_model_len",
+        )
+    num_tokens = max(config.max_num_batched_tokens, max_model_len)
+    # Each text has blocks of its own: twice over, short texts fill a pass as well.
+    return CachePlan(2 * -(-num_tokens // BLOCK_SIZE), max_model_len)
+
+
 def available_memory_bytes() -> int:
     """Memory this process may still take: the system's, or its control group's where less."""
     return min(_system_available(), _cgroup_available())

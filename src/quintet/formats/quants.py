@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from quintet.errors import UnsupportedModelError
-from quintet.formats import quants_32, quants_encode, quants_float, quants_k
+from quintet.formats import (
+    quants_32,
+    quants_encode,
+    quants_float,
+    quants_iq,
+    quants_k,
+    quants_nvfp4,
+    quants_ternary,
+)
 from quintet.formats.ggml_types import GGMLType, unsupported
 
 Blocks = npt.NDArray[Any]
@@ -116,4 +124,8 @@ _DECODERS: dict[GGMLType, tuple[np.dtype[Any], Decoder]] = {
     GGMLType.Q5_K: (quants_k.Q5_K, quants_k.q5_k),
     GGMLType.Q6_K: (quants_k.Q6_K, quants_k.q6_k),
     GGMLType.IQ4_XS: (quants_k.IQ4_XS, quants_k.iq4_xs),
+    GGMLType.TQ1_0: (quants_ternary.TQ1_0, quants_ternary.tq1_0),
+    GGMLType.TQ2_0: (quants_ternary.TQ2_0, quants_ternary.tq2_0),
+    GGMLType.NVFP4: (quants_nvfp4.NVFP4, quants_nvfp4.nvfp4),
+    **{GGMLType[name]: (iq.layout, iq.decode) for name, iq in quants_iq.FORMATS.items()},
 }

@@ -1,1 +1,1 @@
-"""Names and the local store of models.  May import errors and formats."""
+"""Names of models, the local store, and downloads.  May import errors, config and formats."""

@@ -1,10 +1,9 @@
-"""The ASGI app: dialects over loaded models, behind the guard."""
+"""The ASGI app: dialects over the server's models, behind the guard."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Mapping
 
 from starlette.applications import Starlette
@@ -12,29 +11,29 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quintet.errors import QuintetError
-from quintet.server.dialects.openai.routes import routes as openai_routes
+from quintet.server.dialect import Context, Dialect
+from quintet.server.dialects import mounted
 from quintet.server.disconnect import cancel
-from quintet.server.engines import ServedEngine
-from quintet.server.errors import HTTPRefusal, error_reply
+from quintet.server.errors import HTTPRefusal
 from quintet.server.guard import Guard
 from quintet.server.health import HealthMonitor
 from quintet.server.models import Models
-from quintet.server.replies import json_reply
+from quintet.server.replies import ErrorWriter
 from quintet.server.settings import Settings
 
-_log = logging.getLogger(__name__)
 
+def create_app(models: Models, settings: Settings) -> Starlette:
+    """An app that serves these models.
 
-def create_app(engines: Mapping[str, ServedEngine], settings: Settings) -> Starlette:
-    """An app that serves these models by these names.
-
-    The engines stay the caller's: it closes them after the server has stopped.
+    They stay the caller's: it closes them after the server has stopped.
     """
-    models = Models(engines)
     health = HealthMonitor(models, settings.stuck_after_s)
+    dialects = mounted(Context(models, settings, health))
+    errors = ErrorWriter(dialects)
 
     async def get_health(request: Request) -> Response:
         status = health.observe()
@@ -42,22 +41,22 @@ def create_app(engines: Mapping[str, ServedEngine], settings: Settings) -> Starl
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watch = asyncio.ensure_future(health.watch())
+        watches = [asyncio.ensure_future(health.watch()), asyncio.ensure_future(models.watch())]
         try:
             yield
         finally:
-            await cancel(watch)
+            await cancel(*watches)
 
     app = Starlette(
-        routes=[
-            Route("/health", get_health, methods=["GET"]),
-            *openai_routes(models, settings),
+        routes=[Route("/health", get_health, methods=["GET"]), *_routes(dialects)],
+        middleware=[
+            Middleware(Guard, settings=settings, errors=errors),
+            Middleware(Aliases, paths=_aliases(dialects)),
         ],
-        middleware=[Middleware(Guard, settings=settings)],
         exception_handlers={
-            QuintetError: _on_error,
-            HTTPRefusal: _on_error,
-            HTTPException: _on_http_exception,
+            QuintetError: errors.on_error,
+            HTTPRefusal: errors.on_error,
+            HTTPException: errors.on_http_exception,
             ClientDisconnect: _on_disconnect,
         },
         lifespan=lifespan,
@@ -66,21 +65,26 @@ def create_app(engines: Mapping[str, ServedEngine], settings: Settings) -> Starl
     return app
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
-    reply = error_reply(error)
-    if reply.status >= 500:
-        _log.error("request %s: %s", request.state.request_id, error)
-    return json_reply(reply)
+class Aliases:
+    """ASGI middleware: other names of endpoints become those that have routes."""
+
+    def __init__(self, app: ASGIApp, paths: Mapping[str, str]) -> None:
+        self._app = app
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = self._paths.get(scope.get("path", ""))
+        if path is not None:
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await self._app(scope, receive, send)
 
 
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """The router's own refusals: no such path, or not with this method."""
-    if not isinstance(error, HTTPException):  # Starlette calls this for no other
-        raise error
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
-    return json_reply(
-        error_reply(HTTPRefusal(error.status_code, error.detail, code=code, headers=error.headers))
-    )
+def _aliases(dialects: list[Dialect]) -> dict[str, str]:
+    return {alias: path for dialect in dialects for alias, path in dialect.aliases.items()}
+
+
+def _routes(dialects: list[Dialect]) -> list[BaseRoute]:
+    return [route for dialect in dialects for route in dialect.routes]
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from quintet.engine.output import OutputChunk
+import numpy as np
+from numpy.typing import NDArray
+
+from quintet.engine.admission import EngineLimits
+from quintet.engine.client import EngineState
+from quintet.engine.output import OutputChunk, Usage
+from quintet.engine.request import RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
+from quintet.hub.manifest import Manifest
 from quintet.sampling.params import SamplingParams
 from quintet.server.disconnect import cancel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +51,100 @@ Prompt: TypeAlias = "str | list[int] | ChatPrompt"
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One answer to generate."""
+    """The answers to generate to one prompt, `params.n` of them.
+
+    Args:
+        prompt: text, token ids or a conversation.
+        params: how to sample and when to stop.
+        options: how it is served; see `engine.request.RequestOptions`.
+    """
 
     prompt: Prompt
     params: SamplingParams
+    options: RequestOptions = field(default_factory=RequestOptions)
 
 
-class TokenNames(Protocol):
-    """The part of a tokenizer the server uses."""
+class ServedTokenizer(Protocol):
+    """The part of `Tokenizer` the server uses."""
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for."""
+
+    def encode(
+        self, text: str, *, add_special: bool = True, parse_special: bool = False
+    ) -> list[int]:
+        """Token ids of a text."""
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """The text of token ids."""
+
+    def token_to_id(self, text: str) -> int | None:
+        """The id of a token by its spelling."""
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether this is a control token."""
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """A conversation as the model wants to read it."""
+
+    @property
+    def bos_token(self) -> str:
+        """The spelling of BOS, or an empty string."""
+
+    @property
+    def eos_token(self) -> str:
+        """The spelling of EOS, or an empty string."""
+
+    @property
+    def chat_templates(self) -> Mapping[str, str]:
+        """Jinja sources by name; "default" is the one."""
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+        """Token ids of a conversation as the model wants to read it."""
+
+
+class EmbeddingUsage(Protocol):
+    """Tokens that embeddings took."""
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Of all inputs."""
+
+
+class Embeddings(Protocol):
+    """Vectors of texts."""
+
+    @property
+    def embeddings(self) -> NDArray[np.float32]:
+        """[num_inputs, num_dimensions] float32, finite."""
+
+    @property
+    def usage(self) -> EmbeddingUsage:
+        """Tokens they took."""
+
+
+class RankedDocument(Protocol):
+    """A document and how well it answers."""
+
+    @property
+    def index(self) -> int:
+        """Of the document, as they were given."""
+
+    @property
+    def relevance_score(self) -> float:
+        """The more the better."""
+
+
+class Ranking(Protocol):
+    """Documents, the best first."""
+
+    @property
+    def results(self) -> Sequence[RankedDocument]:
+        """As many as were asked for."""
+
+    @property
+    def usage(self) -> EmbeddingUsage:
+        """Tokens they took."""
 
 
 class ServedEngine(Protocol):
@@ -58,7 +153,9 @@ class ServedEngine(Protocol):
     A stream that is closed early aborts its request at the next step.
     """
 
-    def stream(self, prompt: str | list[int], params: SamplingParams) -> AsyncIterator[OutputChunk]:
+    def stream(
+        self, prompt: str | list[int], params: SamplingParams, **options: Unpack[RequestOptions]
+    ) -> AsyncIterator[OutputChunk]:
         """Continue a prompt."""
 
     def stream_chat(
@@ -70,12 +167,41 @@ class ServedEngine(Protocol):
         tool_choice: str | dict[str, Any] = "auto",
         parallel_tool_calls: bool = True,
         enable_thinking: bool | None = None,
+        **options: Unpack[RequestOptions],
     ) -> AsyncIterator[OutputChunk]:
         """Answer a conversation."""
 
+    async def count_tokens(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        enable_thinking: bool | None = None,
+    ) -> int:
+        """Tokens of a conversation as the model would read it."""
+
+    async def embed(
+        self,
+        inputs: Sequence[str | list[int]],
+        *,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        truncate: bool = False,
+    ) -> Embeddings:
+        """The vectors of texts or token ids, of length 1 each, cut to `dimensions`."""
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None
+    ) -> Ranking:
+        """Documents by how well they answer a query."""
+
     @property
-    def tokenizer(self) -> TokenNames:
+    def tokenizer(self) -> ServedTokenizer:
         """The model's tokenizer."""
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Context length, vocabulary size and the most requests at a time."""
 
     def stats(self) -> EngineStats:
         """The engine's counters."""
@@ -84,26 +210,51 @@ class ServedEngine(Protocol):
         """End what is running with EngineError and free the model.  Idempotent."""
 
     @property
-    def is_closed(self) -> bool:
-        """Whether the engine takes no requests any more."""
+    def state(self) -> EngineState:
+        """Whether the engine takes requests now."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ServedModel:
     """
     A loaded model as the server knows it.
 
     Args:
-        name: what clients call it.
+        manifest: its name, its file, and what its owner set.
         engine: what answers.
         loaded_at: seconds since 1970.
+        load_s: seconds it took to load.
         num_waiting: answers whose next chunk is awaited from the engine now.
+        num_users: requests that hold it now.
+        keep_alive_s: seconds it stays in memory after the last of them.
+        last_used_s: when that ended, on `time.monotonic`'s clock.
+        is_leaving: it is being unloaded and takes no more requests.
     """
 
-    name: str
+    manifest: Manifest
     engine: ServedEngine
     loaded_at: int
+    load_s: float = 0.0
     num_waiting: int = 0
+    num_users: int = 0
+    keep_alive_s: float = math.inf
+    last_used_s: float = field(default_factory=time.monotonic)
+    is_leaving: bool = False
+
+    @property
+    def name(self) -> str:
+        """What clients call it."""
+        return self.manifest.name
+
+    @property
+    def expires_at_s(self) -> float:
+        """When it may be let go if nobody asks for it, on `time.monotonic`'s clock."""
+        return self.last_used_s + self.keep_alive_s
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory it takes: as its process says, or at least its file."""
+        return max(self.manifest.size_bytes, self.engine.stats().resident_bytes)
 
 
 async def stream_all(
@@ -111,7 +262,8 @@ async def stream_all(
 ) -> AsyncGenerator[tuple[int, OutputChunk], None]:
     """Run requests together; yield (index of the request, chunk) as chunks come.
 
-    The first error ends all of them; so does closing this generator.
+    `OutputChunk.index` tells the answers of one request apart; each of them has an end.  The
+    first error ends all requests; so does closing this generator.
 
     Raises:
         EngineError: a request ended without being finished.
@@ -161,9 +313,11 @@ async def _stream_one(
             tool_choice=prompt.tool_choice,
             parallel_tool_calls=prompt.parallel_tool_calls,
             enable_thinking=prompt.enable_thinking,
+            **request.options,
         )
     else:
-        chunks = engine.stream(prompt, request.params)
+        chunks = engine.stream(prompt, request.params, **request.options)
+    ends = _Ends(request.params.n)
     try:
         while True:
             model.num_waiting += 1
@@ -176,7 +330,38 @@ async def _stream_one(
             if chunk.finish_reason == "abort":
                 raise EngineError("the request was aborted")
             yield chunk
+            for end in ends.missing_after(chunk):
+                yield end
     finally:
         close = getattr(chunks, "aclose", None)
         if close is not None:
             await close()
+
+
+class _Ends:
+    """Ends of the answers that the engine drops without a word: a late request has one for all."""
+
+    def __init__(self, num_answers: int) -> None:
+        self._num_generated_tokens = [0] * num_answers
+        self._unfinished = set(range(num_answers))
+
+    def missing_after(self, chunk: OutputChunk) -> Iterator[OutputChunk]:
+        self._num_generated_tokens[chunk.index] += len(chunk.token_ids)
+        if chunk.finish_reason is None:
+            return
+        self._unfinished.discard(chunk.index)
+        if not chunk.is_last:
+            return
+        for index in sorted(self._unfinished):
+            usage = chunk.usage and Usage(
+                chunk.usage.num_prompt_tokens,
+                chunk.usage.num_cached_tokens,
+                self._num_generated_tokens[index],
+            )
+            yield OutputChunk(
+                chunk.request_id,
+                finish_reason=chunk.finish_reason,
+                usage=usage,
+                timings=chunk.timings,
+                index=index,
+            )

@@ -11,10 +11,11 @@ import re
 import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from quintet.server.auth import check_key
-from quintet.server.errors import HTTPRefusal, error_reply
-from quintet.server.replies import json_reply
+from quintet.server.errors import HTTPRefusal
+from quintet.server.replies import ErrorWriter
 from quintet.server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -28,13 +29,23 @@ _HOST = re.compile(r"(?P<name>[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class Guard:
-    """ASGI middleware: sizes, Host, Origin and key; adds `X-Request-Id` to every reply."""
+    """ASGI middleware: sizes, Host, Origin and key; adds `X-Request-Id` to every reply.
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    Args:
+        app: what it stands before.
+        settings: limits.
+        errors: writes the refusals.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, errors: ErrorWriter) -> None:
         self._app = app
         self._settings = settings
+        self._errors = errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._guard_websocket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -57,13 +68,29 @@ class Guard:
             check_request(scope, self._settings)
             await self._app(scope, receive, send_with_id)
         except HTTPRefusal as refusal:
-            await json_reply(error_reply(refusal))(scope, receive, send_with_id)
+            await self._errors.response(scope["path"], refusal)(scope, receive, send_with_id)
         except Exception as error:
             # A bug.  Its text may name files or hold other people's data: it stays in the log.
             _log.exception("request %s", request_id)
             if is_started:
                 raise
-            await json_reply(error_reply(error))(scope, receive, send_with_id)
+            await self._errors.response(scope["path"], error)(scope, receive, send_with_id)
+
+    async def _guard_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same checks before the handshake is accepted; a refusal is an HTTP reply."""
+        request_id = secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        try:
+            check_request(scope, self._settings)
+        except HTTPRefusal as refusal:
+            response = self._errors.response(scope["path"], refusal)
+            await WebSocket(scope, receive, send).send_denial_response(response)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            _log.exception("request %s", request_id)
+            raise
 
 
 def check_request(scope: Scope, settings: Settings) -> None:
@@ -79,7 +106,8 @@ def check_request(scope: Scope, settings: Settings) -> None:
     if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > MAX_TARGET_BYTES:
         raise HTTPRefusal(414, "the request target is too long", code="target_too_long")
     host = _check_host(headers, settings)
-    if scope["method"] not in _SAFE_METHODS:
+    # A WebSocket handshake is a GET, but no browser asks before it sends one for another page.
+    if scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS:
         _check_origin(headers, host)
     if scope["path"] not in OPEN_PATHS:
         check_key(headers, settings.key_digests)

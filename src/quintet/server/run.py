@@ -8,15 +8,15 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 
 import uvicorn
 
 from quintet.errors import RequestError
 from quintet.server.app import create_app
-from quintet.server.engines import ServedEngine
 from quintet.server.guard import MAX_HEADER_BYTES
-from quintet.server.protocol import bounded_protocol
+from quintet.server.models import Models
+from quintet.server.protocol import bounded_protocol, bounded_websocket
 from quintet.server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def check_exposure(settings: Settings, *, force: bool) -> None:
 
 
 def serve(
-    engines: Mapping[str, ServedEngine],
+    models: Models,
     settings: Settings,
     *,
     on_listening: Callable[[Server], None] = lambda server: None,
@@ -50,18 +50,18 @@ def serve(
     with an error; a second signal does so at once.
 
     Args:
-        engines: one loaded model per name; closed when this returns.
+        models: closed when this returns.
         settings: addresses and limits.
         on_listening: called once connections are accepted.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    asyncio.run(serve_async(engines, settings, on_listening=on_listening))
+    asyncio.run(serve_async(models, settings, on_listening=on_listening))
 
 
 async def serve_async(
-    engines: Mapping[str, ServedEngine],
+    models: Models,
     settings: Settings,
     *,
     on_listening: Callable[[Server], None] = lambda server: None,
@@ -69,31 +69,33 @@ async def serve_async(
     """`serve` inside a running event loop."""
     try:
         with contextlib.closing(_listen(settings)) as listener:
-            server = Server(engines, settings, _url(listener))
+            server = Server(models, settings, _url(listener))
             on_listening(server)
             await server.serve([listener])
     finally:
-        await _close(engines)
+        await _close(models)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with our signals: drain, then close the engines, then exit 0.
+    """uvicorn's server with our signals: drain, then close the models, then exit 0.
 
     uvicorn itself raises the signal again after its shutdown, which would end the
     process with the signal's status and before the engines are closed.
 
     Args:
-        engines: closed when the drain takes too long.
+        models: closed when the drain takes too long.
         settings: addresses and limits.
         url: where it listens.
     """
 
-    def __init__(self, engines: Mapping[str, ServedEngine], settings: Settings, url: str) -> None:
+    def __init__(self, models: Models, settings: Settings, url: str) -> None:
         super().__init__(
             uvicorn.Config(
-                create_app(engines, settings),
+                create_app(models, settings),
                 http=bounded_protocol(settings),
-                ws="none",
+                ws=bounded_websocket(settings),
+                ws_max_size=settings.max_body_bytes,
+                ws_per_message_deflate=False,
                 lifespan="on",
                 log_config=None,
                 access_log=False,
@@ -105,7 +107,7 @@ class Server(uvicorn.Server):
             )
         )
         self.url = url
-        self._engines = engines
+        self._models = models
         self._drain_timeout_s = settings.drain_timeout_s
         self._closing: asyncio.Task[None] | None = None
 
@@ -129,16 +131,16 @@ class Server(uvicorn.Server):
     def _end_requests(self) -> None:
         if self._closing is None:
             _log.warning("ending the requests that are still running")
-            self._closing = asyncio.ensure_future(_close(self._engines))
+            self._closing = asyncio.ensure_future(_close(self._models))
 
 
-async def _close(engines: Mapping[str, ServedEngine]) -> None:
-    closing = {asyncio.ensure_future(engine.close()) for engine in engines.values()}
-    if closing and (await asyncio.wait(closing, timeout=_CLOSE_GRACE_S))[1]:
+async def _close(models: Models) -> None:
+    closing = asyncio.ensure_future(models.close())
+    if (await asyncio.wait({closing}, timeout=_CLOSE_GRACE_S))[1]:
         # A step that hangs holds a thread that nothing can end, and Python would wait for it.
         _log.critical("an engine does not stop; ending the process")
         os._exit(1)
-    await asyncio.gather(*closing)
+    await closing
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -32,6 +32,7 @@ class Codec:
         added_bytes: the bytes an added token's spelling stands for.
         drops_leading_space: decoding drops one space at the start of a text, which encoding added.
         prefix_ids, suffix_ids: what `add_special` puts around a text.
+        between_ids: what stands between the two texts of a pair, which has the same around it.
         chat_templates: Jinja sources by name; "default" is the usual one.
     """
 
@@ -46,6 +47,7 @@ class Codec:
     eog_ids: frozenset[int]
     prefix_ids: tuple[int, ...] = ()
     suffix_ids: tuple[int, ...] = ()
+    between_ids: tuple[int, ...] = ()
     added_bytes: Callable[[str], bytes] = str.encode
     chat_templates: Mapping[str, str] = field(default_factory=dict)
 

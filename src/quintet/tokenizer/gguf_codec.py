@@ -61,6 +61,8 @@ def read_codec(metadata: Mapping[str, Any]) -> Codec:
         eog_ids=eog_ids,
         prefix_ids=prefix_ids,
         suffix_ids=suffix_ids,
+        # Unigram with both around it is XLM-RoBERTa, whose pairs have the end twice between them.
+        between_ids=suffix_ids * (2 if model == "t5" and prefix_ids else 1),
         chat_templates=_chat_templates(metadata),
     )
 

@@ -25,6 +25,8 @@ class Tokenizer:
         vocab_size: number of token ids.
         bos_id, eos_id: begin and end of sequence, where the vocabulary has them.
         eog_ids: every token after which generation stops.
+        prefix_ids, suffix_ids: what `encode` puts before and after a text.
+        between_ids: what stands between the two texts of a pair.
         add_bos, add_eos: whether `encode` puts a token before and after the text.
         drops_leading_space: `decode` drops one space at the start of the text.
         chat_templates: Jinja sources by name, as the model carries them.
@@ -42,6 +44,8 @@ class Tokenizer:
         self.bos_id = codec.bos_id
         self.eos_id = codec.eos_id
         self.eog_ids = codec.eog_ids
+        self.prefix_ids, self.suffix_ids = codec.prefix_ids, codec.suffix_ids
+        self.between_ids = codec.between_ids
         self.add_bos = bool(codec.prefix_ids)
         self.add_eos = bool(codec.suffix_ids)
         self.drops_leading_space = codec.drops_leading_space
@@ -183,6 +187,17 @@ class Tokenizer:
         if source is None:
             return None
         return self._template(source, self.chat_templates.get("tool_use"))
+
+    def use_chat_template(self, source: str) -> None:
+        """Take this Jinja source instead of the templates that the model carries.
+
+        Raises:
+            ModelFormatError: it is not valid Jinja.
+        """
+        self._template(source)
+        self.chat_templates = {"default": source}
+        for name in ("chat_template", "_chat_template_or_chatml"):
+            self.__dict__.pop(name, None)  # made from the old one
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         """A conversation as the model wants to read it; ChatML when it carries no template.

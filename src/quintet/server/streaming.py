@@ -1,10 +1,10 @@
-"""Server-sent events: one response that streams, keeps alive, and notices who leaves.
+"""Streamed replies: one response that sends frames, keeps alive, and notices who leaves.
 
-The first event is awaited before the status is sent, so that a request refused
+The first frame is awaited before the status is sent, so that a request refused
 at admission is a real HTTP error.  A prefill longer than the keep-alive
-interval commits to 200 and sends comments instead.
+interval commits to 200 and, where the format has a way to say nothing, says so.
 
-Source: WHATWG HTML, section 9.2 "Server-sent events".
+Sources: WHATWG HTML, section 9.2 "Server-sent events"; NDJSON 1.0 (github.com/ndjson/ndjson-spec).
 """
 
 from __future__ import annotations
@@ -12,35 +12,54 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from quintet.server.disconnect import cancel, wait_for_disconnect
 
-KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
-_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect the tokens into blocks
-]
 
 
-def event(data: Any) -> bytes:
-    """One event carrying JSON."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return b"data: " + text.encode() + b"\n\n"
-
-
-class EventStream:
-    """An ASGI response made of the frames an async generator yields.
+@dataclass(frozen=True, slots=True)
+class FrameFormat:
+    """How frames follow each other.
 
     Args:
-        frames: encoded events; closed as soon as the client leaves.
+        media_type: of the reply.
+        keep_alive: sent into a silence; None where the format has no such thing.
+    """
+
+    media_type: str
+    keep_alive: bytes | None = None
+
+
+EVENTS = FrameFormat("text/event-stream; charset=utf-8", b": keep-alive\n\n")
+NDJSON = FrameFormat("application/x-ndjson")
+
+
+def event(data: Any, name: str | None = None) -> bytes:
+    """One server-sent event carrying JSON."""
+    line = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return line + b"data: " + json_bytes(data) + b"\n\n"
+
+
+def ndjson_line(data: Any) -> bytes:
+    """One line carrying JSON."""
+    return json_bytes(data) + b"\n"
+
+
+class FrameStream(Response):
+    """A response made of the frames an async generator yields.
+
+    Args:
+        frames: encoded; closed as soon as the client leaves.
         error_frame: how an error after the first byte is told to the client.
-        keep_alive_s: silence after which a comment is sent.
+        keep_alive_s: silence after which the format's keep-alive is sent.
+        format: how frames follow each other.
     """
 
     def __init__(
@@ -48,10 +67,13 @@ class EventStream:
         frames: AsyncGenerator[bytes, None],
         error_frame: Callable[[Exception], bytes],
         keep_alive_s: float,
+        format: FrameFormat = EVENTS,
     ) -> None:
+        super().__init__()
         self._frames = frames
         self._error_frame = error_frame
         self._keep_alive_s = keep_alive_s
+        self._format = format
         self._is_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,14 +113,20 @@ class EventStream:
                     raise ClientDisconnect
                 if frame.done():
                     return frame.result()
-                await self._write(send, KEEP_ALIVE)
+                if self._format.keep_alive is not None:
+                    await self._write(send, self._format.keep_alive)
         finally:
             await cancel(frame)
 
     async def _write(self, send: Send, data: bytes) -> None:
         if not self._is_started:
             self._is_started = True
-            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            headers = [
+                (b"content-type", self._format.media_type.encode()),
+                (b"cache-control", b"no-cache"),
+                (b"x-accel-buffering", b"no"),  # nginx would collect the tokens into blocks
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
@@ -107,3 +135,8 @@ async def _next(frames: AsyncGenerator[bytes, None]) -> bytes | None:
         return await anext(frames)
     except StopAsyncIteration:
         return None
+
+
+def json_bytes(data: Any) -> bytes:
+    """JSON in one line, as UTF-8."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

@@ -1,0 +1,76 @@
+"""Whole answers, collected from an engine's chunks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from quintet.engine.output import (
+    FinishReason,
+    OutputChunk,
+    PromptLogprobs,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
+from quintet.parsing.events import ToolCallDelta
+from quintet.server.engines import GenerationRequest, ServedModel, stream_all
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer, as far as it has come.
+
+    Args:
+        ending: the log probability of a final stop token, which is no text.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    tool_calls: list[ToolCallDelta] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+    ending: TokenLogprob | None = None
+    prompt_logprobs: PromptLogprobs | None = None
+
+    def add(self, chunk: OutputChunk) -> None:
+        """Take in the answer's next chunk."""
+        self.text += chunk.text
+        self.reasoning += chunk.reasoning
+        self.token_ids += chunk.token_ids
+        self.tool_calls += chunk.tool_calls
+        of_text = text_logprobs(chunk)
+        self.logprobs += of_text
+        if chunk.logprobs and len(of_text) < len(chunk.logprobs):
+            self.ending = chunk.logprobs[-1]
+        if chunk.prompt_logprobs is not None:
+            self.prompt_logprobs = chunk.prompt_logprobs
+        if chunk.finish_reason is not None:
+            self.finish_reason = chunk.finish_reason
+            self.stop_reason = chunk.stop_reason
+            self.usage = chunk.usage
+            self.timings = chunk.timings
+
+
+async def collect(model: ServedModel, requests: Sequence[GenerationRequest]) -> list[Answer]:
+    """Run requests together to their ends; `params.n` answers per request, in the requests' order.
+
+    Raises:
+        EngineError: a request ended without being finished.
+    """
+    groups = [[Answer() for _ in range(r.params.n)] for r in requests]
+    async with contextlib.aclosing(stream_all(model, requests)) as stream:
+        async for index, chunk in stream:
+            groups[index][chunk.index].add(chunk)
+    return [answer for group in groups for answer in group]
+
+
+def text_logprobs(chunk: OutputChunk) -> Sequence[TokenLogprob]:
+    """The log probabilities of a chunk's tokens, without a final stop token that is no text."""
+    logprobs = chunk.logprobs or ()
+    return logprobs[:-1] if chunk.hides_last_token else logprobs

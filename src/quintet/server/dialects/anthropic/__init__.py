@@ -1,0 +1,4 @@
+"""Anthropic's Messages interface.
+
+Source: Anthropic API reference, "Messages", "Count tokens" and "Streaming messages".
+"""

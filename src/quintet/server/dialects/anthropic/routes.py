@@ -1,0 +1,120 @@
+"""The routes: read the body, ask the engine, answer whole or as a stream."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from quintet.sampling.params import SamplingParams
+from quintet.server.answers import collect
+from quintet.server.dialect import Context, Dialect
+from quintet.server.dialects.anthropic.bodies import Conversation, MessagesBody
+from quintet.server.dialects.anthropic.conversation import chat_prompt
+from quintet.server.dialects.anthropic.replies import PING, MessageEvents, message
+from quintet.server.dialects.openai.bodies import parse_body
+from quintet.server.disconnect import unless_disconnected
+from quintet.server.engines import ChatPrompt, GenerationRequest, ServedModel, stream_all
+from quintet.server.errors import ErrorReply, error_reply
+from quintet.server.limits import read_json
+from quintet.server.streaming import EVENTS, FrameFormat, FrameStream, event
+
+_log = logging.getLogger(__name__)
+
+_FORMAT = FrameFormat(EVENTS.media_type, PING)
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def dialect(context: Context) -> Dialect:
+    """Anthropic's interface over these models."""
+    handlers = _Handlers(context)
+    routes = [
+        Route("/v1/messages", handlers.messages, methods=["POST"]),
+        Route("/v1/messages/count_tokens", handlers.count_tokens, methods=["POST"]),
+    ]
+    return Dialect(routes, ("/v1/messages",), error_body)
+
+
+def error_body(reply: ErrorReply) -> dict[str, Any]:
+    """Anthropic's shape."""
+    kind = _TYPES.get(reply.status, "api_error" if reply.status >= 500 else _TYPES[400])
+    return {"type": "error", "error": {"type": kind, "message": reply.message}}
+
+
+class _Handlers:
+    def __init__(self, context: Context) -> None:
+        self._models = context.models
+        self._settings = context.settings
+
+    async def messages(self, request: Request) -> Response:
+        body = parse_body(MessagesBody, await read_json(request.receive, self._settings))
+        prompt = chat_prompt(body)
+        asked = GenerationRequest(prompt, _params(body))
+        if body.stream:
+            frames = self._frames(body, prompt, asked)
+            return FrameStream(frames, _error_frame, self._settings.keep_alive_s, _FORMAT)
+
+        async def whole() -> dict[str, Any]:
+            async with self._models.use(body.model) as model:
+                return message(body.model, (await collect(model, [asked]))[0])
+
+        return JSONResponse(await unless_disconnected(request.receive, whole()))
+
+    async def count_tokens(self, request: Request) -> Response:
+        body = parse_body(Conversation, await read_json(request.receive, self._settings))
+        prompt = chat_prompt(body)
+        async with self._models.use(body.model) as model:
+            return JSONResponse({"input_tokens": await _count(model, prompt)})
+
+    async def _frames(
+        self, body: MessagesBody, prompt: ChatPrompt, asked: GenerationRequest
+    ) -> AsyncGenerator[bytes, None]:
+        async with contextlib.AsyncExitStack() as stack:
+            model = await stack.enter_async_context(self._models.use(body.model))
+            events = MessageEvents(body.model, await _count(model, prompt))
+            chunks = contextlib.aclosing(stream_all(model, [asked]))
+            is_open = False
+            async for _, chunk in await stack.enter_async_context(chunks):
+                if not is_open:
+                    is_open = True
+                    for frame in events.start():
+                        yield frame
+                for frame in events.add(chunk):
+                    yield frame
+            for frame in events.end():
+                yield frame
+
+
+async def _count(model: ServedModel, prompt: ChatPrompt) -> int:
+    return await model.engine.count_tokens(
+        prompt.messages, tools=prompt.tools, enable_thinking=prompt.enable_thinking
+    )
+
+
+def _params(body: MessagesBody) -> SamplingParams:
+    values: dict[str, Any] = {
+        name: value
+        for name in ("temperature", "top_k", "top_p")
+        if (value := getattr(body, name)) is not None
+    }
+    return SamplingParams(max_tokens=body.max_tokens, stop=body.stop_sequences or (), **values)
+
+
+def _error_frame(error: Exception) -> bytes:
+    reply = error_reply(error)
+    if reply.status >= 500:
+        _log.error("a stream ended early", exc_info=error)
+    return event(error_body(reply), "error")
