@@ -45,8 +45,8 @@ void Plan::row_embed(int matrix_id, int dst) {
               .granule = y.width,
               .reads = {},
               .writes = &y,
-              .columns = [w, &y, this](const StepContext& c, int row, int, int) {
-                kernels_.unpack_row(w, c.step.token_ids[row], c.row(y, row));
+              .columns = [matrix_id, &y, this](const StepContext& c, int row, int, int) {
+                kernels_.unpack_row(matrix(matrix_id), c.step.token_ids[row], c.row(y, row));
               }});
 }
 

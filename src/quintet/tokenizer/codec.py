@@ -12,7 +12,7 @@ from tokenizers.models import Model
 
 from quintet.errors import ModelFormatError, RequestError
 from quintet.tokenizer.plain_model import spells, without
-from quintet.tokenizer.vocabulary import TokenKind
+from quintet.tokenizer.vocabulary import TokenKind, ids_of_kinds
 
 # Kinds that text only means when it comes from a template, never from a user.
 CONTROL_KINDS = frozenset([TokenKind.CONTROL, TokenKind.UNKNOWN])
@@ -74,8 +74,8 @@ class Codec:
         matcher = self._assemble(known, parse_special=False)
         ids = [
             token_id
-            for token_id, kind in enumerate(self.kinds)
-            if kind == TokenKind.CONTROL and self.tokens[token_id] in control
+            for token_id in ids_of_kinds(self.kinds, [TokenKind.CONTROL])
+            if self.tokens[token_id] in control
         ]
         with library_errors("tokenizer"):
             return without(known, control) if spells(matcher, control, ids) else known

@@ -15,7 +15,7 @@ from quintet.tokenizer.codec import CONTROL_KINDS, Codec, encode_text
 from quintet.tokenizer.control_text import ChatEncoder
 from quintet.tokenizer.gguf_codec import read_codec
 from quintet.tokenizer.json_codec import read_json_codec
-from quintet.tokenizer.vocabulary import TokenKind
+from quintet.tokenizer.vocabulary import TokenKind, ids_of_kinds
 
 
 class Tokenizer:
@@ -36,9 +36,7 @@ class Tokenizer:
         self._codec = codec
         self._plain = codec.matcher(parse_special=False)
         self._special = codec.matcher(parse_special=True)
-        self._control_ids = frozenset(
-            token_id for token_id, kind in enumerate(codec.kinds) if kind in CONTROL_KINDS
-        )
+        self._control_ids = frozenset(ids_of_kinds(codec.kinds, CONTROL_KINDS))
         self._bytes: dict[int, bytes] = {}
         self.vocab_size = len(codec.tokens)
         self.bos_id = codec.bos_id
