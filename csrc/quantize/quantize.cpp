@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <thread>
@@ -41,14 +42,19 @@ struct Table {
         lanes::widen_f16, lanes::widen_bf16, lanes::all_finite                                             \
   }
 
+// The widest that runs here, or what QUINTET_KERNELS names, as for the kernels.
 const Table& active_table() {
   static const Table table = [] {
 #ifdef QUINTET_X86
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl")) {
+    const char* named = std::getenv("QUINTET_KERNELS");
+    const auto is_wanted = [named](const char* name) {
+      return named == nullptr || *named == 0 || std::strcmp(named, name) == 0;
+    };
+    if (is_wanted("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       return QUINTET_TABLE(avx512);
     }
-    if (__builtin_cpu_supports("avx2")) return QUINTET_TABLE(avx2);
+    if (is_wanted("avx2") && __builtin_cpu_supports("avx2")) return QUINTET_TABLE(avx2);
 #endif
     return QUINTET_TABLE(plain);
   }();

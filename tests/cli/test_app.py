@@ -25,7 +25,7 @@ def test_help_lists_the_commands(quintet: Quintet):
         assert re.findall(r"^  (\w+)  ", result.stdout, re.MULTILINE) == [
             *("run", "serve"),
             *("pull", "list", "show", "create", "cp", "rm", "ps", "stop"),
-            *("inspect", "doctor", "bench"),
+            *("inspect", "quantize", "doctor", "bench"),
         ]
 
 

@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 from quintet import __version__
-from quintet.cli import bench, cp, create, doctor, inspect, ps, pull, rm, run, serve, show, stop
+from quintet.cli import (
+    bench,
+    cp,
+    create,
+    doctor,
+    inspect,
+    ps,
+    pull,
+    quantize,
+    rm,
+    run,
+    serve,
+    show,
+    stop,
+)
 from quintet.cli import list as list_module
 from quintet.errors import QuintetError
 
@@ -38,6 +52,7 @@ app.command("rm")(rm.rm)
 app.command("ps")(ps.ps)
 app.command("stop")(stop.stop)
 app.command("inspect")(inspect.inspect)
+app.command("quantize")(quantize.quantize)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 
