@@ -41,12 +41,13 @@ struct AffineSearch {
     const V over = inverse(determinant);
     V d = (sum_w * wqx - sum_wx * wq) * over;
     V low = (wqq * sum_wx - wq * wqx) * over;
-    I solved = determinant > 0x1p-126f;
+    // Not if all codes are the same, which leaves nothing but rounding errors of the determinant.
+    I solved = determinant > 2e-6f * sum_w * wqq;
     if constexpr (kMinBelow) {
-      const I above = low > 0.0f;
-      d = choose(above, wqx * inverse(wqq), d);
-      low = choose(above, V{}, low);
-      solved |= above & (wqq > 0.0f);
+      const I without_min = (low > 0.0f) | ~solved;
+      d = choose(without_min, wqx * inverse(wqq), d);
+      low = choose(without_min, V{}, low);
+      solved |= wqq > 0.0f;
     }
     // Less the constant sum w x^2.
     const V error = d * (d * wqq - 2.0f * wqx + 2.0f * low * wq) + low * (low * sum_w - 2.0f * sum_wx);

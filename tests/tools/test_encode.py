@@ -143,10 +143,10 @@ def test_degenerate_blocks_keep_their_value(kind: GGMLType):
     np.testing.assert_array_equal(
         dequantize(encoded(zeros, kind), kind, zeros.shape), np.zeros((1, 256))
     )
-    for constant in (0.75, -0.75, 1e-6, 3e4):
+    for constant in (0.75, -0.75, 1e-3, 2.5e4):
         same = np.full((1, 256), constant, np.float32)
         found = dequantize(encoded(same, kind), kind, same.shape)
-        np.testing.assert_allclose(found, same, rtol=0.08, atol=2e-7)
+        np.testing.assert_allclose(found, same, rtol=0.08)
     spike = zeros.copy()
     spike[0, 77] = -3.0
     found = dequantize(encoded(spike, kind), kind, spike.shape)
@@ -185,7 +185,7 @@ def test_values_that_are_not_finite_are_refused_by_name(bad: float):
     weights[17, 900] = bad
     raw = weights.reshape(-1).view(np.uint8)
     for kind in BLOCKED:
-        with pytest.raises(ModelFormatError, match="blk.0.x"):
+        with pytest.raises(ModelFormatError, match=r"blk\.0\.x"):
             encode(raw, GGMLType.F32, 1024, kind, name="blk.0.x")
     half = encode(raw, GGMLType.F32, 1024, GGMLType.F16).view(np.float16)
     assert not np.isfinite(half[17 * 1024 + 900])

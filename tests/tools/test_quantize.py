@@ -124,7 +124,7 @@ def importances(path: Path, width: int = 256) -> Importances:
         names = [name for name in file.tensors if "attn_q.weight" in name]
     values = np.linspace(0.01, 3, width, dtype=np.float32)[np.newaxis]
     return Importances(
-        {name: values for name in names},
+        dict.fromkeys(names, values),
         {name: np.ones(1, np.float32) for name in names},
         dataset="text",
     )
