@@ -125,8 +125,10 @@ def test_async_llm_closed_before_use_stays_closed(path: Path) -> None:
     async def main() -> None:
         llm = AsyncLLM(path)
         assert not llm.is_closed
+        assert llm.state == "loading"
         await llm.close()
         assert llm.is_closed
+        assert llm.state == "closed"
         with pytest.raises(EngineError, match="closed"):
             await llm.generate("a")
 

@@ -228,9 +228,11 @@ def test_llm_close_ends_streams_and_refuses_more(path: Path) -> None:
     stream = llm.stream("a", ENDLESS)
     next(stream)
     assert not llm.is_closed
+    assert llm.state == "ready"
     llm.close()
     llm.close()
     assert llm.is_closed
+    assert llm.state == "closed"
     with pytest.raises(EngineError, match="closed"):
         list(stream)
     with pytest.raises(EngineError, match="closed"):

@@ -9,4 +9,5 @@ NB_MODULE(_native, m) {
   quintet::bind_plan(m);
   quintet::bind_quantize(m);
   quintet::bind_sampling(m);
+  quintet::bind_text(m);
 }

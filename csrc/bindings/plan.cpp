@@ -3,11 +3,13 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <optional>
 #include <stdexcept>
 #include <tuple>
 
@@ -30,15 +32,14 @@ KVType parse_kv_type(const std::string& name) {
   throw std::invalid_argument("kv_type must be float32, bfloat16 or int8");
 }
 
-nb::object run(nb::handle self, Vector<int32_t> token_ids, Vector<int32_t> positions, Vector<int32_t> cu_seqlens,
-               Vector<int32_t> slot_mapping, Matrix block_tables, Vector<int32_t> seq_lens,
-               Vector<int32_t> logits_rows) {
-  auto& plan = nb::cast<Plan&>(self);
+Step make_step(const Vector<int32_t>& token_ids, const Vector<int32_t>& positions, const Vector<int32_t>& cu_seqlens,
+               const Vector<int32_t>& slot_mapping, const Matrix& block_tables, const Vector<int32_t>& seq_lens,
+               const Vector<int32_t>& logits_rows, const std::optional<Vector<int32_t>>& token_types) {
   const size_t tokens = token_ids.shape(0);
   const size_t seqs = seq_lens.shape(0);
   if (tokens > INT32_MAX || seqs > INT32_MAX || block_tables.shape(1) > INT32_MAX || logits_rows.shape(0) > INT32_MAX ||
       positions.shape(0) != tokens || slot_mapping.shape(0) != tokens || cu_seqlens.shape(0) != seqs + 1 ||
-      block_tables.shape(0) != seqs) {
+      block_tables.shape(0) != seqs || (token_types && token_types->shape(0) != tokens)) {
     throw std::invalid_argument("the step's arrays do not have matching lengths");
   }
   Step step;
@@ -53,6 +54,16 @@ nb::object run(nb::handle self, Vector<int32_t> token_ids, Vector<int32_t> posit
   step.block_tables = block_tables.data();
   step.seq_lens = seq_lens.data();
   step.logits_rows = logits_rows.data();
+  if (token_types) step.token_types = token_types->data();
+  return step;
+}
+
+nb::object run(nb::handle self, Vector<int32_t> token_ids, Vector<int32_t> positions, Vector<int32_t> cu_seqlens,
+               Vector<int32_t> slot_mapping, Matrix block_tables, Vector<int32_t> seq_lens, Vector<int32_t> logits_rows,
+               std::optional<Vector<int32_t>> token_types) {
+  auto& plan = nb::cast<Plan&>(self);
+  const Step step =
+      make_step(token_ids, positions, cu_seqlens, slot_mapping, block_tables, seq_lens, logits_rows, token_types);
   float* logits = nullptr;
   {
     const nb::gil_scoped_release release;
@@ -62,6 +73,41 @@ nb::object run(nb::handle self, Vector<int32_t> token_ids, Vector<int32_t> posit
   const size_t shape[] = {logits_rows.shape(0), static_cast<size_t>(plan.vocab_size())};
   const int64_t strides[] = {static_cast<int64_t>(plan.logits_stride()), 1};
   return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(logits, 2, shape, self, strides));
+}
+
+void pack(Plan& plan, const std::vector<std::tuple<int, Vector<uint8_t>, SourceType>>& sources, bool is_mapped) {
+  std::vector<MatrixSource> list;
+  for (const auto& [matrix, bytes, type] : sources) list.push_back({matrix, type, bytes.data(), bytes.size()});
+  const nb::gil_scoped_release release;
+  plan.pack(list, is_mapped);
+}
+
+std::vector<std::tuple<int, int, int, size_t, size_t>> matrix_places(Plan& plan) {
+  std::vector<std::tuple<int, int, int, size_t, size_t>> places;
+  for (const Weights::Place& place : plan.weights().places()) {
+    places.emplace_back(place.n, place.k, static_cast<int>(place.layout), place.offset, place.size_bytes);
+  }
+  return places;
+}
+
+nb::object packed_weights(nb::handle self) {
+  auto& plan = nb::cast<Plan&>(self);
+  const size_t shape[] = {plan.weights().data() == nullptr ? 0 : plan.weights().size_bytes()};
+  return nb::cast(nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(plan.weights().data(), 1, shape, self));
+}
+
+void run_hidden(Plan& plan, Vector<int32_t> token_ids, Vector<int32_t> positions, Vector<int32_t> cu_seqlens,
+                Vector<int32_t> slot_mapping, Matrix block_tables, Vector<int32_t> seq_lens,
+                Vector<int32_t> logits_rows, nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu> out,
+                std::optional<Vector<int32_t>> token_types) {
+  const Step step =
+      make_step(token_ids, positions, cu_seqlens, slot_mapping, block_tables, seq_lens, logits_rows, token_types);
+  const nb::gil_scoped_release release;
+  if (const char* problem = plan.check_hidden(step)) throw std::invalid_argument(problem);
+  if (out.shape(0) != logits_rows.shape(0) || out.shape(1) != static_cast<size_t>(plan.hidden_size())) {
+    throw std::invalid_argument("out: expected [len(logits_rows), hidden_size]");
+  }
+  plan.run_hidden(step, out.data());
 }
 
 using PhaseProfile = std::tuple<std::string, int64_t, double, double, double, size_t, size_t>;
@@ -80,6 +126,7 @@ std::vector<PhaseProfile> profile(const Plan& plan) {
 }  // namespace
 
 void bind_plan(nb::module_& m) {
+  m.attr("LAYOUTS_VERSION") = kLayoutsVersion;
   nb::enum_<Layout>(m, "Layout", "How a packed matrix lies in memory.")
       .value("F32", Layout::kF32)
       .value("F16", Layout::kF16)
@@ -128,13 +175,34 @@ void bind_plan(nb::module_& m) {
           },
           nb::kw_only(), "max_tokens"_a, "max_logits_rows"_a, "num_blocks"_a, "num_layers"_a, "num_kv_heads"_a,
           "head_dim"_a, "kv_type"_a, "num_threads"_a, "kernels"_a = "")
+      .def("add_matrix", &Plan::add_matrix, "n"_a, "k"_a, "layout"_a)
+      .def("allocate_weights", [](Plan& plan) { plan.weights().allocate(); })
       .def(
-          "add_matrix",
-          [](Plan& plan, Vector<uint8_t> source, SourceType type, int n, int k, Layout layout) {
+          "map_weights",
+          [](Plan& plan, int file, size_t offset) {
             const nb::gil_scoped_release release;
-            return plan.add_matrix(type, source.data(), source.size(), n, k, layout);
+            return plan.weights().map(file, offset);
           },
-          "source"_a, "type"_a, "n"_a, "k"_a, "layout"_a)
+          "file"_a, "offset"_a, "Takes the packed weights from a file; False where it is too short.")
+      .def("unmap_weights", [](Plan& plan) { plan.weights().unmap(); })
+      .def(
+          "lock_weights",
+          [](Plan& plan) {
+            const nb::gil_scoped_release release;
+            return plan.weights().lock();
+          },
+          "Keeps the packed weights in physical memory; 0, or errno.")
+      .def("pack", &pack, "sources"_a, nb::kw_only(), "is_mapped"_a,
+           "Packs (matrix, bytes, type) each, on all threads, with the GIL released.")
+      .def(
+          "weights_checksum",
+          [](Plan& plan) {
+            const nb::gil_scoped_release release;
+            return plan.weights_checksum();
+          },
+          "Of all packed weights.")
+      .def("matrix_places", &matrix_places, "Per matrix: n, k, layout, and offset and bytes in packed_weights.")
+      .def("packed_weights", &packed_weights, "All packed matrices as bytes.")
       .def(
           "add_vector",
           [](Plan& plan, Vector<float> values) {
@@ -153,6 +221,12 @@ void bind_plan(nb::module_& m) {
           "inv_freq"_a, nb::kw_only(), "head_dim"_a, "interleaved"_a, "factor"_a)
       .def("begin_rows", &Plan::begin_rows, "logits_rows"_a = false)
       .def("row_embed", &Plan::row_embed, "matrix"_a, "dst"_a)
+      .def("row_embed_position", &Plan::row_embed_position, "matrix"_a, "dst"_a)
+      .def("row_embed_type", &Plan::row_embed_type, "matrix"_a, "dst"_a)
+      .def("row_layer_norm", &Plan::row_layer_norm, "src"_a, "vector"_a, "bias"_a, "eps"_a, "dst"_a)
+      .def("row_gelu", &Plan::row_gelu, "src"_a, "up"_a, "dst"_a)
+      .def("row_tanh", &Plan::row_tanh, "src"_a, "dst"_a)
+      .def("row_columns", &Plan::row_columns, "src"_a, "begin"_a, "dst"_a)
       .def("row_add", &Plan::row_add, "src"_a, "dst"_a)
       .def("row_copy", &Plan::row_copy, "src"_a, "dst"_a)
       .def("row_select", &Plan::row_select, "src"_a, "dst"_a)
@@ -169,10 +243,15 @@ void bind_plan(nb::module_& m) {
             plan.linear(list, logits_rows);
           },
           "tasks"_a, "logits_rows"_a = false, "Independent products; a task is (matrix, forms, output, bias or -1).")
-      .def("attention", &Plan::attention, "q"_a, "out"_a, "layer"_a, "scale"_a)
+      .def("attention", &Plan::attention, "q"_a, "out"_a, "layer"_a, "scale"_a, nb::kw_only(), "left"_a, "right"_a)
+      .def("mark_hidden", &Plan::mark_hidden, "buffer"_a)
       .def("finish", &Plan::finish, "logits"_a)
       .def("run", &run, "token_ids"_a, "positions"_a, "cu_seqlens"_a, "slot_mapping"_a, "block_tables"_a, "seq_lens"_a,
-           "logits_rows"_a, "Runs one step with the GIL released; logits [len(logits_rows), vocab_size].")
+           "logits_rows"_a, "token_types"_a = nb::none(),
+           "Runs one step with the GIL released; logits [len(logits_rows), vocab_size].")
+      .def("run_hidden", &run_hidden, "token_ids"_a, "positions"_a, "cu_seqlens"_a, "slot_mapping"_a, "block_tables"_a,
+           "seq_lens"_a, "logits_rows"_a, "out"_a.noconvert(), "token_types"_a = nb::none(),
+           "Runs one step up to its head with the GIL released; writes out [len(logits_rows), hidden_size].")
       .def("start_profile", &Plan::start_profile, "Times every phase from now on; forgets earlier times.")
       .def("stop_profile", &Plan::stop_profile)
       .def("profile", &profile,

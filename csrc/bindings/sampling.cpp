@@ -100,7 +100,12 @@ nb::list sample(const Logits& logits, const nb::tuple& samplers, const nb::tuple
     nb::gil_scoped_release release;
     SamplingScratch& scratch = thread_scratch();
     for (size_t r = 0; r < rows.size(); ++r) {
-      sampled[r] = rows[r]->sample(logits.data() + static_cast<int64_t>(r) * logits.stride(0), scratch, words[r]);
+      float* row = logits.data() + static_cast<int64_t>(r) * logits.stride(0);
+      try {
+        sampled[r] = rows[r]->sample(row, scratch, words[r]);
+      } catch (const std::exception&) {  // no memory; the other rows have their tokens all the same
+        sampled[r] = {.token_id = Sampled::kFailed, .logprob = {}, .top_logprobs = {}};
+      }
     }
   }
   nb::list results;
@@ -212,13 +217,15 @@ void quintet::bind_sampling(nb::module_& m) {
            "(id, probability) of every token the next draw can give, by rising id; [] for a row without numbers.")
       .def_prop_ro("num_accepted", &RowSampler::num_accepted, "Tokens generated so far.");
 
-  m.def("sample", &sample, "logits"_a.noconvert(), "samplers"_a, "masks"_a = nb::tuple(),
-        nb::sig("def sample(logits: numpy.typing.NDArray[numpy.float32], samplers: tuple[RowSampler, ...], "
-                "masks: tuple[numpy.typing.NDArray[numpy.uint32] | None, ...] = ()) -> "
-                "list[tuple[int, float | None, tuple[tuple[int, float], ...] | None]]"),
-        "Sample and accept one token per row of logits [rows, >= vocab_size] float32, in place and without the GIL.\n\n"
-        "Returns (token_id, logprob, top_logprobs) per row; token_id is -1 where the row holds NaN or +inf, or nothing "
-        "above -inf, and -2 where its mask (a bit per token that may come) leaves nothing above -inf.");
+  m.def(
+      "sample", &sample, "logits"_a.noconvert(), "samplers"_a, "masks"_a = nb::tuple(),
+      nb::sig("def sample(logits: numpy.typing.NDArray[numpy.float32], samplers: tuple[RowSampler, ...], "
+              "masks: tuple[numpy.typing.NDArray[numpy.uint32] | None, ...] = ()) -> "
+              "list[tuple[int, float | None, tuple[tuple[int, float], ...] | None]]"),
+      "Sample and accept one token per row of logits [rows, >= vocab_size] float32, in place and without the GIL.\n\n"
+      "Returns (token_id, logprob, top_logprobs) per row; token_id is -1 where the row holds NaN or +inf, or nothing "
+      "above -inf, -2 where its mask (a bit per token that may come) leaves nothing above -inf, and -3 where there was "
+      "no memory to sample it.");
 
   m.def("score", &score_rows, "logits"_a.noconvert(), nb::kw_only(), "vocab_size"_a, "token_ids"_a, "num_top"_a,
         nb::sig("def score(logits: numpy.typing.NDArray[numpy.float32], *, vocab_size: int, token_ids: "

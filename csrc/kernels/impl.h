@@ -23,6 +23,9 @@ using LinearFunction = Function<std::remove_extent_t<decltype(KernelTable::linea
   Function<decltype(KernelTable::rms_norm)> rms_norm;                                                         \
   Function<decltype(KernelTable::add)> add;                                                                   \
   Function<decltype(KernelTable::silu_mul)> silu_mul;                                                         \
+  Function<decltype(KernelTable::layer_norm)> layer_norm;                                                     \
+  Function<decltype(KernelTable::gelu)> gelu;                                                                 \
+  Function<decltype(KernelTable::tanh)> tanh;                                                                 \
   Function<decltype(KernelTable::rope)> rope;                                                                 \
   Function<decltype(KernelTable::write_kv)> write_kv;                                                         \
   Function<decltype(KernelTable::attention)> attention;                                                       \
@@ -39,11 +42,15 @@ QUINTET_DECLARE_KERNELS
 namespace avx512 {  // needs AVX-512 F, BW, DQ, VL, VNNI, BF16 and all of the above
 QUINTET_DECLARE_KERNELS
 }
+namespace neon {  // needs Advanced SIMD with its dot product extension
+QUINTET_DECLARE_KERNELS
+}
 
 #undef QUINTET_DECLARE_KERNELS
 
 // True where both the CPU and the operating system support all that the namespace needs.
 bool cpu_runs_avx2();
 bool cpu_runs_avx512();
+bool cpu_runs_neon();
 
 }  // namespace quintet

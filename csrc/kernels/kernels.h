@@ -47,6 +47,7 @@ struct RowsOut {
 
 inline constexpr int kBlockTokens = 16;     // tokens per KV block
 inline constexpr int kSegmentTokens = 512;  // tokens per softmax segment of attention
+inline constexpr int kUnlimited = INT32_MAX;
 
 // A q8 group whose largest magnitude is below this counts as zero: 127 / max|x| would overflow.
 inline constexpr float kSmallestGroup = 0x1p-100f;
@@ -86,6 +87,9 @@ struct AttentionArgs {
   size_t out_stride;
   int num_heads;  // a multiple of cache.num_kv_heads (GQA)
   float scale;    // multiplies scores before softmax
+  // A query at position i sees the tokens i - left .. i + right of its sequence: by default all up to itself (causal).
+  int left = kUnlimited;
+  int right = 0;
 };
 
 struct RopeArgs {
@@ -97,7 +101,7 @@ struct RopeArgs {
 };
 
 struct KernelTable {
-  const char* name;  // "reference", "avx2", "avx512"
+  const char* name;  // "reference", "avx2", "avx512", "neon"
 
   // y[r][j] = sum_k x[r][k] * w[j][k] for r in [row_begin, row_end), panels in [panel_begin, panel_end).
   // Writes whole panels: columns 16 * panel_begin .. 16 * panel_end - 1, so y's rows have ldy >= 16 * num_panels(n)
@@ -141,6 +145,17 @@ struct KernelTable {
   // y[i] = gate[i] / (1 + exp(-gate[i])) * up[i], one row; exp is that of exp.h.  y may be gate or up.
   void (*silu_mul)(const float* gate, const float* up, int width, float* y);
 
+  // y[i] = (x[i] - mean) * rsqrt(mean((x - mean)^2) + eps) * weight[i] + bias[i], one row; both sums have the order of
+  // rms_norm.  bias may be null, x and y the same.  Source: Ba et al. 2016, arXiv:1607.06450.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, int width, float eps, float* y);
+
+  // y[i] = gelu(x[i]) * up[i], or gelu(x[i]) where up is null; gelu(x) = x * Phi(x), within 5e-7 of max(1, |x|).  y may
+  // be x or up.  Source: Hendrycks and Gimpel 2016, arXiv:1606.08415; erf by Abramowitz and Stegun 1964, 7.1.26.
+  void (*gelu)(const float* x, const float* up, int width, float* y);
+
+  // y[i] = tanh(x[i]) = 1 - 2 / (exp(2 x[i]) + 1).  y may be x.
+  void (*tanh)(const float* x, int width, float* y);
+
   // Rotates num_heads heads of one row in place.  Source: Su et al. 2021, arXiv:2104.09864.
   void (*rope)(float* x, int num_heads, const RopeArgs& args);
 
@@ -148,12 +163,13 @@ struct KernelTable {
   // a head as make_rows rounds a group.
   void (*write_kv)(const KVCache& cache, int64_t slot, const float* k, const float* v);
 
-  // Causal attention of the queries [query_begin, query_end) (relative to the sequence's first new token) of one
+  // Attention of the queries [query_begin, query_end) (relative to the sequence's first new token) of one
   // sequence for the heads of one KV head, which share each read of it.  K and V of all tokens the queries see are
   // written before.  scratch: attention_scratch_bytes(...) bytes, 64-byte aligned, private to the caller, not
   // initialised; its size does not depend on the queries.  Of the shape, only multiples of 16 are fast head_dims.
   //
-  // Per query and head, for the n tokens it sees, in float unless said (kBF16 rounds q and p to bf16):
+  // Per query and head, for the n tokens up to the last it sees, in float unless said (kBF16 rounds q and p to bf16);
+  // where `left` hides the first of them, their scores count as -infinity, and their v as 0 times it:
   //   1. Segments are cut at absolute multiples of kSegmentTokens.  In each, ascending:
   //      score[t] = scale * (chain of fma over head_dim, from 0);  m = max score;  p[t] = exp(score[t] - m)
   //      sum = tree of 16 lane sums of p, lane = t % 16;  o[d] = chain of fma(p[t], v[t][d]) over its tokens, from 0
@@ -164,7 +180,7 @@ struct KernelTable {
   // the weights over those a segment gives a query; both chains are then exact sums of integers:
   //      score[t] = float(dot) * (scale * scale of q) * scale of k[t];  o[d] = float(dot) * scale of the weights
   // On kBF16, avx512 takes its chains by VDPBF16PS, two k per step; a last token without its pair has a zero there.
-  // kF32 and kInt8 have the same bits in every table, kBF16 in reference and avx2.
+  // kF32 and kInt8 have the same bits in every table, kBF16 in all but avx512.
   //
   // A NaN or +infinite score makes the output of its query and head NaN; -infinity counts as p = 0, and gives NaN only
   // where there is nothing else.
@@ -178,8 +194,8 @@ struct KernelTable {
 // The scalar definition; always built.
 const KernelTable& reference_kernels();
 
-// The fastest table this CPU can run, or the one QUINTET_KERNELS names ("reference", "avx2", "avx512").  Decided
-// once.  Null when QUINTET_KERNELS names a table that is unknown or that this CPU cannot run.
+// The fastest table this CPU can run, or the one QUINTET_KERNELS names ("reference", "avx2", "avx512",
+// "neon").  Decided once.  Null when QUINTET_KERNELS names a table that is unknown or that this CPU cannot run.
 const KernelTable* active_kernels();
 
 // Tables this CPU can run, slowest first; returns how many (at most max_tables).

@@ -106,7 +106,9 @@ void AttentionPhase::run(const StepContext& context) {
                            .out = out.row(0),
                            .out_stride = out.stride,
                            .num_heads = q.width / cache.head_dim,
-                           .scale = scale_};
+                           .scale = scale_,
+                           .left = left_,
+                           .right = right_};
   const auto tiles_of = [&](int seq) { return ceil_div(step.cu_seqlens[seq + 1] - step.cu_seqlens[seq], kQueryTile); };
   int64_t tiles = 0;
   for (int seq = 0; seq < step.num_seqs; seq++) tiles += tiles_of(seq);

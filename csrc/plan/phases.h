@@ -61,7 +61,8 @@ class LinearPhase final : public Phase {
 
 class AttentionPhase final : public Phase {
  public:
-  AttentionPhase(int q, int out, int layer, float scale) : q_(q), out_(out), layer_(layer), scale_(scale) {}
+  AttentionPhase(int q, int out, int layer, float scale, int left, int right)
+      : q_(q), out_(out), layer_(layer), scale_(scale), left_(left), right_(right) {}
   void reset() override { share_.reset(); }
   PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;
@@ -69,6 +70,7 @@ class AttentionPhase final : public Phase {
  private:
   int q_, out_, layer_;
   float scale_;
+  int left_, right_;
   WorkShare share_;
 };
 

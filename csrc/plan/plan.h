@@ -15,6 +15,7 @@
 #include "memory.h"
 #include "profiler.h"
 #include "thread_pool.h"
+#include "weights.h"
 
 namespace quintet {
 
@@ -31,6 +32,7 @@ struct Step {
   const int32_t* block_tables = nullptr;  // [num_seqs][max_blocks]
   const int32_t* seq_lens = nullptr;      // [num_seqs]
   const int32_t* logits_rows = nullptr;   // [num_logits_rows]
+  const int32_t* token_types = nullptr;   // [num_tokens]; null: all 0
 };
 
 struct PlanOptions {
@@ -115,8 +117,8 @@ class Plan {
   ~Plan();
 
   // --- building; the returned numbers name the thing in later calls; std::invalid_argument on a bad one ---
-  // Packs `source` [n, k] (source_bytes long) into `layout`, on all threads.
-  int add_matrix(SourceType type, const uint8_t* source, size_t source_bytes, int n, int k, Layout layout);
+  // A matrix [n, k] whose weights come later: see Weights.
+  int add_matrix(int n, int k, Layout layout) { return weights_.add(n, k, layout); }
   int add_vector(const float* values, int size);
   int add_buffer(int width, bool logits_rows);
   int add_forms(int width, bool f32, bool bf16, bool q8, bool logits_rows);
@@ -124,7 +126,13 @@ class Plan {
 
   void begin_rows(bool logits_rows);  // the following row ops form one phase
   void row_embed(int matrix, int dst);
-  void row_add(int src, int dst);  // dst += src
+  void row_embed_position(int matrix, int dst);                            // by position rather than token
+  void row_embed_type(int matrix, int dst);                                // by token type
+  void row_layer_norm(int src, int vector, int bias, float eps, int dst);  // bias: a vector, or -1
+  void row_gelu(int src, int up, int dst);                                 // up: multiplies the result; or -1
+  void row_tanh(int src, int dst);
+  void row_columns(int src, int begin, int dst);  // dst = src's columns from `begin` on
+  void row_add(int src, int dst);                 // dst += src
   void row_copy(int src, int dst);
   void row_select(int src, int dst);                           // dst row i = src row logits_rows[i]
   void row_rms_norm(int src, int vector, float eps, int dst);  // over runs of the vector's size
@@ -133,28 +141,40 @@ class Plan {
   void row_forms(int src, int forms);
   void row_write_kv(int k, int v, int layer);
   void linear(const std::vector<LinearTask>& tasks, bool logits_rows);  // the tasks are independent
-  void attention(int q, int out, int layer, float scale);
+  // A query sees the tokens up to `left` before and `right` behind it; kUnlimited for all there are.
+  void attention(int q, int out, int layer, float scale, int left, int right);
+  void mark_hidden(int buffer);  // what run_hidden gives; all rows since the selection, and no matrix product yet
   void finish(int logits);
+
+  // --- weights, once all matrices are added and before the first run ---
+  Weights& weights() { return weights_; }
+  void pack(const std::vector<MatrixSource>& sources, bool is_mapped) { weights_.pack(sources, is_mapped, pool_); }
+  uint64_t weights_checksum() { return weights_.checksum(pool_); }
 
   // --- running ---
   // Checks the step against the plan: a message, or null.  run() trusts what passed.
   const char* check(const Step& step) const;
   // Returns logits [num_logits_rows][logits_stride()].
   float* run(const Step& step);
+  // The marked rows rather than logits, for any number of logits_rows: out [num_logits_rows][hidden_size()].
+  void run_hidden(const Step& step, float* out);
+  // As check, for run_hidden.
+  const char* check_hidden(const Step& step) const;
+  int hidden_size() const;
   size_t logits_stride() const;
   int vocab_size() const;
 
   const KernelTable& kernels() const { return kernels_; }
   const PlanOptions& options() const { return options_; }
   int num_threads() const { return pool_.num_threads(); }
-  const PackedMatrix& matrix(int id) const { return matrices_.at(static_cast<size_t>(id)); }
+  const PackedMatrix& matrix(int id) const { return weights_.matrix(id); }
   const std::vector<float>& vector(int id) const { return *vectors_.at(static_cast<size_t>(id)); }
   const Buffer& buffer(int id) const { return *buffers_.at(static_cast<size_t>(id)); }
   const Forms& forms(int id) const { return *forms_.at(static_cast<size_t>(id)); }
   const Rotation& rotation(int id) const { return *rotations_.at(static_cast<size_t>(id)); }
   const KVCache& cache(int layer) const { return caches_.at(static_cast<size_t>(layer)); }
   void* attention_scratch(int worker) const { return scratch_.at(static_cast<size_t>(worker)).data(); }
-  size_t weight_bytes() const { return weight_bytes_; }
+  size_t weight_bytes() const { return weights_.size_bytes(); }
   size_t cache_bytes() const { return cache_pages_.size(); }
   size_t buffer_bytes() const { return buffer_bytes_; }
 
@@ -167,14 +187,14 @@ class Plan {
  private:
   void add_row_op(const char* name, RowOp op);
   void fill_rotations(const Step& step, int worker);
+  const char* check_tokens(const Step& step) const;
   void run_profiled(const StepContext& context);
   Pages allocate(size_t rows, size_t row_bytes);
 
   const KernelTable& kernels_;
   PlanOptions options_;
   ThreadPool pool_;
-  std::vector<PackedMatrix> matrices_;
-  std::vector<Pages> matrix_pages_;
+  Weights weights_;
   std::vector<std::unique_ptr<const std::vector<float>>> vectors_;  // stable addresses: ops keep pointers
   std::vector<std::unique_ptr<Buffer>> buffers_;
   std::vector<std::unique_ptr<Forms>> forms_;
@@ -186,8 +206,11 @@ class Plan {
   class RowPhase* open_rows_ = nullptr;
   Profiler profiler_;
   int logits_ = -1;
+  int hidden_ = -1;
+  size_t select_phase_ = 0, hidden_phase_ = 0;  // the phases of the hidden rows: [select, hidden)
+  int max_position_ = kNoLimit;                 // the smallest table of positions bounds them
+  int max_token_type_ = kNoLimit;
   int max_token_id_ = kNoLimit;  // the smallest embedding bounds the ids
-  size_t weight_bytes_ = 0;
   size_t buffer_bytes_ = 0;
 };
 

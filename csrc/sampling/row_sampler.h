@@ -18,6 +18,7 @@ namespace quintet {
 struct Sampled {
   static constexpr int32_t kNoNumbers = -1;  // the row holds NaN or +inf, or nothing above -inf
   static constexpr int32_t kAllMasked = -2;  // the mask leaves nothing above -inf
+  static constexpr int32_t kFailed = -3;     // sampling it threw; only ever set by callers of sample()
   int32_t token_id = kNoNumbers;
   std::optional<double> logprob;
   std::vector<std::pair<int32_t, double>> top_logprobs;  // by falling logprob, of equal ones the lower id first

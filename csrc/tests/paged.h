@@ -115,7 +115,9 @@ class PagedSequence {
                              out.data(),
                              row_width(),
                              shape.num_heads(),
-                             shape.scale()};
+                             shape.scale(),
+                             left,
+                             right};
     const SequenceView view{block_table.data(), 0, end - begin, end};
     const size_t scratch_bytes = table.attention_scratch_bytes(shape.head_dim, shape.group);
     if (scratch == nullptr || scratch->size() != scratch_bytes) scratch = std::make_unique<Pages<char>>(scratch_bytes);
@@ -129,22 +131,28 @@ class PagedSequence {
   }
 
   // Attention of one token by definition, in double, on k and v before any rounding.
-  std::vector<double> attend_exactly(int token) const {
+  std::vector<double> attend_exactly(int token) const { return attend_exactly(token, 0, token + 1); }
+
+  // ... over the tokens [begin, end).
+  std::vector<double> attend_exactly(int token, int begin, int end) const {
     std::vector<double> out(row_width());
+    const auto first = static_cast<size_t>(begin);
     const auto hd = static_cast<size_t>(shape.head_dim);
     for (size_t head = 0; head < static_cast<size_t>(shape.num_heads()); ++head) {
       const float* query = q.data() + static_cast<size_t>(token) * row_width() + head * hd;
       const size_t column = head / static_cast<size_t>(shape.group) * hd;
-      std::vector<double> scores(static_cast<size_t>(token) + 1);
+      std::vector<double> scores(static_cast<size_t>(end - begin));
       for (size_t t = 0; t < scores.size(); ++t) {
-        for (size_t d = 0; d < hd; ++d) scores[t] += static_cast<double>(query[d]) * k[t * kv_width() + column + d];
+        const size_t row = (first + t) * kv_width() + column;
+        for (size_t d = 0; d < hd; ++d) scores[t] += static_cast<double>(query[d]) * k[row + d];
         scores[t] *= static_cast<double>(shape.scale());
       }
       const double largest = *std::max_element(scores.begin(), scores.end());
       double sum = 0.0;
       for (double& score : scores) sum += score = std::exp(score - largest);
       for (size_t t = 0; t < scores.size(); ++t) {
-        for (size_t d = 0; d < hd; ++d) out[head * hd + d] += scores[t] / sum * v[t * kv_width() + column + d];
+        const size_t row = (first + t) * kv_width() + column;
+        for (size_t d = 0; d < hd; ++d) out[head * hd + d] += scores[t] / sum * v[row + d];
       }
     }
     return out;
@@ -153,6 +161,8 @@ class PagedSequence {
   Shape shape;
   int num_cache_blocks;
   std::vector<float> q, k, v;  // [num_tokens][width]
+  int left = kUnlimited;       // what queries see; see AttentionArgs
+  int right = 0;
   std::vector<int32_t> block_table;
   Pages<std::byte> k_cache, v_cache;
   std::unique_ptr<Pages<char>> scratch;

@@ -217,6 +217,84 @@ void test_silu_mul() {
   }
 }
 
+// Layer norm has the same bits in every table, also in place, with a bias and without, and is that of double.
+void test_layer_norm() {
+  Random random(6);
+  for (int width = 1; width <= 200; ++width) {
+    const auto columns = static_cast<size_t>(width);
+    auto x = random.normal(columns, 3.0f);
+    for (float& value : x) value += 10.0f;
+    const auto weight = random.normal(columns);
+    const auto bias = random.normal(columns);
+    double mean = 0.0, variance = 0.0;
+    for (const float value : x) mean += static_cast<double>(value) / width;
+    for (const float value : x) variance += (value - mean) * (value - mean) / width;
+    for (const float* b : {bias.data(), static_cast<const float*>(nullptr)}) {
+      std::vector<float> expected(columns);
+      reference_kernels().layer_norm(x.data(), weight.data(), b, width, 1e-5f, expected.data());
+      for (size_t i = 0; i < columns; ++i) {
+        const double exact =
+            (x[i] - mean) / std::sqrt(variance + static_cast<double>(1e-5f)) * weight[i] + (b == nullptr ? 0.0 : b[i]);
+        // One column has no variance: what is left is the rounding of its mean, times 316.
+        CHECK_WITH(std::fabs(expected[i] - exact) <= 1e-4, "layer_norm, width %d: %g, not %g", width, expected[i],
+                   exact);
+      }
+      for (const KernelTable* table : tests::tables()) {
+        std::vector<float> y = x;
+        table->layer_norm(y.data(), weight.data(), b, width, 1e-5f, y.data());
+        CHECK_WITH(same_bits(y, expected), "%s layer_norm in place, width %d", table->name, width);
+      }
+    }
+  }
+}
+
+// gelu is x * Phi(x) to the error of its erfc, with the same bits in every table, alone and times another row.
+void test_gelu() {
+  std::vector<float> x;
+  for (int i = -20000; i <= 20000; ++i) x.push_back(static_cast<float>(i) * 1e-3f);
+  for (float size = 1e-38f; size < 1e3f; size *= 1.7f) x.insert(x.end(), {size, -size});
+  const int width = static_cast<int>(x.size());
+  std::vector<float> expected(x.size());
+  reference_kernels().gelu(x.data(), nullptr, width, expected.data());
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double exact = x[i] * 0.5 * std::erfc(-static_cast<double>(x[i]) / std::sqrt(2.0));
+    CHECK_WITH(std::fabs(expected[i] - exact) <= 5e-7 * std::max(1.0, std::fabs(static_cast<double>(x[i]))),
+               "gelu(%g) is %g, not %g", x[i], expected[i], exact);
+  }
+  std::vector<float> doubled(x.size());
+  for (size_t i = 0; i < x.size(); ++i) doubled[i] = expected[i] * 2.0f;
+  const std::vector<float> twos(x.size(), 2.0f);
+  for (const KernelTable* table : tests::tables()) {
+    std::vector<float> y = x;
+    table->gelu(y.data(), nullptr, width, y.data());
+    CHECK_WITH(same_bits(y, expected), "%s gelu in place", table->name);
+    y = x;
+    table->gelu(y.data(), twos.data(), width, y.data());
+    CHECK_WITH(same_bits(y, doubled), "%s gelu times two", table->name);
+    float broken = kNan;
+    table->gelu(&broken, nullptr, 1, &broken);
+    CHECK_WITH(std::isnan(broken), "%s gelu of NaN", table->name);
+  }
+}
+
+// tanh is that of double, with the same bits in every table, and 1 and -1 far out.
+void test_tanh() {
+  std::vector<float> x = {-1e9f, 1e9f, 0.0f};
+  for (int i = -10000; i <= 10000; ++i) x.push_back(static_cast<float>(i) * 1e-3f);
+  const int width = static_cast<int>(x.size());
+  std::vector<float> expected(x.size());
+  reference_kernels().tanh(x.data(), width, expected.data());
+  for (size_t i = 0; i < x.size(); ++i) {
+    CHECK_WITH(std::fabs(expected[i] - std::tanh(static_cast<double>(x[i]))) <= 3e-7, "tanh(%g) is %g", x[i],
+               expected[i]);
+  }
+  for (const KernelTable* table : tests::tables()) {
+    std::vector<float> y = x;
+    table->tanh(y.data(), width, y.data());
+    CHECK_WITH(same_bits(y, expected), "%s tanh in place", table->name);
+  }
+}
+
 // Rotation has the same bits in every table and is that of double, for both pairings and for partial rotation.
 void test_rope() {
   Random random(5);
@@ -274,6 +352,9 @@ int main() {
   test_add_agrees();
   test_exp();
   test_silu_mul();
+  test_layer_norm();
+  test_gelu();
+  test_tanh();
   test_rope();
   return quintet::tests::finish("test_rowwise");
 }

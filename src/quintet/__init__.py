@@ -28,10 +28,12 @@ from quintet.errors import (
 if TYPE_CHECKING:
     from quintet.async_llm import AsyncLLM
     from quintet.config import DraftSpeculation, NgramSpeculation
+    from quintet.embeddings import EmbeddingOutput
     from quintet.engine.beam_search import BeamSearchParams
     from quintet.engine.output import OutputChunk, RequestOutput
     from quintet.engine.request import Priority
     from quintet.llm import LLM
+    from quintet.reranking import RerankOutput
     from quintet.sampling.constraint import Constraint
     from quintet.sampling.params import SamplingParams
     from quintet.sessions import AsyncSessions, Sessions
@@ -48,6 +50,7 @@ __all__ = [
     "Constraint",
     "ContextLengthError",
     "DraftSpeculation",
+    "EmbeddingOutput",
     "EngineError",
     "ModelFormatError",
     "ModelNotFoundError",
@@ -57,6 +60,7 @@ __all__ = [
     "QuintetError",
     "RequestError",
     "RequestOutput",
+    "RerankOutput",
     "SamplingParams",
     "Sessions",
     "Tokenizer",
@@ -69,11 +73,13 @@ _LAZY = {
     "BeamSearchParams": "quintet.engine.beam_search",
     "Constraint": "quintet.sampling.constraint",
     "DraftSpeculation": "quintet.config",
+    "EmbeddingOutput": "quintet.embeddings",
     "LLM": "quintet.llm",
     "NgramSpeculation": "quintet.config",
     "OutputChunk": "quintet.engine.output",
     "Priority": "quintet.engine.request",
     "RequestOutput": "quintet.engine.output",
+    "RerankOutput": "quintet.reranking",
     "SamplingParams": "quintet.sampling.params",
     "Sessions": "quintet.sessions",
     "Tokenizer": "quintet.tokenizer",

@@ -18,15 +18,27 @@ from quintet.chat import (
     Tools,
     unparsed,
 )
-from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation, parse_bytes
+from quintet.embeddings import Embedding, EmbeddingOutput
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
+from quintet.engine.client import EngineState
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
-from quintet.runtime import Batch, Params, Prompt, Runtime, draft_options, ngram_options
+from quintet.models import Pooling
+from quintet.reranking import Reranking, RerankOutput
+from quintet.runtime import (
+    Batch,
+    Params,
+    Prompt,
+    Runtime,
+    cache_option,
+    draft_options,
+    ngram_options,
+)
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
@@ -54,6 +66,10 @@ class AsyncLLM:
         dtype: Dtype = "auto",
         kv_dtype: CacheDtype = "auto",
         num_threads: int | None = None,
+        use_mmap: bool = True,
+        use_mlock: bool = False,
+        max_memory: int | str | None = None,
+        packed_cache: bool | str | os.PathLike[str] = False,
         max_model_len: int | None = None,
         kv_cache_bytes: int | None = None,
         max_num_seqs: int = EngineConfig.max_num_seqs,
@@ -67,7 +83,14 @@ class AsyncLLM:
     ) -> None:
         self._model = model
         self._options = ModelOptions(
-            backend=backend, dtype=dtype, kv_dtype=kv_dtype, num_threads=num_threads
+            backend=backend,
+            dtype=dtype,
+            kv_dtype=kv_dtype,
+            num_threads=num_threads,
+            use_mmap=use_mmap,
+            use_mlock=use_mlock,
+            max_memory=None if max_memory is None else parse_bytes(max_memory, "max_memory"),
+            packed_cache=cache_option(packed_cache),
         )
         self._config = EngineConfig(
             max_model_len=max_model_len,
@@ -190,6 +213,52 @@ class AsyncLLM:
             beams.advance(await _answers(runtime, requests))
         return beams.outputs()
 
+    async def embed(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> EmbeddingOutput:
+        """A vector of each text; see `LLM.embed`.  Cancelling it aborts the request."""
+        runtime = await self._runtime()
+        job = await asyncio.to_thread(
+            Embedding,
+            runtime,
+            texts,
+            pooling=pooling,
+            normalize=normalize,
+            dimensions=dimensions,
+            truncate=truncate,
+        )
+        await _run_job(runtime, job)
+        return job.output()
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        truncate: bool = False,
+        instruction: str | None = None,
+    ) -> RerankOutput:
+        """Documents by how well they answer a query; see `LLM.rerank`.  May be cancelled."""
+        runtime = await self._runtime()
+        job = await asyncio.to_thread(
+            Reranking,
+            runtime,
+            query,
+            documents,
+            top_n=top_n,
+            truncate=truncate,
+            instruction=instruction,
+        )
+        await _run_job(runtime, job)
+        return job.output()
+
     def stats(self) -> EngineStats:
         """The engine's counters after its latest step.
 
@@ -207,6 +276,14 @@ class AsyncLLM:
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its engine has failed."""
         return self._is_closed or (self._loaded is not None and self._loaded.client.is_closed)
+
+    @property
+    def state(self) -> EngineState:
+        """Whether it takes requests now; "loading" until it is loaded, "restarting" after a crash
+        of an isolated engine."""
+        if self._is_closed:
+            return "closed"
+        return "loading" if self._loaded is None else self._loaded.client.state
 
     async def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""
@@ -258,6 +335,16 @@ class AsyncLLM:
             self._is_closed = True
             if self._loaded is not None:
                 self._loaded.client.close()
+
+
+async def _run_job(runtime: Runtime, job: Embedding | Reranking) -> None:
+    stream = runtime.client.embed(job.request)
+    stream.max_unread_chunks = None  # all of it is wanted
+    try:
+        async for chunk in stream:
+            job.add(chunk)
+    finally:
+        stream.abort()
 
 
 async def _answers(

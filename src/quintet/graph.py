@@ -45,9 +45,32 @@ class Rotary:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """Rows of `weight` [vocab_size, width] by token id."""
+    """Rows of `weight` [rows, width] by token id, by position or by token type."""
 
     weight: str
+    by: Literal["token", "position", "type"] = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """(x - mean) / sqrt(variance + eps) * weight (+ bias) over the row.
+
+    Source: Ba et al. 2016, arXiv:1607.06450.
+    """
+
+    x: Tensor
+    weight: str
+    bias: str | None
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """x[:, begin : begin + width]."""
+
+    x: Tensor
+    begin: int
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +107,10 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Writes k and v to the layer's KV cache, then attends causally over it.
+    """Writes k and v to the layer's KV cache, then attends over it.
 
-    Head h of q reads KV head h // (num_heads / num_kv_heads) (GQA).
+    Head h of q reads KV head h // (num_heads / num_kv_heads) (GQA).  A token at position i sees
+    i - left .. i + right; None is without bound, and (None, 0) is causal.
     """
 
     q: Tensor
@@ -97,6 +121,8 @@ class Attention:
     num_kv_heads: int
     head_dim: int
     scale: float
+    left: int | None = None
+    right: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +131,15 @@ class GatedAct:
 
     gate: Tensor
     up: Tensor
-    kind: Literal["silu"]
+    kind: Literal["silu", "gelu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """act(x); gelu is x * Phi(x).  Source: Hendrycks and Gimpel 2016, arXiv:1606.08415."""
+
+    x: Tensor
+    kind: Literal["gelu", "tanh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +157,19 @@ class SelectRows:
     x: Tensor
 
 
-Op: TypeAlias = Embed | RMSNorm | Linear | Rope | Attention | GatedAct | Add | SelectRows
+Op: TypeAlias = (
+    Embed
+    | LayerNorm
+    | RMSNorm
+    | Linear
+    | Columns
+    | Rope
+    | Attention
+    | GatedAct
+    | Act
+    | Add
+    | SelectRows
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +183,23 @@ class CacheShape:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A model as a list of ops in execution order; `output` is [num_logits_rows, vocab_size]."""
+    """A model as a list of ops in execution order.
+
+    Args:
+        output: what the model's head makes of the selected rows, [num_logits_rows, vocab_size]
+            where that is logits.
+        hidden: the rows that the head reads, [num_logits_rows, hidden_size]; the output itself
+            where there is no head.
+        is_causal: no token sees a later one.  Otherwise a step must bring sequences whole, and
+            all layers share one layer of cache, which holds nothing between steps.
+    """
 
     ops: tuple[Op, ...]
     output: Tensor
+    hidden: Tensor
     cache: CacheShape
     weights: frozenset[str]
+    is_causal: bool
 
 
 class Graph:
@@ -159,6 +216,9 @@ class Graph:
         self._ops: list[Op] = []
         self._weights: set[str] = set()
         self._caches: list[tuple[int, int]] = []
+        self._is_causal = True
+        self._selected: Tensor | None = None
+        self._hidden: Tensor | None = None
 
     def scope(self, prefix: str) -> Scope:
         """The same builder with `prefix.` before every weight name."""
@@ -190,11 +250,15 @@ class Graph:
         num_heads: int,
         num_kv_heads: int,
         scale: float | None = None,
+        left: int | None = None,
+        right: int | None = 0,
     ) -> Tensor:
-        """Causal attention over the paged KV cache: q [n, num_heads * head_dim] -> same.
+        """Attention over the paged KV cache: q [n, num_heads * head_dim] -> same.
 
         Args:
             scale: multiplies scores before softmax; 1 / sqrt(head_dim) when None.
+            left, right: tokens that one sees before and behind itself, None for all;
+                causal unless said.
         """
         head_dim = q.width // num_heads
         self._check(
@@ -207,13 +271,37 @@ class Graph:
         self._check(layer == len(self._caches), f"attention: layer {layer} is out of order")
         self._caches.append((num_kv_heads, head_dim))
         scale = head_dim**-0.5 if scale is None else scale
-        op = Attention(q, k, v, layer, num_heads, num_kv_heads, head_dim, scale)
+        if right != 0:
+            self._is_causal = False
+            layer = 0
+        op = Attention(q, k, v, layer, num_heads, num_kv_heads, head_dim, scale, left, right)
         return self._append(op, q.width)
 
     def silu_mul(self, gate: Tensor, up: Tensor) -> Tensor:
         """silu(gate) * up: [n, w], [n, w] -> [n, w]."""
         self._check(gate.width == up.width, f"silu_mul: widths {gate.width} and {up.width} differ")
         return self._append(GatedAct(gate, up, "silu"), gate.width)
+
+    def gelu_mul(self, gate: Tensor, up: Tensor) -> Tensor:
+        """gelu(gate) * up: [n, w], [n, w] -> [n, w]."""
+        self._check(gate.width == up.width, f"gelu_mul: widths {gate.width} and {up.width} differ")
+        return self._append(GatedAct(gate, up, "gelu"), gate.width)
+
+    def act(self, x: Tensor, kind: Literal["gelu", "tanh"]) -> Tensor:
+        """act(x): [n, w] -> [n, w]."""
+        return self._append(Act(x, kind), x.width)
+
+    def split(self, x: Tensor, *widths: int) -> tuple[Tensor, ...]:
+        """Neighbouring columns of x, which must add up: [n, sum of widths] -> [n, w] each."""
+        self._check(
+            sum(widths) == x.width and all(w > 0 for w in widths),
+            f"split: width {x.width} is not {' + '.join(map(str, widths))}",
+        )
+        begins = [sum(widths[:i]) for i in range(len(widths))]
+        return tuple(
+            self._append(Columns(x, begin, width), width)
+            for begin, width in zip(begins, widths, strict=True)
+        )
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
         """a + b: [n, w], [n, w] -> [n, w]."""
@@ -222,7 +310,13 @@ class Graph:
 
     def select_rows(self, x: Tensor) -> Tensor:
         """The rows the step wants logits for: [n, w] -> [num_logits_rows, w]."""
-        return self._append(SelectRows(x), x.width)
+        selected = self._append(SelectRows(x), x.width)
+        self._selected = selected
+        return selected
+
+    def has(self, name: str) -> bool:
+        """Whether the model has this weight, by its full name."""
+        return name in self._shapes
 
     def program(self, output: Tensor) -> Program:
         """The finished program.
@@ -236,11 +330,15 @@ class Graph:
         return Program(
             ops=tuple(self._ops),
             output=output,
-            cache=CacheShape(len(self._caches), num_kv_heads, head_dim),
+            hidden=self._hidden or output,
+            cache=CacheShape(len(self._caches) if self._is_causal else 1, num_kv_heads, head_dim),
             weights=frozenset(self._weights),
+            is_causal=self._is_causal,
         )
 
     def _append(self, op: Op, width: int) -> Tensor:
+        if isinstance(op, Linear) and self._selected is not None and self._hidden is None:
+            self._hidden = op.x  # the head begins
         self._ops.append(op)
         return Tensor(len(self._ops) - 1, width)
 
@@ -267,11 +365,21 @@ class Scope:
     graph: Graph
     prefix: str
 
-    def embed(self, name: str) -> Tensor:
-        """Token ids to rows of the embedding: -> [n, hidden_size]."""
+    def embed(self, name: str, *, by: Literal["token", "position", "type"] = "token") -> Tensor:
+        """Token ids, or positions or types, to rows of an embedding: -> [n, hidden_size]."""
         weight = f"{self.prefix}{name}.weight"
         _, width = self.graph._weight(weight, 2)
-        return self.graph._append(Embed(weight), width)
+        return self.graph._append(Embed(weight, by), width)
+
+    def layer_norm(self, x: Tensor, name: str, *, eps: float) -> Tensor:
+        """Normalise the row, with a bias where the model has one: [n, w] -> [n, w]."""
+        weight, bias = f"{self.prefix}{name}.weight", f"{self.prefix}{name}.bias"
+        names = [weight, bias] if self.graph.has(bias) else [weight]
+        for vector in names:
+            (size,) = self.graph._weight(vector, 1)
+            self.graph._check(size == x.width, f"{vector}: expected {x.width} values, found {size}")
+        op = LayerNorm(x, weight, bias if len(names) == 2 else None, eps)
+        return self.graph._append(op, x.width)
 
     def linear(self, x: Tensor, name: str, *, bias: bool = False) -> Tensor:
         """x @ weight.T (+ bias): [n, in] -> [n, out]."""

@@ -16,14 +16,26 @@ from quintet.chat import (
     Tools,
     unparsed,
 )
-from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation, parse_bytes
+from quintet.embeddings import Embedding, EmbeddingOutput
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
+from quintet.engine.client import EngineState
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
-from quintet.runtime import Batch, Params, Prompt, Runtime, draft_options, ngram_options
+from quintet.models import Pooling
+from quintet.reranking import Reranking, RerankOutput
+from quintet.runtime import (
+    Batch,
+    Params,
+    Prompt,
+    Runtime,
+    cache_option,
+    draft_options,
+    ngram_options,
+)
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
@@ -45,6 +57,11 @@ class LLM:
         kv_dtype: of the KV cache; "auto" is bfloat16, or float32 where `dtype` is; "int8" takes
             half of bfloat16's memory, and rounds attention by up to 1 %.
         num_threads: None for one per physical core this process may use.
+        use_mmap: map the model's files rather than read them; see `ModelOptions` for this and the
+            next three.
+        use_mlock: keep the weights in physical memory.
+        max_memory: bytes, or a text such as "4GiB", that weights, KV cache and buffers may take.
+        packed_cache: True, or a folder, to keep the packed weights for a faster next start.
         max_model_len: tokens of prompt and answer together; see `EngineConfig` for this
             and what follows.
         kv_cache_bytes: size of the KV cache.
@@ -76,6 +93,10 @@ class LLM:
         dtype: Dtype = "auto",
         kv_dtype: CacheDtype = "auto",
         num_threads: int | None = None,
+        use_mmap: bool = True,
+        use_mlock: bool = False,
+        max_memory: int | str | None = None,
+        packed_cache: bool | str | os.PathLike[str] = False,
         max_model_len: int | None = None,
         kv_cache_bytes: int | None = None,
         max_num_seqs: int = EngineConfig.max_num_seqs,
@@ -88,7 +109,14 @@ class LLM:
         isolated: bool = False,
     ) -> None:
         options = ModelOptions(
-            backend=backend, dtype=dtype, kv_dtype=kv_dtype, num_threads=num_threads
+            backend=backend,
+            dtype=dtype,
+            kv_dtype=kv_dtype,
+            num_threads=num_threads,
+            use_mmap=use_mmap,
+            use_mlock=use_mlock,
+            max_memory=None if max_memory is None else parse_bytes(max_memory, "max_memory"),
+            packed_cache=cache_option(packed_cache),
         )
         config = EngineConfig(
             max_model_len=max_model_len,
@@ -119,6 +147,11 @@ class LLM:
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its engine has failed."""
         return self._runtime.client.is_closed
+
+    @property
+    def state(self) -> EngineState:
+        """Whether it takes requests now; "restarting" after a crash of an isolated engine."""
+        return self._runtime.client.state
 
     def generate(
         self,
@@ -257,6 +290,87 @@ class LLM:
             beams.advance(self._answers(requests))
         return beams.outputs()
 
+    def embed(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> EmbeddingOutput:
+        """
+        A vector of each text.
+
+        Each has the same bits whatever other texts are embedded with it.  Encoders and decoders
+        embed alike, the latter by what they would go on from.
+
+        Args:
+            texts: one or several; each a text or a list of token ids.  A text gets the special
+                tokens its model wants around it, and never becomes one.  What the model wants
+                said before it, as "search_query: ", is the caller's to write.
+            pooling: what makes a text's rows one vector: "mean", "cls" (the first), "last",
+                "max", or "rank" (what a classifier makes of it).  None: as the model's file
+                says, or else "mean" for encoders and "last" for decoders.
+            normalize: to length 1, so that a dot product is the cosine.
+            dimensions: of the vector, cut before it is normalised, for models that are trained
+                for that.  Source: Kusupati et al. 2022, arXiv:2205.13147.
+            truncate: cut what is too long for the model rather than refuse it.
+
+        Returns:
+            [num_texts, dimensions] float32, in the order of the texts, and the tokens it took.
+
+        Raises:
+            RequestError: a text or parameter that cannot be served (ContextLengthError: its
+                length); nothing has been computed then.
+            CapacityError: requests of other threads fill the queue.
+            EngineError: the request failed, or the model is closed.
+        """
+        job = Embedding(
+            self._runtime,
+            texts,
+            pooling=pooling,
+            normalize=normalize,
+            dimensions=dimensions,
+            truncate=truncate,
+        )
+        self._run_job(job)
+        return job.output()
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        truncate: bool = False,
+        instruction: str | None = None,
+    ) -> RerankOutput:
+        """
+        Documents by how well they answer a query.
+
+        Args:
+            query, documents: texts.
+            top_n: give the best of them only.
+            truncate: cut documents that are too long rather than refuse them.
+            instruction: what "answers" means, for models that are told (Qwen3-Reranker).
+
+        Returns:
+            Indices of documents and their relevance from 0 to 1, best first.
+
+        Raises: as for `embed`; RequestError also where the model does not rank.
+        """
+        job = Reranking(
+            self._runtime,
+            query,
+            documents,
+            top_n=top_n,
+            truncate=truncate,
+            instruction=instruction,
+        )
+        self._run_job(job)
+        return job.output()
+
     def stats(self) -> EngineStats:
         """The engine's counters after its latest step."""
         return self._runtime.client.stats()
@@ -278,6 +392,15 @@ class LLM:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _run_job(self, job: Embedding | Reranking) -> None:
+        stream = self._runtime.client.embed(job.request)
+        stream.max_unread_chunks = None  # all of it is wanted
+        try:
+            for chunk in stream:
+                job.add(chunk)
+        finally:
+            stream.abort()
 
     def _answers(
         self, requests: list[Request], parser: ChatRequest | None = None

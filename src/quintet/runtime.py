@@ -161,7 +161,7 @@ class Runtime:
         self, token_ids: Sequence[int], params: SamplingParams, options: RequestOptions, **more: Any
     ) -> Request:
         request = Request(
-            request_id=f"request-{next(self._ids)}",
+            request_id=self.new_id(),
             prompt_token_ids=tuple(token_ids),
             params=params,
             **options,
@@ -170,14 +170,32 @@ class Runtime:
         self.client.check(request)
         return request
 
-    def _prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+    def new_id(self) -> str:
+        """A request id that no other request of this runtime has."""
+        return f"request-{next(self._ids)}"
+
+    def encode_text(self, text: Prompt, *, parameter: str) -> tuple[Sequence[int], int]:
+        """
+        Token ids of a text to embed, which never become control tokens, or these ids as they are.
+
+        Returns:
+            The ids, and how many of the last close every text.
+
+        Raises:
+            RequestError: neither text nor token ids.
+        """
+        if isinstance(text, str):
+            return self.tokenizer.encode(text), len(self.tokenizer.suffix_ids)
+        return self._prompt_ids(text, parameter), 0
+
+    def _prompt_ids(self, prompt: Prompt, parameter: str = "prompt") -> Sequence[int]:
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt, add_special=True, parse_special=True)
         try:
             return [operator.index(token_id) for token_id in prompt]
         except TypeError:
             raise RequestError(
-                f"expected text or token ids, found {type(prompt).__name__}", parameter="prompt"
+                f"expected text or token ids, found {type(prompt).__name__}", parameter=parameter
             ) from None
 
 
@@ -229,6 +247,13 @@ def ngram_options(value: NgramSpeculation | bool) -> NgramSpeculation | None:
     if isinstance(value, bool):
         return NgramSpeculation() if value else None
     return value
+
+
+def cache_option(value: bool | str | os.PathLike[str]) -> bool | str:
+    """What `LLM` takes for the packed cache, as the model's option."""
+    if isinstance(value, bool):
+        return value
+    return os.path.abspath(value) if os.fspath(value) else ""
 
 
 def draft_options(

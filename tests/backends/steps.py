@@ -62,3 +62,10 @@ def prefill(executor: Executor, tokens: list[int], blocks: list[int], chunk: int
         count = min(chunk, len(tokens) - seq.num_computed)
         parts.append(run(executor, [(seq, count)])[0])
     return np.concatenate(parts)
+
+
+def run_hidden(executor: Executor, sequences: list[Seq]) -> list[np.ndarray]:
+    """Every hidden row of these sequences, all in one step."""
+    step = step_input([(seq, len(seq.tokens) - seq.num_computed) for seq in sequences])
+    rows = executor.run_hidden(step)
+    return [rows[a:b] for a, b in zip(step.cu_seqlens, step.cu_seqlens[1:], strict=False)]

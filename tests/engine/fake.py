@@ -17,6 +17,7 @@ import numpy as np
 
 from quintet.backends.base import BLOCK_SIZE, Float32Array, StepInput
 from quintet.config import EngineConfig
+from quintet.engine.embedding import EmbeddingSpec
 from quintet.engine.engine import Engine
 from quintet.engine.output import OutputChunk
 from quintet.engine.request import Overflow, Priority, Request
@@ -27,6 +28,7 @@ from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.params import SamplingParams
 
 VOCAB_SIZE = 32
+HIDDEN_SIZE = 8
 EOS = 0
 NO_STEPS: frozenset[int] = frozenset()
 
@@ -37,11 +39,15 @@ class FakeExecutor:
     Args:
         raise_at: numbers of the steps (from 1) that raise.
         nan_at: numbers of the steps whose first row of logits is NaN.
+        raises_for: says of a sequence's tokens, those of the step included, whether a step that
+            it is in raises, once everything is written.
+        error: what is raised.
         gate: when given, each step waits until the event is set.
         step_s: seconds that a step takes at least; for tests that act while one goes on.
     """
 
     vocab_size = VOCAB_SIZE
+    hidden_size = HIDDEN_SIZE
 
     def __init__(
         self,
@@ -51,6 +57,8 @@ class FakeExecutor:
         max_logits_rows: int = 64,
         raise_at: Collection[int] = NO_STEPS,
         nan_at: Collection[int] = NO_STEPS,
+        raises_for: Callable[[list[int]], bool] | None = None,
+        error: type[Exception] = RuntimeError,
         gate: threading.Event | None = None,
         step_s: float = 0.0,
     ) -> None:
@@ -59,6 +67,9 @@ class FakeExecutor:
         self.max_logits_rows = max_logits_rows
         self.raise_at = raise_at
         self.nan_at = nan_at
+        self.raises_for = raises_for
+        self.error = error
+        self.num_lone_raises = 0  # steps of one sequence that raised
         self.gate = gate
         self.step_s = step_s
         self.steps: list[StepInput] = []
@@ -67,19 +78,27 @@ class FakeExecutor:
         self._cache = np.arange(num_blocks * BLOCK_SIZE, dtype=np.uint64) + np.uint64(1 << 40)
 
     def run(self, step: StepInput) -> Float32Array:
+        expect(len(step.logits_rows) <= self.max_logits_rows, "rows of logits")
+        return self._run(step, VOCAB_SIZE)
+
+    def run_hidden(self, step: StepInput) -> Float32Array:
+        return self._run(step, HIDDEN_SIZE)
+
+    def _run(self, step: StepInput, width: int) -> Float32Array:
         if self.gate is not None:
             self.gate.wait()
         if self.step_s:
             time.sleep(self.step_s)
         self.steps.append(step)
         self._check(step)
-        if len(self.steps) in self.raise_at:
-            raise RuntimeError("injected")
         keys = step.token_ids.astype(np.uint64) * np.uint64(1 << 20)
         self._cache[step.slot_mapping] = keys + step.positions.astype(np.uint64)
-        logits = np.empty((len(step.logits_rows), VOCAB_SIZE), np.float32)
+        if len(self.steps) in self.raise_at or self._raises(step):
+            self.num_lone_raises += len(step.seq_lens) == 1
+            raise self.error("injected")
+        logits = np.empty((len(step.logits_rows), width), np.float32)
         for i, row in enumerate(step.logits_rows):
-            logits[i] = self._logits(step, int(row))
+            logits[i] = self._logits(step, int(row))[:width]
         if len(self.steps) in self.nan_at and len(logits):
             logits[0] = np.nan
         return logits
@@ -95,6 +114,16 @@ class FakeExecutor:
         seed = int.from_bytes(hashlib.blake2b(history.tobytes(), digest_size=8).digest(), "little")
         return np.random.default_rng(seed).standard_normal(VOCAB_SIZE).astype(np.float32) * 4
 
+    def _raises(self, step: StepInput) -> bool:
+        histories = (self._history(step, i) for i in range(len(step.seq_lens)))
+        return self.raises_for is not None and any(map(self.raises_for, histories))
+
+    def _history(self, step: StepInput, sequence: int) -> list[int]:
+        """A sequence's tokens as they stand in the cache."""
+        places = np.arange(step.seq_lens[sequence])
+        slots = step.block_tables[sequence, places // BLOCK_SIZE] * BLOCK_SIZE
+        return [int(key) >> 20 for key in self._cache[slots + places % BLOCK_SIZE]]
+
     def _check(self, step: StepInput) -> None:
         """The contract of StepInput, in words of NumPy."""
         num_tokens, num_seqs = len(step.token_ids), len(step.seq_lens)
@@ -102,7 +131,6 @@ class FakeExecutor:
         expect(step.cu_seqlens[0] == 0 and step.cu_seqlens[-1] == num_tokens, "cu_seqlens")
         expect(bool((np.diff(step.cu_seqlens) > 0).all()), "a sequence without tokens")
         expect(len(set(step.slot_mapping.tolist())) == num_tokens, "a slot written twice")
-        expect(len(step.logits_rows) <= self.max_logits_rows, "rows of logits")
         expect(bool((np.diff(step.logits_rows) > 0).all()), "order of logits_rows")
         for array in vars_of(step):
             expect(array.dtype == np.int32, "dtype")
@@ -139,7 +167,8 @@ def expect(holds: bool, what: str) -> None:
 
 
 def vars_of(step: StepInput) -> list[np.ndarray]:
-    return [getattr(step, name) for name in StepInput.__dataclass_fields__]
+    arrays = [getattr(step, name) for name in StepInput.__dataclass_fields__]
+    return [array for array in arrays if array is not None]
 
 
 def make_engine(
@@ -166,6 +195,7 @@ def make_engine(
         max_model_len=max_model_len or executor.num_blocks * BLOCK_SIZE,
         config=config,
         drafter=drafter,
+        embedding=EmbeddingSpec(HIDDEN_SIZE, "last", is_causal=True, ranks="judge"),
     )
     engine._speculator._cost = Costless()
     return engine

@@ -93,6 +93,7 @@ def test_an_answer_that_ends_by_itself_has_the_form(engine: Engine) -> None:
     for output in run_all(engine, batch).values():
         assert output.last.finish_reason == "stop"
         assert re.fullmatch("[a-c]{40}", output.text)
+        assert output.last.hides_last_token
 
 
 def test_an_answer_that_may_not_end_by_a_token_ends_with_its_form(engine: Engine) -> None:
@@ -102,6 +103,7 @@ def test_an_answer_that_may_not_end_by_a_token_ends_with_its_form(engine: Engine
     assert output.last.finish_reason == "stop"
     assert output.text in ("yes, of course", "no, not at all")
     assert len(output.token_ids) == len(output.text)
+    assert not output.last.hides_last_token
 
 
 def test_min_tokens_gives_way_to_the_constraint(engine: Engine) -> None:

@@ -316,30 +316,6 @@ def test_engine_abort_emits_the_text_held_back() -> None:
 
 
 @pytest.mark.parametrize("k", range(1, 13))
-def test_engine_a_step_that_raises_fails_its_own_sequences_only(
-    k: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Whoever is in the failed step ends with an error; the others answer as ever."""
-    caplog.set_level(logging.CRITICAL)
-    executor = FakeExecutor(num_blocks=16, raise_at={k})
-    engine = make_engine(executor, max_num_seqs=2, max_num_batched_tokens=32)
-    requests = [make_request(20 + 3 * i, 3 + i) for i in range(5)]
-    outputs = run_all(engine, requests)
-    failed = [r for r in requests if outputs[r.request_id].last.finish_reason == "error"]
-    assert 1 <= len(failed) <= 2
-    assert engine.stats().num_failed == len(failed)
-    assert engine.stats().num_failed_steps == 1
-    for request in requests:
-        if request in failed:
-            assert "RuntimeError" in (outputs[request.request_id].last.error or "")
-        else:
-            assert outputs[request.request_id].token_ids == run_alone(request).token_ids
-    assert engine.stats().num_used_blocks == 0
-    again = make_request(30)
-    assert run_all(engine, [again])[again.request_id].token_ids == run_alone(again).token_ids
-
-
-@pytest.mark.parametrize("k", range(1, 13))
 def test_engine_a_failing_allocation_fails_its_own_request_only(
     k: int, caplog: pytest.LogCaptureFixture
 ) -> None:

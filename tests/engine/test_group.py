@@ -131,7 +131,7 @@ def test_group_is_aborted_as_a_whole(k: int) -> None:
 def test_group_fails_as_a_whole(k: int, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     """One answer's failure is its request's: the last chunk says so, the rest is dropped."""
     caplog.set_level(logging.CRITICAL)
-    executor = FakeExecutor(raise_at={k} if kind == "raise" else (), nan_at={k})
+    executor = FakeExecutor(raise_at=range(k, 99) if kind == "raise" else (), nan_at={k})
     engine = make_engine(executor)
     request = make_request(20, 9, n=3, temperature=1.0, seed=5)
     output = run_all(engine, [request])[request.request_id]
@@ -140,6 +140,7 @@ def test_group_fails_as_a_whole(k: int, kind: str, caplog: pytest.LogCaptureFixt
     assert [chunk.finish_reason for chunk in output.chunks].count("error") == 1
     assert engine.stats().num_failed == engine.stats().num_finished == 1
     assert engine.stats().num_used_blocks == 0
+    executor.raise_at = ()
     again = make_request(20, 9, n=3, temperature=1.0, seed=5)
     found = answers(engine, [again])[again.request_id]
     assert [choice.token_ids for choice in found.choices] == one_by_one(again)

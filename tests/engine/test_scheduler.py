@@ -4,11 +4,12 @@ import os
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from engine.fake import Collected, FakeExecutor, Prophet, make_engine, make_request, run_alone
 from quintet.engine.request import Overflow, Priority, Request
+from quintet.engine.scheduler import MAX_PREEMPTIONS
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 
@@ -68,7 +69,7 @@ def test_scheduler_preempts_the_youngest_of_the_lowest_priority() -> None:
 
 
 def test_scheduler_never_preempts_the_first_in_rank() -> None:
-    """However short of blocks, the first sequence gets a token in every step."""
+    """However short of blocks, the first gets a token in every step while nobody is protected."""
     engine = make_engine(FakeExecutor(num_blocks=8))
     first = make_request(10, 100)
     engine.add(first)
@@ -77,6 +78,99 @@ def test_scheduler_never_preempts_the_first_in_rank() -> None:
     for _ in range(100):
         assert first.request_id in {chunk.request_id for chunk in engine.step()}
         engine.audit()
+
+
+def preemptions_of_a_crowded_request() -> int:
+    """How often a LOW request is preempted where HIGH ones come whenever it runs alone."""
+    engine = make_engine(FakeExecutor(num_blocks=16), max_num_seqs=8)
+    request = make_request(30, 200, priority=LOW)
+    engine.add(request)
+    (sequence,) = engine._scheduler
+    while sequence in engine._scheduler:
+        if engine._scheduler._running == [sequence]:
+            for _ in range(5):
+                engine.add(make_request(15, 20, priority=HIGH))
+        engine.step()
+        engine.audit()
+    assert tuple(sequence.token_ids[30:]) == run_alone(request).token_ids
+    return sequence.num_preemptions
+
+
+def test_scheduler_preempts_nobody_a_fifth_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once preempted four times a sequence runs to its end, whoever comes."""
+    assert preemptions_of_a_crowded_request() == MAX_PREEMPTIONS == 4
+    monkeypatch.setattr("quintet.engine.scheduler.MAX_PREEMPTIONS", 10**9)
+    assert preemptions_of_a_crowded_request() > 4  # so the bound was what held it
+
+
+def test_scheduler_runs_a_protected_sequence_before_all_others() -> None:
+    """Higher ranks give way to it when blocks run out; their answers stay what they are."""
+    engine = make_engine(FakeExecutor(num_blocks=8))
+    requests = [make_request(15, 60, priority=HIGH), make_request(15, 60, priority=LOW)]
+    for request in requests:
+        engine.add(request)
+    (protected,) = [s for s in engine._scheduler if s.request is requests[1]]
+    protected.num_preemptions = MAX_PREEMPTIONS
+    outputs: dict[str, list[int]] = {request.request_id: [] for request in requests}
+    while engine.has_work:
+        chunks = engine.step()
+        engine.audit()
+        if protected in engine._scheduler:
+            assert protected.request_id in {chunk.request_id for chunk in chunks}
+        for chunk in chunks:
+            outputs[chunk.request_id] += chunk.token_ids
+    assert engine.stats().num_preemptions > 0
+    for request in requests:
+        assert tuple(outputs[request.request_id]) == run_alone(request).token_ids
+
+
+def test_scheduler_runs_one_protected_sequence_at_a_time() -> None:
+    """Of two the first in rank runs; the other waits for it, and lets others pass meanwhile."""
+    engine = make_engine(FakeExecutor(num_blocks=32))
+    first, second, other = (make_request(15, 10) for _ in range(3))
+    for request in (first, second, other):
+        engine.add(request)
+    for sequence in engine._scheduler:
+        if sequence.request is not other:
+            sequence.num_preemptions = MAX_PREEMPTIONS
+    ends = []
+    while engine.has_work:
+        running = {s.request_id for s in engine._scheduler._running}
+        assert not {first.request_id, second.request_id} <= running
+        ends += [chunk.request_id for chunk in engine.step() if chunk.finish_reason]
+        engine.audit()
+    assert ends == [first.request_id, other.request_id, second.request_id]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shapes=st.lists(
+        st.tuples(
+            st.integers(1, 60), st.integers(1, 67), st.sampled_from(Priority), st.integers(0, 60)
+        ),
+        min_size=2,
+        max_size=14,
+    ),
+    ageing_steps=st.sampled_from([1, 40, 1000]),
+)
+def test_scheduler_bounds_preemptions_and_ends_all(
+    shapes: list[tuple[int, int, Priority, int]], ageing_steps: int
+) -> None:
+    """Whatever comes when, in memory for one or two: at most four preemptions, and all end."""
+    engine = make_engine(FakeExecutor(num_blocks=8), ageing_steps=ageing_steps)
+    coming = sorted(shapes, key=lambda shape: -shape[3])
+    num_steps, num_left = 0, len(coming)
+    # Each answer's tokens, each computed again after each preemption, and the time to come.
+    bound = 60 + sum(max_tokens * (MAX_PREEMPTIONS + 2) for _, max_tokens, _, _ in shapes)
+    while num_left:
+        while coming and coming[-1][3] <= num_steps:
+            length, max_tokens, priority, _ = coming.pop()
+            engine.add(make_request(length, max_tokens, priority=priority))
+        num_left -= sum(chunk.is_last for chunk in engine.step())
+        engine.audit()
+        assert all(s.num_preemptions <= MAX_PREEMPTIONS for s in engine._scheduler)
+        num_steps += 1
+        assert num_steps <= bound
 
 
 def test_scheduler_does_not_let_small_requests_pass_a_large_one() -> None:
@@ -157,6 +251,8 @@ class EngineModel(RuleBasedStateMachine):
         )
         self.expected: dict[str, Collected] = {}
         self.outputs: dict[str, Collected] = {}
+        self.poisoned_lengths: set[int] = set()
+        self.executor.raises_for = lambda token_ids: len(token_ids) in self.poisoned_lengths
 
     @rule(
         target=requests,
@@ -214,8 +310,16 @@ class EngineModel(RuleBasedStateMachine):
     def fail_the_next_step(self) -> None:
         self.executor.raise_at.add(len(self.executor.steps) + 1)
 
+    @rule(length=st.integers(1, CONTEXT))
+    def poison_a_length(self, length: int) -> None:
+        self.poisoned_lengths.add(length)
+
     @rule()
-    def poison_the_next_step(self) -> None:
+    def heal(self) -> None:
+        self.poisoned_lengths.clear()
+
+    @rule()
+    def spoil_the_next_step(self) -> None:
         self.executor.nan_at.add(len(self.executor.steps) + 1)
 
     @invariant()
@@ -223,8 +327,11 @@ class EngineModel(RuleBasedStateMachine):
         self.engine.audit()
         stats = self.engine.stats()
         num_unfinished = stats.num_waiting + stats.num_running
+        assert all(s.num_preemptions <= MAX_PREEMPTIONS for s in self.engine._scheduler)
         assert stats.num_requests == stats.num_finished + num_unfinished
         assert num_unfinished or stats.num_used_blocks == 0
+        # A step that raises ends who raises alone, a row of NaN whose it is.
+        assert stats.num_failed <= self.executor.num_lone_raises + len(self.executor.nan_at)
 
     def teardown(self) -> None:
         num_left = sum(130 + 120 for output in self.outputs.values())

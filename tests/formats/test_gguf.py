@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from quintet.errors import ModelFormatError, ModelNotFoundError, UnsupportedMode
 from quintet.formats.ggml_types import DEQUANTIZABLE, GGMLType
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.gguf_metadata import ValueType
-from quintet.formats.weights import WeightSource
+from quintet.formats.weights import SourceIdentity, WeightSource
 
 from .gguf_bytes import File, Tensor, pair, scalar
 
@@ -152,14 +153,14 @@ def test_a_scalar_and_an_empty_tensor_are_read(tmp_path: Path) -> None:
 
 
 def test_a_format_we_cannot_dequantise_can_still_be_inspected(tmp_path: Path) -> None:
-    """A file in IQ2_XXS opens and lists its tensors; its values are refused by name."""
-    path = tmp_path / "iq2.gguf"
-    tensors = [Tensor("w", (256,), ggml_type=GGMLType.IQ2_XXS)]
-    path.write_bytes(File(tensors=tensors, data=bytes(66)).encode())
+    """A file in Q8_K opens and lists its tensors; its values are refused by name."""
+    path = tmp_path / "q8_k.gguf"
+    tensors = [Tensor("w", (256,), ggml_type=GGMLType.Q8_K)]
+    path.write_bytes(File(tensors=tensors, data=bytes(292)).encode())
     with GGUFFile.open(path) as file:
-        assert file.tensors["w"].ggml_type is GGMLType.IQ2_XXS
-        assert file.raw("w").size == 66
-        with pytest.raises(UnsupportedModelError, match="IQ2_XXS"):
+        assert file.tensors["w"].ggml_type is GGMLType.Q8_K
+        assert file.raw("w").size == 292
+        with pytest.raises(UnsupportedModelError, match="Q8_K"):
             file.dequantized("w")
 
 
@@ -173,8 +174,8 @@ def test_a_path_that_is_no_file_is_not_found(tmp_path: Path) -> None:
 # Split models.
 
 
-def write_split(folder: Path, *, tensors_per_shard: int = 6) -> list[Path]:
-    """The sixteen formats over three shards, written by the gguf package."""
+def write_split(folder: Path, *, tensors_per_shard: int = 9) -> list[Path]:
+    """All formats over three shards, written by the gguf package."""
     write_all_formats(folder / "model.gguf", split_max_tensors=tensors_per_shard)
     paths = sorted(folder.glob("model-*.gguf"))
     assert [path.name for path in paths] == [f"model-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
@@ -224,9 +225,9 @@ def test_a_shard_of_another_model_is_refused(tmp_path: Path) -> None:
     """Tensor counts of the shards must add up."""
     paths = write_split(tmp_path)
     (tmp_path / "other").mkdir()
-    others = write_split(tmp_path / "other", tensors_per_shard=7)
+    others = write_split(tmp_path / "other", tensors_per_shard=10)
     paths[0].write_bytes(others[0].read_bytes())
-    with pytest.raises(ModelFormatError, match="expected 17, found 16") as caught:
+    with pytest.raises(ModelFormatError, match="expected 27, found 26") as caught:
         GGUFFile.open(paths[1])
     assert caught.value.part == "split.tensors.count"
 
@@ -296,3 +297,45 @@ def test_a_vocabulary_of_151936_tokens_is_all_there(shared_data: Path) -> None:
     assert (len(tokens), len(merges)) == (151_936, 151_387)
     assert (tokens[0], tokens[9707], tokens[151_643]) == ("!", "Hello", "<|endoftext|>")
     assert merges[-1] == list(merges)[-1]
+
+
+def test_a_file_that_is_read_has_what_a_mapped_one_has(tmp_path: Path) -> None:
+    """Without a memory map the same tensors come, as copies."""
+    path = tmp_path / "all.gguf"
+    write_all_formats(path)
+    with GGUFFile.open(path) as mapped, GGUFFile.open(path, use_mmap=False) as read:
+        assert mapped.is_mapped
+        assert not read.is_mapped
+        assert mapped.identity == read.identity
+        for name in mapped.tensors:
+            np.testing.assert_array_equal(mapped.raw(name), read.raw(name))
+            assert not read.raw(name).flags.writeable
+    with pytest.raises(ValueError, match="closed"):
+        read.raw(name)
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    """Where a mapped file would end the process, one that is read says what happened."""
+    path = tmp_path / "all.gguf"
+    write_all_formats(path)
+    with GGUFFile.open(path, use_mmap=False) as file:
+        name = list(file.tensors)[-1]
+        os.truncate(path, path.stat().st_size - 400)
+        with pytest.raises(ModelFormatError, match="cut off meanwhile"):
+            file.raw(name)
+
+
+def test_identity_tells_files_apart(tmp_path: Path) -> None:
+    """It stays while the file does, and changes when the file is written to."""
+    path = tmp_path / "all.gguf"
+    write_all_formats(path)
+
+    def identity() -> SourceIdentity:
+        with GGUFFile.open(path) as file:
+            return file.identity
+
+    first = identity()
+    assert identity() == first
+    os.utime(path, ns=(1, 1))
+    assert identity().digest != first.digest
+    assert identity().paths == first.paths == (str(path.resolve()),)

@@ -79,14 +79,15 @@ def test_a_worker_that_hangs_is_ill_health():
 
 
 def test_a_closed_engine_is_ill_health():
-    """A model that takes no more requests is not well, even with nothing to do."""
+    """A model that takes no requests, for now or for good, is not well, with nothing to do too."""
 
     async def main() -> None:
         engine = FakeEngine()
         async with serving({"m": engine}) as server, httpx.AsyncClient() as client:
-            engine.is_closed = True
-            reply = await client.get(f"{server.url}/health")
-            assert (reply.status_code, reply.json()) == (503, {"status": "closed"})
+            for state in ("restarting", "closed"):
+                engine.state = state
+                reply = await client.get(f"{server.url}/health")
+                assert (reply.status_code, reply.json()) == (503, {"status": state})
 
     run(main())
 

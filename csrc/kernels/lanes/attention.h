@@ -12,6 +12,7 @@
 
 #include "../kernels.h"
 #include "../kv_block.h"
+#include "../visible.h"
 #include "attention_int8.h"
 #include "attention_tiles.h"
 #include "exp.h"
@@ -214,13 +215,16 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
   for (int tile = 0; tile < num_rows; tile += kTileRows) {
     Segment segment;
     segment.num_rows = num_rows - tile < kTileRows ? num_rows - tile : kTileRows;
+    int first_tokens[kTileRows];  // that a row sees; those before it weigh nothing
     int tokens[kTileRows];
     float* out[kTileRows];
     for (int row = 0; row < segment.num_rows; ++row) {
       const int query = query_begin + (tile + row) / group;
       const int head = kv_head * group + (tile + row) % group;
       const auto step_row = static_cast<size_t>(seq.query_begin + query);
-      tokens[row] = seq.seq_len - seq.num_queries + query + 1;
+      const Visible visible = visible_tokens(args, seq, query);
+      first_tokens[row] = visible.begin;
+      tokens[row] = visible.end;
       const float* q = args.q + step_row * args.q_stride + static_cast<size_t>(head) * hd;
       out[row] = args.out + step_row * args.out_stride + static_cast<size_t>(head) * hd;
       scratch.score_factor[row] = args.scale;
@@ -231,12 +235,18 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
                          [&](int d, int n) { Dot::store(scratch.q + row * kQueryStride + d, load<Lanes>(q + d, n)); });
       }
     }
-    for (segment.begin = 0; segment.begin < tokens[segment.num_rows - 1]; segment.begin += kSegmentTokens) {
-      const bool is_first = segment.begin == 0;
+    // Segments that no row sees are left out: merging one in changes no bit.
+    const int first_begin = first_tokens[0] / kSegmentTokens * kSegmentTokens;
+    for (segment.begin = first_begin; segment.begin < tokens[segment.num_rows - 1]; segment.begin += kSegmentTokens) {
+      const bool is_first = segment.begin == first_begin;
       locate_segment<Dot>(cache, seq, kv_head, tokens, segment);
       score_segment<Dot>(segment, hd, scratch);
       for (int row = segment.first_row; row < segment.num_rows; ++row) {
         float* scores = scratch.scores + row * kScoreStride;
+        for (int token = segment.begin; token < first_tokens[row] && token < segment.begin + segment.tokens[row];
+             ++token) {
+          scores[token - segment.begin] = kMinusInfinity;
+        }
         float& largest = (is_first ? scratch.total_largest : scratch.partial_largest)[row];
         float& sum = (is_first ? scratch.total_sum : scratch.partial_sum)[row];
         if constexpr (Dot::kQuantized) {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "../gelu.h"
 #include "../half.h"
 #include "../kernels.h"
 #include "exp.h"
@@ -79,6 +80,60 @@ void silu_mul(const float* gate, const float* up, int width, float* y) {
     const auto negated = Lanes::sub(Lanes::set1(-0.0f), g);
     const auto silu = Lanes::div(g, Lanes::add(Lanes::set1(1.0f), exp<Lanes>(negated)));
     store<Lanes>(y + i, Lanes::mul(silu, load<Lanes>(up + i, n)), n);
+  });
+}
+
+template <class Lanes>
+void layer_norm(const float* x, const float* weight, const float* bias, int width, float eps, float* y) {
+  auto sum = Lanes::zero();
+  for_each_sixteen(width, [&](int i, int n) { sum = Lanes::add(sum, load<Lanes>(x + i, n)); });
+  const auto mean = Lanes::set1(Lanes::sum(sum) / static_cast<float>(width));
+  auto squares = Lanes::zero();
+  for_each_sixteen(width, [&](int i, int n) {
+    auto centred = Lanes::sub(load<Lanes>(x + i, n), mean);
+    if (n < 16) centred = Lanes::select(Lanes::first(n), centred, Lanes::zero());
+    squares = Lanes::fma(centred, centred, squares);
+  });
+  const float variance = Lanes::sum(squares) / static_cast<float>(width);
+  const auto inverse = Lanes::set1(1.0f / std::sqrt(variance + eps));
+  for_each_sixteen(width, [&](int i, int n) {
+    const auto value = Lanes::mul(Lanes::sub(load<Lanes>(x + i, n), mean), inverse);
+    auto scaled = Lanes::mul(value, load<Lanes>(weight + i, n));
+    if (bias != nullptr) scaled = Lanes::add(scaled, load<Lanes>(bias + i, n));
+    store<Lanes>(y + i, scaled, n);
+  });
+}
+
+template <class Lanes>
+void gelu(const float* x, const float* up, int width, float* y) {
+  using namespace gelu_constants;
+  const auto zero = Lanes::zero();
+  const auto one = Lanes::set1(1.0f);
+  for_each_sixteen(width, [&](int i, int n) {
+    const auto value = load<Lanes>(x + i, n);
+    const auto magnitude = Lanes::max(Lanes::sub(zero, value), value);
+    const auto z = Lanes::mul(magnitude, Lanes::set1(kHalfRoot));
+    const auto t = Lanes::div(one, Lanes::fma(Lanes::set1(kP), z, one));
+    auto poly = Lanes::set1(kA5);
+    poly = Lanes::fma(poly, t, Lanes::set1(kA4));
+    poly = Lanes::fma(poly, t, Lanes::set1(kA3));
+    poly = Lanes::fma(poly, t, Lanes::set1(kA2));
+    poly = Lanes::fma(poly, t, Lanes::set1(kA1));
+    const auto tail = exp<Lanes>(Lanes::mul(Lanes::sub(zero, z), z));
+    const auto half_erfc = Lanes::mul(Lanes::mul(Lanes::mul(poly, t), tail), Lanes::set1(0.5f));
+    auto result = Lanes::sub(Lanes::max(zero, value), Lanes::mul(magnitude, half_erfc));
+    if (up != nullptr) result = Lanes::mul(result, load<Lanes>(up + i, n));
+    store<Lanes>(y + i, result, n);
+  });
+}
+
+template <class Lanes>
+void tanh(const float* x, int width, float* y) {
+  const auto one = Lanes::set1(1.0f);
+  for_each_sixteen(width, [&](int i, int n) {
+    const auto value = load<Lanes>(x + i, n);
+    const auto grown = exp<Lanes>(Lanes::add(value, value));
+    store<Lanes>(y + i, Lanes::sub(one, Lanes::div(Lanes::set1(2.0f), Lanes::add(grown, one))), n);
   });
 }
 

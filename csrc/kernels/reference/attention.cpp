@@ -7,6 +7,7 @@
 #include "../half.h"
 #include "../impl.h"
 #include "../kv_block.h"
+#include "../visible.h"
 #include "exp.h"
 
 namespace quintet::reference {
@@ -82,8 +83,9 @@ struct Softmax {
   float sum;
 };
 
-Softmax attend_segment(const KVCache& cache, const int32_t* block_table, int kv_head, int begin, int end, float scale,
-                       Scratch& scratch, float* values) {
+// `first` is the first token that the query sees; those before it weigh nothing.
+Softmax attend_segment(const KVCache& cache, const int32_t* block_table, int kv_head, int begin, int end, int first,
+                       float scale, Scratch& scratch, float* values) {
   const int hd = cache.head_dim;
   Softmax state{-kInfinity, 0.0f};
   for (int token = begin; token < end; ++token) {
@@ -92,7 +94,7 @@ Softmax attend_segment(const KVCache& cache, const int32_t* block_table, int kv_
     for (int d = 0; d < hd; ++d) {
       score = std::fma(scratch.q[d], load(cache.type, block, k_index(cache.type, token % kBlockTokens, d)), score);
     }
-    score *= scale;
+    score = token < first ? -kInfinity : score * scale;
     scratch.p[token - begin] = score;
     if (score > state.largest) state.largest = score;
   }
@@ -119,7 +121,7 @@ float scale_of(const std::byte* block, int head_dim, int token) {
 
 // The same on kInt8: sums of integers.
 Softmax attend_segment_int8(const KVCache& cache, const int32_t* block_table, int kv_head, int begin, int end,
-                            Scratch& scratch, float* values) {
+                            int first, Scratch& scratch, float* values) {
   const int hd = cache.head_dim;
   const auto block_of = [&](void* data, int token) {
     return kv_block(cache, data, block_table[token / kBlockTokens], kv_head);
@@ -132,7 +134,8 @@ Softmax attend_segment_int8(const KVCache& cache, const int32_t* block_table, in
     for (int d = 0; d < hd; ++d) {
       dot += scratch.q16[d] * load8(block, k_index(cache.type, token % kBlockTokens, d));
     }
-    const float score = static_cast<float>(dot) * scratch.q_scale * scale_of(block, hd, token % kBlockTokens);
+    float score = static_cast<float>(dot) * scratch.q_scale * scale_of(block, hd, token % kBlockTokens);
+    if (token < first) score = -kInfinity;
     scratch.p[token - begin] = score;
     if (score > state.largest) state.largest = score;
   }
@@ -202,7 +205,8 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
   const int hd = cache.head_dim;
   const int group = args.num_heads / cache.num_kv_heads;
   for (int query = query_begin; query < query_end; ++query) {
-    const int num_tokens = seq.seq_len - seq.num_queries + query + 1;  // that it sees
+    const Visible visible = visible_tokens(args, seq, query);
+    const int num_tokens = visible.end;
     const auto row = static_cast<size_t>(seq.query_begin + query);
     for (int h = kv_head * group; h < (kv_head + 1) * group; ++h) {
       const auto column = static_cast<size_t>(h) * hd;
@@ -215,10 +219,10 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
       for (int begin = 0; begin < num_tokens; begin += kSegmentTokens) {
         const int end = std::min(begin + kSegmentTokens, num_tokens);
         float* values = begin == 0 ? scratch.total : scratch.partial;
-        const Softmax state =
-            cache.type == KVType::kInt8
-                ? attend_segment_int8(cache, seq.block_table, kv_head, begin, end, scratch, values)
-                : attend_segment(cache, seq.block_table, kv_head, begin, end, args.scale, scratch, values);
+        const Softmax state = cache.type == KVType::kInt8 ? attend_segment_int8(cache, seq.block_table, kv_head, begin,
+                                                                                end, visible.begin, scratch, values)
+                                                          : attend_segment(cache, seq.block_table, kv_head, begin, end,
+                                                                           visible.begin, args.scale, scratch, values);
         if (begin == 0) {
           total = state;
         } else {

@@ -1,8 +1,10 @@
 // Row operations, as defined.
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 
+#include "../gelu.h"
 #include "../half.h"
 #include "../impl.h"
 #include "exp.h"
@@ -73,6 +75,37 @@ void add(const float* x, int width, float* y) {
 
 void silu_mul(const float* gate, const float* up, int width, float* y) {
   for (int i = 0; i < width; ++i) y[i] = gate[i] / (1.0f + exp(-gate[i])) * up[i];
+}
+
+void layer_norm(const float* x, const float* weight, const float* bias, int width, float eps, float* y) {
+  float lanes[16] = {};
+  for (int i = 0; i < width; ++i) lanes[i % 16] += x[i];
+  const float mean = tree_sum(lanes) / static_cast<float>(width);
+  float squares[16] = {};
+  for (int i = 0; i < width; ++i) squares[i % 16] = std::fma(x[i] - mean, x[i] - mean, squares[i % 16]);
+  const float inverse = 1.0f / std::sqrt(tree_sum(squares) / static_cast<float>(width) + eps);
+  for (int i = 0; i < width; ++i) {
+    const float scaled = (x[i] - mean) * inverse * weight[i];
+    y[i] = bias == nullptr ? scaled : scaled + bias[i];
+  }
+}
+
+void gelu(const float* x, const float* up, int width, float* y) {
+  using namespace gelu_constants;
+  for (int i = 0; i < width; ++i) {
+    const float magnitude = std::fabs(x[i]);
+    const float z = magnitude * kHalfRoot;
+    const float t = 1.0f / std::fma(kP, z, 1.0f);
+    float poly = kA5;
+    for (const float a : {kA4, kA3, kA2, kA1}) poly = std::fma(poly, t, a);
+    const float half_erfc = poly * t * exp(-z * z) * 0.5f;
+    const float result = (x[i] < 0.0f ? 0.0f : x[i]) - magnitude * half_erfc;
+    y[i] = up == nullptr ? result : result * up[i];
+  }
+}
+
+void tanh(const float* x, int width, float* y) {
+  for (int i = 0; i < width; ++i) y[i] = 1.0f - 2.0f / (exp(x[i] + x[i]) + 1.0f);
 }
 
 void rope(float* x, int num_heads, const RopeArgs& args) {

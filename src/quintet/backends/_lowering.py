@@ -16,6 +16,7 @@ from quintet._native import Layout, Plan
 from quintet.backends._packing import PackedWeights
 from quintet.graph import Program
 
+_UNLIMITED = 2**31 - 1  # kUnlimited of csrc/kernels/kernels.h
 _FLOAT_FORM = frozenset({Layout.F32, Layout.F16})
 
 
@@ -63,6 +64,9 @@ class _Lowering:
             else:
                 self._flush_linear()
                 self._row_or_attention(node, op)
+            if node == self.program.hidden.node:
+                self.plan.mark_hidden(self.values[node].buffer)
+                self.in_rows = False
             self._release(node, op)
         self._flush_linear()
         self.plan.finish(self.values[self.program.output.node].buffer)
@@ -83,10 +87,33 @@ class _Lowering:
     def _row_or_attention(self, node: int, op: graph.Op) -> None:
         plan = self.plan
         match op:
-            case graph.Embed(weight):
+            case graph.Embed(weight, by):
                 dst = self._new_buffer(self.weights.shape(weight)[1])
                 self._rows()
-                plan.row_embed(self.weights.matrix(weight), dst)
+                embed = {
+                    "token": plan.row_embed,
+                    "position": plan.row_embed_position,
+                    "type": plan.row_embed_type,
+                }[by]
+                embed(self.weights.matrix(weight), dst)
+            case graph.LayerNorm(x, weight, bias, eps):
+                src = self.values[x.node].buffer
+                dst = src if self._dies(x, node) else self._new_buffer(x.width)
+                self._rows()
+                bias_vector = -1 if bias is None else self.weights.vector(bias)
+                plan.row_layer_norm(src, self.weights.vector(weight), bias_vector, eps, dst)
+            case graph.Columns(x, begin, width):
+                dst = self._new_buffer(width)
+                self._rows()
+                plan.row_columns(self.values[x.node].buffer, begin, dst)
+            case graph.Act(x, kind):
+                src = self.values[x.node].buffer
+                dst = src if self._dies(x, node) else self._new_buffer(x.width)
+                self._rows()
+                if kind == "gelu":
+                    plan.row_gelu(src, -1, dst)
+                else:
+                    plan.row_tanh(src, dst)
             case graph.RMSNorm(x, weight, _, eps):
                 src = self.values[x.node].buffer
                 # In place where nobody reads x again.
@@ -96,11 +123,12 @@ class _Lowering:
             case graph.Rope(x, head_dim, rotary):
                 dst = self._writable(x, node)
                 plan.row_rope(dst, self._rotation(head_dim, rotary))
-            case graph.GatedAct(gate, up, "silu"):
+            case graph.GatedAct(gate, up, kind):
                 src = self.values[gate.node].buffer
                 dst = src if self._dies(gate, node) else self._new_buffer(gate.width)
                 self._rows()
-                plan.row_silu_mul(src, self.values[up.node].buffer, dst)
+                gated = plan.row_silu_mul if kind == "silu" else plan.row_gelu
+                gated(src, self.values[up.node].buffer, dst)
             case graph.Add(a, b):
                 dst = self._writable(a, node)
                 plan.row_add(self.values[b.node].buffer, dst)
@@ -110,11 +138,18 @@ class _Lowering:
                 plan.begin_rows(logits_rows=True)
                 self.in_rows = True
                 plan.row_select(self.values[x.node].buffer, dst)
-            case graph.Attention(q, k, v, layer, _, _, _, scale):
+            case graph.Attention(q, k, v, layer, _, _, _, scale, left, right):
                 self._rows()
                 plan.row_write_kv(self.values[k.node].buffer, self.values[v.node].buffer, layer)
                 dst = self._new_buffer(q.width)
-                plan.attention(self.values[q.node].buffer, dst, layer, scale)
+                plan.attention(
+                    self.values[q.node].buffer,
+                    dst,
+                    layer,
+                    scale,
+                    left=_UNLIMITED if left is None else left,
+                    right=_UNLIMITED if right is None else right,
+                )
                 self.in_rows = False
             case _:
                 raise NotImplementedError(f"the cpu backend cannot lower {op!r}")
@@ -227,6 +262,8 @@ def _inputs(op: graph.Op) -> tuple[graph.Tensor, ...]:
         case graph.Add(a, b):
             return (a, b)
         case graph.RMSNorm(x) | graph.Linear(x) | graph.Rope(x) | graph.SelectRows(x):
+            return (x,)
+        case graph.LayerNorm(x) | graph.Columns(x) | graph.Act(x):
             return (x,)
 
 

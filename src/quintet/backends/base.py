@@ -29,6 +29,8 @@ class StepInput:
         block_tables: [s, max_blocks] int32; -1 pads short rows.
         seq_lens: [s] int32, in tokens, counting those of this step.
         logits_rows: [r] int32, ascending; the rows to compute logits for.
+        token_types: [n] int32, which of a pair of texts each token belongs to, for models that
+            are told; None: all the first.
     """
 
     token_ids: Int32Array
@@ -38,6 +40,7 @@ class StepInput:
     block_tables: Int32Array
     seq_lens: Int32Array
     logits_rows: Int32Array
+    token_types: Int32Array | None = None
 
 
 class Executor(Protocol):
@@ -50,6 +53,10 @@ class Executor(Protocol):
     @property
     def vocab_size(self) -> int:
         """Columns of the logits."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Columns of the hidden rows."""
 
     @property
     def max_num_batched_tokens(self) -> int:
@@ -65,6 +72,21 @@ class Executor(Protocol):
         Returns:
             [len(step.logits_rows), vocab_size] float32, the caller's to change,
             valid until the next call.
+
+        Raises:
+            ValueError: the step breaks its contract (a bug of the caller's).
+        """
+
+    def run_hidden(self, step: StepInput) -> Float32Array:
+        """Execute one step up to the model's head, which is left out.
+
+        A model that is not causal wants every sequence whole: all of its tokens in this step.
+
+        Args:
+            step: its `logits_rows` are the rows wanted, any number of them.
+
+        Returns:
+            [len(step.logits_rows), hidden_size] float32, the caller's.
 
         Raises:
             ValueError: the step breaks its contract (a bug of the caller's).

@@ -7,6 +7,7 @@ v in the same precision.
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,6 +39,7 @@ class ReferenceExecutor:
     ) -> None:
         self.num_blocks = num_blocks
         self.vocab_size = model.program.output.width
+        self.hidden_size = model.program.hidden.width
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_logits_rows = max_num_batched_tokens  # it has no buffers to fill
         self._program = model.program
@@ -52,10 +54,17 @@ class ReferenceExecutor:
 
     def run(self, step: StepInput) -> Float32Array:
         """Execute one step: see `quintet.backends.base.Executor.run`."""
+        return self._run(step, self._program.output)
+
+    def run_hidden(self, step: StepInput) -> Float32Array:
+        """Execute one step: see `quintet.backends.base.Executor.run_hidden`."""
+        return self._run(step, self._program.hidden)
+
+    def _run(self, step: StepInput, wanted: graph.Tensor) -> Float32Array:
         values: list[Array] = []
-        for op in self._program.ops:
+        for op in self._program.ops[: wanted.node + 1]:
             values.append(self._execute(op, values, step))
-        return values[self._program.output.node].astype(np.float32)
+        return values[wanted.node].astype(np.float32)
 
     def close(self) -> None:
         """Free weights and cache."""
@@ -65,8 +74,18 @@ class ReferenceExecutor:
     def _execute(self, op: graph.Op, values: list[Array], step: StepInput) -> Array:
         w = self._weights
         match op:
-            case graph.Embed(weight):
+            case graph.Embed(weight, "token"):
                 return w[weight][step.token_ids]
+            case graph.Embed(weight, "position"):
+                return w[weight][step.positions]
+            case graph.Embed(weight, "type"):
+                types = step.token_types
+                return w[weight][np.zeros_like(step.token_ids) if types is None else types]
+            case graph.LayerNorm(x, weight, bias, eps):
+                y = layer_norm(values[x.node], eps) * w[weight]
+                return y if bias is None else y + w[bias]
+            case graph.Columns(x, begin, width):
+                return values[x.node][:, begin : begin + width]
             case graph.RMSNorm(x, weight, group, eps):
                 return rms_norm(values[x.node], w[weight], group, eps)
             case graph.Linear(x, weight, bias):
@@ -78,6 +97,12 @@ class ReferenceExecutor:
                 return self._attention(op, values, step)
             case graph.GatedAct(gate, up, "silu"):
                 return silu(values[gate.node]) * values[up.node]
+            case graph.GatedAct(gate, up, "gelu"):
+                return gelu(values[gate.node]) * values[up.node]
+            case graph.Act(x, "gelu"):
+                return gelu(values[x.node])
+            case graph.Act(x, "tanh"):
+                return np.tanh(values[x.node])
             case graph.Add(a, b):
                 return values[a.node] + values[b.node]
             case graph.SelectRows(x):
@@ -97,8 +122,11 @@ class ReferenceExecutor:
             blocks = step.block_tables[i, : -(-seq_len // BLOCK_SIZE)]
             slots = (blocks[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).ravel()[:seq_len]
             scores = np.einsum("qhgd,shd->qhgs", q[begin:end], k_cache[slots]) * op.scale
-            ahead = np.arange(seq_len) > step.positions[begin:end, None]
-            scores[np.broadcast_to(ahead[:, None, None, :], scores.shape)] = -np.inf
+            distance = np.arange(seq_len) - step.positions[begin:end, None]
+            left = seq_len if op.left is None else op.left
+            right = seq_len if op.right is None else op.right
+            unseen = (distance < -left) | (distance > right)
+            scores[np.broadcast_to(unseen[:, None, None, :], scores.shape)] = -np.inf
             out[begin:end] = np.einsum("qhgs,shd->qhgd", softmax(scores), v_cache[slots])
         return out.reshape(len(q), -1)
 
@@ -108,6 +136,22 @@ def rms_norm(x: Array, weight: Array, group: int, eps: float) -> Array:
     runs = x.reshape(len(x), x.shape[1] // group, group)  # there may be no rows
     scale = 1 / np.sqrt(np.mean(runs * runs, axis=-1, keepdims=True) + x.dtype.type(eps))
     return (runs * scale * weight).reshape(x.shape)
+
+
+def layer_norm(x: Array, eps: float) -> Array:
+    """x [n, width], each row to mean 0 and variance 1."""
+    centred = x - np.mean(x, axis=-1, keepdims=True)
+    variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    return centred / np.sqrt(variance + x.dtype.type(eps))
+
+
+def gelu(x: Array) -> Array:
+    """x * Phi(x), by the error function of the standard library."""
+    error = np.asarray(_erf(x.astype(np.float64) / math.sqrt(2)), np.float64)
+    return (x * (0.5 * (1 + error))).astype(x.dtype)
+
+
+_erf = np.frompyfunc(math.erf, 1, 1)
 
 
 def rope(x: Array, positions: npt.NDArray[np.int32], head_dim: int, rotary: graph.Rotary) -> Array:

@@ -6,12 +6,16 @@ a thread of this process (`thread.py`) or a process of its own.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from quintet.engine.admission import EngineLimits
+from quintet.engine.embedding import EmbeddingRequest
 from quintet.engine.request import Request
 from quintet.engine.stats import EngineStats
 from quintet.engine.stream import RequestStream
+
+EngineState: TypeAlias = Literal["loading", "ready", "restarting", "closed"]
+"""Before it has been ready; taking requests; between two workers; taking none for good."""
 
 
 class EngineClient(Protocol):
@@ -42,9 +46,20 @@ class EngineClient(Protocol):
             EngineError: the engine is closed.
         """
 
+    def embed(self, request: EmbeddingRequest) -> RequestStream:
+        """
+        Start an embedding request; returns at once.  Its chunks carry `vectors`.
+
+        Raises: as `submit`.
+        """
+
     @property
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its loop has failed."""
+
+    @property
+    def state(self) -> EngineState:
+        """Whether it takes requests now, and if not, whether it will."""
 
     def stats(self) -> EngineStats:
         """The counters after the latest step."""

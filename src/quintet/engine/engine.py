@@ -19,14 +19,16 @@ from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
 from quintet.engine.block_pool import BlockPool
 from quintet.engine.deadlines import Deadlines
+from quintet.engine.embedder import Embedder
+from quintet.engine.embedding import EmbeddingRequest, EmbeddingSpec
 from quintet.engine.group import SequenceGroup
-from quintet.engine.logits_processors import apply_logits_processors
 from quintet.engine.meter import Meter
 from quintet.engine.output import FinishReason, OutputChunk, PromptLogprobs, TokenLogprob
 from quintet.engine.prompt_scoring import score_prompts
 from quintet.engine.request import Request
+from quintet.engine.row_sampling import sample_sequences
 from quintet.engine.scheduler import Scheduled, Scheduler
-from quintet.engine.sequence import Sequence, Status
+from quintet.engine.sequence import End, Sequence, Status
 from quintet.engine.speculation.speculator import Drafter, Speculator
 from quintet.engine.stats import EngineStats
 from quintet.engine.step_builder import build_step
@@ -36,7 +38,7 @@ from quintet.errors import RequestError
 from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.grammar import GrammarCompiler
 from quintet.sampling.matcher import ConstraintMatcher
-from quintet.sampling.sampler import RowSampler, SampledToken, sample
+from quintet.sampling.sampler import RowSampler, SampledToken
 from quintet.sampling.stop import StopChecker
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,8 @@ class Engine:
             the config asks for it.
         block_bytes: of a KV block, for the statistics.
         grammars: compiles the requests' constraints; without it they are refused.
+        embedding: what the model does with whole texts; None: nothing.
+        can_generate: whether its output is logits, so that prompts can be continued.
 
     Raises:
         ValueError: the KV cache cannot hold one sequence of `max_model_len` tokens, or
@@ -83,6 +87,8 @@ class Engine:
         drafter: Drafter | None = None,
         block_bytes: int = 0,
         grammars: GrammarCompiler | None = None,
+        embedding: EmbeddingSpec | None = None,
+        can_generate: bool = True,
     ) -> None:
         config = EngineConfig() if config is None else config
         if max_model_len > executor.num_blocks * BLOCK_SIZE:
@@ -100,12 +106,16 @@ class Engine:
                 f"expected logits of up to {config.max_num_seqs} rows, "
                 f"the executor gives {executor.max_logits_rows}"
             )
+        num_columns = executor.vocab_size
+        known_tokens = vocab_size or num_columns
         self.limits = EngineLimits(
-            vocab_size=min(executor.vocab_size, vocab_size or executor.vocab_size),
+            vocab_size=min(num_columns, known_tokens) if can_generate else known_tokens,
             max_model_len=max_model_len,
             max_num_requests=config.max_num_seqs + config.max_queue,
             max_num_seqs=config.max_num_seqs,
             eos_ids=eos_ids,
+            embedding=embedding,
+            can_generate=can_generate,
         )
         self._executor = executor
         self._new_detokenizer = new_detokenizer
@@ -117,6 +127,11 @@ class Engine:
         self._scheduler = Scheduler(config, pool, executor.max_logits_rows)
         self._speculator = Speculator(config, self._scheduler, drafter)
         self._groups: dict[str, SequenceGroup] = {}  # of unfinished requests
+        self._embedder = Embedder(
+            executor, pool, is_causal=embedding is None or embedding.is_causal
+        )
+        self._max_tokens = config.max_num_batched_tokens
+        self._max_mixed_tokens = config.max_num_mixed_prefill_tokens
         self._deadlines = Deadlines()
         self._meter = Meter(num_blocks=executor.num_blocks, block_bytes=block_bytes)
         self._audited_at_s = time.monotonic()
@@ -124,7 +139,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a request is unfinished."""
-        return bool(self._groups)
+        return bool(self._groups) or self._embedder.has_work
 
     def new_matcher(self, request: Request) -> ConstraintMatcher | None:
         """Compile a request's constraint, if it has one.  Safe to call from any thread.
@@ -178,22 +193,51 @@ class Engine:
             text = f"the request could not be started: {error}"
             return OutputChunk(request.request_id, finish_reason="error", error=text)
 
+    def embed(self, request: EmbeddingRequest) -> OutputChunk | None:
+        """Queue an embedding request, for loops: its last chunk if that fails."""
+        try:
+            self.limits.check_embedding(request)
+            if request.request_id in self._groups or request.request_id in self._embedder:
+                raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
+            self._embedder.add(request)
+            self._meter.totals.num_requests += 1
+        except RequestError as error:
+            return OutputChunk(request.request_id, finish_reason="error", error=str(error))
+        return None
+
     def step(self) -> list[OutputChunk]:
+        """A step of the sequences, then a pass of texts to embed, as far as there are any."""
+        chunks = self._step_sequences() if self._groups else []
+        if self._embedder.has_work:
+            # Beside sequences a pass is as short as a prompt's chunk would be.
+            vectors = self._embedder.step(
+                self._max_mixed_tokens if self._groups else self._max_tokens
+            )
+            for chunk in vectors:
+                self._meter.embedded(chunk)
+            chunks += vectors
+        return chunks
+
+    def _step_sequences(self) -> list[OutputChunk]:
         """End what is late, schedule, run, sample, hand out.
 
-        Whatever the model raises ends the sequences of this step only.
+        Whatever the model raises ends only the sequences that it raises for.
 
         Returns:
             A chunk for each token, in the order of each sequence's, and for each early end.
         """
         started_s = time.monotonic()
         late = [self._end_early(name, "timeout") for name in self._deadlines.pop(started_s)]
-        if not self.has_work:
+        if not self._groups:
             return late
         return late + self._step(started_s)
 
     def abort(self, request_id: str) -> OutputChunk | None:
         """End a request and all its answers now; None if it is unknown or has ended."""
+        if request_id in self._embedder:
+            chunk = self._embedder.abort(request_id)
+            self._meter.embedded(chunk)
+            return chunk
         return self._end_early(request_id, "abort") if request_id in self._groups else None
 
     def stats(self) -> EngineStats:
@@ -201,7 +245,7 @@ class Engine:
         pool = self._scheduler.pool
         return self._meter.read(
             num_waiting=self._scheduler.num_waiting,
-            num_running=self._scheduler.num_running,
+            num_running=self._scheduler.num_running + len(self._embedder),
             num_preemptions=self._scheduler.num_preemptions,
             num_steps=self._scheduler.num_steps,
             num_used_blocks=pool.num_blocks - pool.num_available,
@@ -234,6 +278,8 @@ class Engine:
     def close(self) -> None:
         """Drop every request and free the model.  Idempotent."""
         try:
+            for chunk in self._embedder.close():
+                self._meter.embedded(chunk)
             for request_id in tuple(self._groups):
                 self.abort(request_id)
         finally:
@@ -280,13 +326,21 @@ class Engine:
         failures = self._scheduler.take_failures()
         if failures:
             return self._fail_unscheduled(failures)
+        if not batch:  # a leak of blocks would do it
+            return self._fail_all(RuntimeError("no sequence could be scheduled"))
         self._note_first_runs(batch, started_s)
-        batch = self._speculator.extend(batch)
+        return self._compute(self._speculator.extend(batch), started_s)
+
+    def _compute(
+        self, batch: list[Scheduled], started_s: float, *, is_part: bool = False
+    ) -> list[OutputChunk]:
+        """Run a step, or a part of one that raised, and sample from it."""
         run_s = time.monotonic()
         try:
-            logits, unscored = self._run(batch)
+            logits = self._executor.run(build_step(batch))
+            logits, unscored = score_prompts(batch, logits, self.limits.vocab_size)
         except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
-            return self._fail_step(batch, error)
+            return self._isolate(batch, error, started_s, is_part=is_part)
         finally:
             self._meter.computed(started_s)
         rows = first_rows(batch)
@@ -300,16 +354,41 @@ class Engine:
         self._settle(batch, time.monotonic() - run_s)
         return chunks
 
-    def _run(self, batch: list[Scheduled]) -> tuple[Float32Array, list[Sequence]]:
-        """Compute the batch's tokens and score the prompts among them.
+    def _isolate(
+        self, batch: list[Scheduled], error: Exception, started_s: float, *, is_part: bool
+    ) -> list[OutputChunk]:
+        """Compute a step that raised again, in halves: who raises alone ends, nobody else.
 
-        Returns:
-            The rows that may be sampled from; the sequences whose prompt could not be scored.
+        Nothing of it has been counted as computed, and what it wrote are the slots behind
+        that, of blocks that nobody shares: the second time they get what belongs there.
+        Guesses are left out: they may be what it cannot stand, and cost no answer then.
+        Of n sequences one that raises takes about 2 log2(n) runs, all of them 2 n.
         """
-        if not batch:
-            raise RuntimeError("no sequence could be scheduled")  # a leak of blocks would do it
-        logits = self._executor.run(build_step(batch))
-        return score_prompts(batch, logits, self.limits.vocab_size)
+        if not is_part:
+            logger.error("a step failed; its sequences are computed apart", exc_info=error)
+            self._meter.totals.num_failed_steps += 1
+        if len(batch) == 1 and not batch[0].draft_ids:
+            sequence = batch[0].sequence
+            logger.error("%s cannot be computed", sequence.request_id, exc_info=error)
+            return [self._fail(sequence, _uncomputed(error))]
+        middle = (len(batch) + 1) // 2
+        chunks: list[OutputChunk] = []
+        for part in (batch[:middle], batch[middle:]):
+            # Some have perhaps ended with another answer of their request, which failed.
+            going = [
+                self._without_guesses(scheduled)
+                for scheduled in part
+                if scheduled.sequence.status is Status.RUNNING
+            ]
+            if going:
+                chunks += self._compute(going, started_s, is_part=True)
+        return chunks
+
+    def _without_guesses(self, scheduled: Scheduled) -> Scheduled:
+        if not scheduled.draft_ids:
+            return scheduled
+        self._scheduler.trim(scheduled.sequence)
+        return Scheduled(scheduled.sequence, scheduled.num_tokens, scheduled.samples)
 
     def _sample_rows(self, rows: list[Row], logits: Float32Array) -> list[OutputChunk]:
         """Sample from each row, then from those that right guesses have made count."""
@@ -317,21 +396,20 @@ class Engine:
         # A sequence may have ended with another answer of its request, which failed.
         while rows := [row for row in rows if row.sequence.status is Status.RUNNING]:
             sequences = [row.sequence for row in rows]
-            try:
-                tokens, failed = self._sample(sequences, logits_of(rows, logits))
-            except Exception as error:  # noqa: BLE001 - as in _step
-                return chunks + self._fail_all(sequences, error)
+            tokens, failed = sample_sequences(
+                sequences, logits_of(rows, logits), self.limits.vocab_size
+            )
             following = []
             for row, token in zip(rows, tokens, strict=True):
                 sequence = row.sequence
                 if sequence.status is not Status.RUNNING:
                     continue
-                if sequence in failed:
+                if failed and sequence in failed:
                     chunks.append(self._fail(sequence, failed[sequence]))
                     continue
                 chunk = self._advance(sequence, token)
                 chunks.append(chunk)
-                next_row = row.after(token.token_id)
+                next_row = row.after(token.token_id) if row.guesses else None
                 if chunk.finish_reason is None and next_row is not None:
                     self._scheduler.advance(sequence, 1)
                     self._meter.totals.num_accepted_tokens += 1
@@ -339,20 +417,13 @@ class Engine:
             rows = following
         return chunks
 
-    def _sample(
-        self, sequences: list[Sequence], logits: Float32Array
-    ) -> tuple[list[SampledToken], dict[Sequence, str]]:
-        """A token per sequence from its row; and the sequences that failed, with the reason."""
-        failed = apply_logits_processors(sequences, logits, self.limits.vocab_size)
-        masks = [sequence.mask() for sequence in sequences]
-        return sample(logits, [sequence.sampler for sequence in sequences], masks), failed
-
     def _settle(self, batch: list[Scheduled], seconds: float) -> None:
         """Clear up after guesses, right or wrong."""
         for scheduled in batch:
-            if scheduled.sequence.status is Status.RUNNING:
-                self._scheduler.trim(scheduled.sequence)
-            self._meter.totals.num_draft_tokens += len(scheduled.draft_ids)
+            if scheduled.draft_ids:
+                self._meter.totals.num_draft_tokens += len(scheduled.draft_ids)
+                if scheduled.sequence.status is Status.RUNNING:
+                    self._scheduler.trim(scheduled.sequence)
         self._speculator.record(batch, seconds)
 
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
@@ -381,16 +452,20 @@ class Engine:
                 prompt_logprobs = (None, *sequence.prompt_logprobs)
             if params.echo:
                 echo = self._prompt_text(sequence.request)
-        text, finish_reason, stop_reason = sequence.append(token.token_id)
-        chunk = _chunk(
-            sequence,
-            text=echo + text,
-            token_ids=(token.token_id,),
-            logprobs=_logprobs(token),
+        text, end = sequence.append(token.token_id)
+        logprobs: tuple[TokenLogprob, ...] | None = None
+        if token.logprob is not None:
+            logprobs = (TokenLogprob(token.token_id, token.logprob, token.top_logprobs or ()),)
+        chunk = OutputChunk(
+            sequence.request_id,
+            echo + text if echo else text,
+            (token.token_id,),
+            logprobs,
+            index=sequence.index,
             prompt_logprobs=prompt_logprobs,
         )
-        if finish_reason is not None:
-            return self._end(sequence, finish_reason, chunk, stop_reason=stop_reason)
+        if end is not None:
+            return self._end(sequence, end, chunk)
         if sequence.slide():
             self._speculator.forget(sequence)
             self._scheduler.requeue(sequence)
@@ -401,7 +476,7 @@ class Engine:
         group = self._groups[request_id]
         first = group.unfinished[0]
         self._drop(group, but=first)
-        return self._end(first, finish_reason, _chunk(first, text=first.text.finish()))
+        return self._end(first, End(finish_reason), _chunk(first, text=first.text.finish()))
 
     def _fail_unscheduled(self, failures: list[tuple[Sequence, Exception]]) -> list[OutputChunk]:
         """End the sequences that got no blocks; the others have their step next."""
@@ -412,25 +487,20 @@ class Engine:
                 chunks.append(self._fail(sequence, f"no KV blocks ({type(error).__name__})"))
         return chunks
 
-    def _fail_step(self, batch: list[Scheduled], error: Exception) -> list[OutputChunk]:
-        sequences = [scheduled.sequence for scheduled in batch] or list(self._scheduler)
-        return self._fail_all(sequences, error)
-
-    def _fail_all(self, sequences: list[Sequence], error: Exception) -> list[OutputChunk]:
-        logger.error("a step failed", exc_info=error)
+    def _fail_all(self, error: Exception) -> list[OutputChunk]:
+        logger.error("no step could be made", exc_info=error)
         self._meter.totals.num_failed_steps += 1
-        message = f"the model could not compute a step ({type(error).__name__}); see the log"
         return [
-            self._fail(sequence, message)
-            for sequence in sequences
-            if sequence.status is not Status.FINISHED
+            self._fail(sequence, _uncomputed(error))
+            for sequence in tuple(self._scheduler)
+            if sequence.status is not Status.FINISHED  # with another answer of its request
         ]
 
     def _fail(self, sequence: Sequence, message: str) -> OutputChunk:
         # What it computed is not to be trusted: nobody may find it as a prefix.
         self._scheduler.pool.withdraw(sequence.block_table)
         self._drop(self._groups[sequence.request_id], but=sequence)
-        return self._end(sequence, "error", _chunk(sequence, error=message))
+        return self._end(sequence, End("error"), _chunk(sequence, error=message))
 
     def _drop(self, group: SequenceGroup, *, but: Sequence) -> None:
         """End all answers but one without a word."""
@@ -440,14 +510,7 @@ class Engine:
         group.unfinished = [but]
         group.release()
 
-    def _end(
-        self,
-        sequence: Sequence,
-        finish_reason: FinishReason,
-        chunk: OutputChunk,
-        *,
-        stop_reason: str | int | None = None,
-    ) -> OutputChunk:
+    def _end(self, sequence: Sequence, end: End, chunk: OutputChunk) -> OutputChunk:
         """Let go of a sequence; returns its chunk completed as the last one."""
         self._let_go(sequence)
         group = self._groups[sequence.request_id]
@@ -455,13 +518,14 @@ class Engine:
         if not group.unfinished:
             del self._groups[sequence.request_id]
             self._deadlines.discard(sequence.request_id)
-            self._meter.end(sequence.request, finish_reason)
+            self._meter.end(sequence.request, end.finish_reason)
             if not self._groups and time.monotonic() - self._audited_at_s > _AUDIT_EVERY_S:
                 self.find_fault()
         return dataclasses.replace(
             chunk,
-            finish_reason=finish_reason,
-            stop_reason=stop_reason,
+            finish_reason=end.finish_reason,
+            stop_reason=end.stop_reason,
+            hides_last_token=end.hides_last_token,
             others_go_on=bool(group.unfinished),
             usage=sequence.usage(),
             timings=sequence.timings(),
@@ -486,14 +550,14 @@ class Engine:
 
 
 def _message(kind: str) -> str:
+    if kind == "memory":
+        return "there was no memory to sample a token"
     return f"the model gave no usable logits ({kind} error)"
+
+
+def _uncomputed(error: Exception) -> str:
+    return f"the model could not compute a step ({type(error).__name__}); see the log"
 
 
 def _chunk(sequence: Sequence, **content: Any) -> OutputChunk:
     return OutputChunk(sequence.request_id, index=sequence.index, **content)
-
-
-def _logprobs(token: SampledToken) -> tuple[TokenLogprob, ...] | None:
-    if token.logprob is None:
-        return None
-    return (TokenLogprob(token.token_id, token.logprob, token.top_logprobs or ()),)

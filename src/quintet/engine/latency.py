@@ -80,7 +80,8 @@ class Stopwatch:
     def record(self, seconds: float) -> None:
         """Count a time; one below zero, which only clocks out of step give, as zero."""
         self._counts[bisect.bisect_left(BOUNDS_S, seconds)] += 1
-        self._sum_s += max(0.0, seconds)
+        if seconds > 0:
+            self._sum_s += seconds
 
     def histogram(self) -> Histogram:
         """As it is now."""

@@ -32,10 +32,10 @@ def apply_logits_processors(
         processors = sequence.request.params.logits_processors
         if not processors:
             continue
-        prompt_ids = list(sequence.request.prompt_token_ids)
-        output_ids = sequence.token_ids[len(prompt_ids) :]
-        processed = row[:vocab_size].copy()
         try:
+            prompt_ids = list(sequence.request.prompt_token_ids)
+            output_ids = sequence.token_ids[len(prompt_ids) :]
+            processed = row[:vocab_size].copy()
             for processor in processors:
                 processed = _checked(processor(prompt_ids, output_ids, processed), vocab_size)
         except Exception as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quintet.engine.latency import Rate, Stopwatch
-from quintet.engine.output import FinishReason
+from quintet.engine.output import FinishReason, OutputChunk
 from quintet.engine.request import Request
 from quintet.engine.sequence import Sequence
 from quintet.engine.stats import EngineStats
@@ -40,6 +40,7 @@ class Meter:
         self._inter_token_latency = Stopwatch()
         self._latency = Stopwatch()
         self._tokens, self._ends = Rate(at_s=now_s), Rate(at_s=now_s)
+        self._num_counted_tokens = 0  # by _tokens
         self._resident_at_s = -_RESIDENT_EVERY_S
         self._now_s = now_s
 
@@ -52,6 +53,7 @@ class Meter:
 
     def computed(self, started_s: float) -> None:
         """A step has been computed; its tokens come now."""
+        self._count_tokens()
         self._now_s = time.monotonic()
         self.totals.last_step_at_s = self._now_s
         self.totals.last_step_s = self._now_s - started_s
@@ -60,7 +62,6 @@ class Meter:
         """A sequence gets a token of the step just computed."""
         now_s = self._now_s
         self.totals.num_generated_tokens += 1
-        self._tokens.count(1, now_s)
         if sequence.first_token_s is None:
             sequence.first_token_s = now_s
             if sequence.index == 0:
@@ -76,9 +77,18 @@ class Meter:
         self._latency.record(now_s - request.arrival_s)
         self._ends.count(1, now_s)
 
+    def embedded(self, chunk: OutputChunk) -> None:
+        """An embedding request has got this chunk."""
+        if chunk.finish_reason is not None:
+            now_s = time.monotonic()
+            self.totals.count_end(chunk.finish_reason)
+            self.totals.num_prompt_tokens += chunk.usage.num_prompt_tokens if chunk.usage else 0
+            self._ends.count(1, now_s)
+
     def read(self, **state: Any) -> EngineStats:
         """The counters as they are now, with these fields of the engine's state."""
         totals = self.totals
+        self._count_tokens()
         if self._now_s - self._resident_at_s >= _RESIDENT_EVERY_S:
             self._resident_at_s = self._now_s
             totals.resident_bytes = _resident_bytes()
@@ -93,6 +103,12 @@ class Meter:
             end_level=self._ends.level_at(at_s),
             **state,
         )
+
+    def _count_tokens(self) -> None:
+        """Tell `_tokens` of the latest step's."""
+        num_generated = self.totals.num_generated_tokens
+        self._tokens.count(num_generated - self._num_counted_tokens, self._now_s)
+        self._num_counted_tokens = num_generated
 
 
 def _resident_bytes() -> int:

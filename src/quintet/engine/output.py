@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from quintet.engine.embedding import Vectors
 from quintet.engine.request import Request
 from quintet.parsing.events import ToolCall, ToolCallDelta
 
@@ -68,7 +69,7 @@ class Timings:
     decode_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one for each token, and that takes six times as long
 class OutputChunk:
     """
     What one step added to an answer.  The last one carries `finish_reason`.
@@ -85,11 +86,13 @@ class OutputChunk:
         error: what went wrong, with "error".
         usage, timings: of the answer, on its last chunk.
         index: of the answer, 0 to `SamplingParams.n` - 1.
+        hides_last_token: the last of `token_ids` ended the answer and is no part of the text.
         others_go_on: on an answer's last chunk: the request has answers that are not finished.
         prompt_logprobs: with an answer's first token, one per token of the prompt, the first None,
             when `SamplingParams.prompt_logprobs` asks for them.
         reasoning: in a chat, new text of the thought, which `text` is without.
         tool_calls: in a chat with tools, what is new of calls, which `text` is without.
+        vectors: of an embedding request, those that a pass has made.
     """
 
     request_id: str
@@ -106,6 +109,8 @@ class OutputChunk:
     prompt_logprobs: PromptLogprobs | None = None
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    hides_last_token: bool = False
+    vectors: Vectors | None = None
 
     @property
     def is_last(self) -> bool:

@@ -2,8 +2,13 @@
 
 Sequences are served in the order of their rank, which is fixed on arrival:
 priority counts as a head start of `ageing_steps` steps per level, so a lower
-priority waits longer but not for ever.  One order for everything gives progress
-for free: the first sequence in it is never preempted, and alone it always fits.
+priority waits longer but not for ever.
+
+Where blocks run out the last of the running sequences is preempted.  One that has
+been preempted MAX_PREEMPTIONS times runs before all others from then on, whatever
+its rank, and only one such sequence runs at a time.  So it is never preempted again:
+the others give way, and alone it fits.  That is progress too: in every step the first
+of the running sequences computes something, and keeps it.
 """
 
 from __future__ import annotations
@@ -19,8 +24,12 @@ from quintet.engine.block_pool import BlockPool
 from quintet.engine.request import Request
 from quintet.engine.sequence import Sequence, Status, num_blocks
 
+MAX_PREEMPTIONS = 4
+"""Times a sequence may be preempted; then it is protected."""
+_NO_PLACES = range(0)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Scheduled:
     """
     A sequence's part in a step.
@@ -28,24 +37,21 @@ class Scheduled:
     Args:
         sequence: whose it is.
         num_tokens: its next uncomputed tokens that are computed now.
+        samples: whether nothing is left uncomputed then, so that a new token follows.
         draft_ids: guesses of the tokens after those, computed with them to be checked.
     """
 
     sequence: Sequence
     num_tokens: int
+    samples: bool
     draft_ids: tuple[int, ...] = ()
-
-    @property
-    def samples(self) -> bool:
-        """Whether nothing is left uncomputed, so that a new token follows."""
-        return self.num_tokens == self.sequence.num_uncomputed_tokens
 
     @property
     def scored(self) -> range:
         """Places of the tokens whose logits score the token after them, for prompt_logprobs."""
         sequence = self.sequence
-        if not sequence.num_unscored_tokens:
-            return range(0)
+        if not (sequence.wants_scores and sequence.num_unscored_tokens):
+            return _NO_PLACES
         start = sequence.num_computed_tokens
         end = min(start + self.num_tokens, sequence.num_prompt_tokens - 1)
         return range(max(start, len(sequence.prompt_logprobs)), end)
@@ -65,8 +71,8 @@ class Scheduler:
         self._config = config
         self._max_logits_rows = max_logits_rows
         self.pool = pool
-        self._waiting: list[Sequence] = []  # both by rank
-        self._running: list[Sequence] = []
+        self._waiting: list[Sequence] = []  # by rank
+        self._running: list[Sequence] = []  # a protected one first, then by rank
         self._failures: list[tuple[Sequence, Exception]] = []
         self._num_arrived = 0
         self.num_steps = 0
@@ -103,34 +109,33 @@ class Scheduler:
         """
         self.num_steps += 1
         batch: list[Scheduled] = []
-        num_decodes = sum(sequence.num_uncomputed_tokens == 1 for sequence in self._running)
+        num_decodes = [sequence.num_uncomputed_tokens for sequence in self._running].count(1)
         budget = self._config.max_num_batched_tokens - num_decodes
         if num_decodes:
             budget = min(budget, self._config.max_num_mixed_prefill_tokens)
         # Every sequence has one row of logits for itself; these are for scoring prompts.
         spare_rows = self._max_logits_rows - len(self._running)
 
-        # In the order of rank, so that who is preempted has not been scheduled yet.
+        # In order, so that who is preempted has not been scheduled yet.
         for sequence in tuple(self._running):
             if sequence.status is not Status.RUNNING or not self._reserve(sequence):
                 continue
             if sequence.num_uncomputed_tokens == 1:
-                batch.append(Scheduled(sequence, 1))
+                batch.append(Scheduled(sequence, 1, samples=True))
             elif budget > 0:
                 scheduled = _chunk(sequence, budget, spare_rows)
                 batch.append(scheduled)
                 budget -= scheduled.num_tokens
                 spare_rows -= max(0, len(scheduled.scored) + scheduled.samples - 1)
 
-        # Strictly the first of the queue: if a smaller one could pass, a large one might starve.
         while (
-            self._waiting
-            and budget > 0
+            budget > 0
             and spare_rows > 0
             and len(self._running) < self._config.max_num_seqs
-            and self._admit(self._waiting[0])
+            and (newcomer := self._next_waiting()) is not None
+            and self._admit(newcomer)
         ):
-            scheduled = _chunk(self._waiting.pop(0), budget, spare_rows - 1)
+            scheduled = _chunk(newcomer, budget, spare_rows - 1)
             batch.append(scheduled)
             budget -= scheduled.num_tokens
             spare_rows -= max(1, len(scheduled.scored) + scheduled.samples)
@@ -171,6 +176,8 @@ class Scheduler:
         first_full = sequence.num_computed_tokens // BLOCK_SIZE
         sequence.num_computed_tokens += num_tokens
         num_full = sequence.num_computed_tokens // BLOCK_SIZE
+        if num_full == first_full:
+            return
         self._name_blocks(sequence, num_full)
         for index in range(first_full, num_full):
             self.pool.publish(
@@ -216,6 +223,8 @@ class Scheduler:
                 or sequence.num_computed_tokens
             ):
                 raise AssertionError(f"{sequence.request_id}: waits with something computed")
+        if any(map(_is_protected, self._running[1:])):
+            raise AssertionError("more than one protected sequence runs")
         for sequence in self._running:
             num_slots = len(sequence.block_table) * BLOCK_SIZE
             if sequence.status is not Status.RUNNING or sequence.num_computed_tokens > num_slots:
@@ -224,6 +233,17 @@ class Scheduler:
                 raise AssertionError(f"{sequence.request_id}: guesses count as computed")
             if len(sequence.block_table) > num_blocks(len(sequence.token_ids)):
                 raise AssertionError(f"{sequence.request_id}: keeps blocks of wrong guesses")
+
+    def _next_waiting(self) -> Sequence | None:
+        """The one to be admitted next, strictly: were smaller ones to pass, it might starve.
+
+        While a protected sequence runs, others of its kind are passed over; they wait for it.
+        """
+        may_be_protected = not (self._running and _is_protected(self._running[0]))
+        for sequence in self._waiting:
+            if may_be_protected or not _is_protected(sequence):
+                return sequence
+        return None
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence blocks for all its tokens, if that leaves some headroom."""
@@ -245,23 +265,28 @@ class Scheduler:
         sequence.block_table.extend(new)
         sequence.num_computed_tokens = len(shared) * BLOCK_SIZE
         sequence.status = Status.RUNNING
-        bisect.insort(self._running, sequence, key=_rank)
+        self._waiting.remove(sequence)
+        bisect.insort(self._running, sequence, key=_place)
         return True
 
     def _reserve(self, sequence: Sequence) -> bool:
-        """Give a running sequence the blocks it lacks, preempting the last in rank if need be.
+        """Give a running sequence the blocks it lacks, preempting the last ones if need be.
 
         Returns:
             False if the sequence itself was the last and had to go, or it has failed.
         """
-        while sequence.num_missing_blocks > self.pool.num_available:
+        num_missing = sequence.num_missing_blocks
+        if num_missing <= 0:
+            return True
+        while num_missing > self.pool.num_available:
             last = self._running[-1]
             self.requeue(last)
+            last.num_preemptions += 1
             self.num_preemptions += 1
             if last is sequence:
                 return False
         try:
-            sequence.block_table.extend(self.pool.allocate(sequence.num_missing_blocks))
+            sequence.block_table.extend(self.pool.allocate(num_missing))
         except Exception as error:  # noqa: BLE001 - as in _admit
             self._failures.append((sequence, error))
             return False
@@ -298,13 +323,23 @@ class Scheduler:
 
 def _chunk(sequence: Sequence, budget: int, spare_rows: int) -> Scheduled:
     """As much of a sequence as the tokens left, and the rows of logits beside its own, allow."""
-    num_tokens = min(sequence.num_uncomputed_tokens, budget)
+    num_uncomputed = sequence.num_uncomputed_tokens
+    num_tokens = min(num_uncomputed, budget)
     if sequence.num_unscored_tokens:
         # What is computed again after a preemption has been scored, and needs no rows.
         num_known = max(0, len(sequence.prompt_logprobs) - sequence.num_computed_tokens)
         num_tokens = min(num_tokens, num_known + 1 + spare_rows)
-    return Scheduled(sequence, num_tokens)
+    return Scheduled(sequence, num_tokens, samples=num_tokens == num_uncomputed)
 
 
 def _rank(sequence: Sequence) -> tuple[int, int]:
     return sequence.rank
+
+
+def _is_protected(sequence: Sequence) -> bool:
+    return sequence.num_preemptions >= MAX_PREEMPTIONS
+
+
+def _place(sequence: Sequence) -> tuple[bool, tuple[int, int]]:
+    """Where a sequence stands among those that run."""
+    return not _is_protected(sequence), sequence.rank

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import time
 from array import array
+from typing import NamedTuple
 
 from quintet.backends.base import BLOCK_SIZE
 from quintet.engine.block_pool import BlockHash
@@ -22,6 +23,20 @@ class Status(enum.Enum):
     WAITING = enum.auto()
     RUNNING = enum.auto()
     FINISHED = enum.auto()
+
+
+class End(NamedTuple):
+    """
+    How an answer ended.
+
+    Args:
+        finish_reason, stop_reason: see OutputChunk.
+        hides_last_token: its last token is no part of its text.
+    """
+
+    finish_reason: FinishReason
+    stop_reason: str | int | None = None
+    hides_last_token: bool = False
 
 
 class Sequence:
@@ -73,9 +88,11 @@ class Sequence:
         self.token_ids = list(request.prompt_token_ids)
         self.num_dropped_tokens = 0  # from token_ids, by a sliding context
         self.num_computed_tokens = 0
+        self.num_preemptions = 0
         self.block_table = array("i")  # not a list: copied into every step, and fast that way
         self.block_names: list[BlockHash] = []  # of the full blocks; outlives preemption
 
+        self.wants_scores = request.params.prompt_logprobs is not None and index == 0
         self.prompt_logprobs: list[TokenLogprob] = []  # of its second token, its third...
         self.num_cached_tokens = 0  # of the prompt, when it first ran
         self.first_run_s: float | None = None
@@ -119,14 +136,14 @@ class Sequence:
     @property
     def num_unscored_tokens(self) -> int:
         """Tokens of the prompt whose log probabilities are wanted and not known yet."""
-        if self.request.params.prompt_logprobs is None or self.index > 0:
+        if not self.wants_scores:
             return 0
         return self.num_prompt_tokens - 1 - len(self.prompt_logprobs)
 
     @property
     def num_missing_blocks(self) -> int:
         """Blocks to add for all its tokens to fit."""
-        return num_blocks(len(self.token_ids)) - len(self.block_table)
+        return -(-len(self.token_ids) // BLOCK_SIZE) - len(self.block_table)
 
     def full_block(self, index: int) -> list[int]:
         """The tokens of full block `index`: BLOCK_SIZE ids."""
@@ -136,11 +153,11 @@ class Sequence:
         """The tokens its constraint allows next; None where all are."""
         return None if self.matcher is None else self.matcher.mask()
 
-    def append(self, token_id: int) -> tuple[str, FinishReason | None, str | int | None]:
+    def append(self, token_id: int) -> tuple[str, End | None]:
         """Take in a sampled token; the one place that knows when an answer is complete.
 
         Returns:
-            New text, the finish reason, and the stop string or stop token that matched.
+            New text, and the end if this is it.
 
         Raises:
             ValueError: its constraint does not allow the token.
@@ -150,18 +167,20 @@ class Sequence:
         self.token_ids.append(token_id)
         params = self.request.params
         if token_id in params.stop_token_ids:
-            text = self.text.push(token_id)[0] if params.include_stop_str_in_output else ""
-            return text + self.text.finish(), "stop", token_id
+            is_shown = params.include_stop_str_in_output
+            text = self.text.push(token_id)[0] if is_shown else ""
+            end = End("stop", token_id, hides_last_token=not is_shown)
+            return text + self.text.finish(), end
         if token_id in self.eos_ids:
-            return self.text.finish(), "stop", None
+            return self.text.finish(), End("stop", hides_last_token=True)
         text, matched = self.text.push(token_id)
         if matched is not None:
-            return text, "stop", matched
+            return text, End("stop", matched)
         if self.matcher is not None and self.matcher.must_end and not self.eos_ids:
-            return text + self.text.finish(), "stop", None
-        if self.num_total_tokens >= self.max_total_tokens:
-            return text + self.text.finish(), "length", None
-        return text, None, None
+            return text + self.text.finish(), End("stop")
+        if len(self.token_ids) + self.num_dropped_tokens >= self.max_total_tokens:
+            return text + self.text.finish(), End("length")
+        return text, None
 
     def slide(self) -> bool:
         """Drop old tokens if the context is full and may slide.

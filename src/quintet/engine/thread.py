@@ -13,6 +13,8 @@ from collections import deque
 from typing import Final, TypeAlias
 
 from quintet.engine.admission import EngineLimits
+from quintet.engine.client import EngineState
+from quintet.engine.embedding import EmbeddingRequest
 from quintet.engine.engine import Engine
 from quintet.engine.open_streams import OpenStreams
 from quintet.engine.output import OutputChunk
@@ -25,8 +27,9 @@ from quintet.sampling.matcher import ConstraintMatcher
 logger = logging.getLogger(__name__)
 
 _CLOSED: Final = "the engine was closed"
-_Message: TypeAlias = "tuple[Request, ConstraintMatcher | None] | str | _Audit"
-"""A request to add, with what its constraint was compiled to; an id to abort; an audit."""
+_Message: TypeAlias = "tuple[Request, ConstraintMatcher | None] | EmbeddingRequest | str | _Audit"
+"""A request to add, with what its constraint was compiled to; one to embed; an id to abort; an
+audit."""
 
 
 class EngineThread:
@@ -63,14 +66,19 @@ class EngineThread:
     def submit(self, request: Request) -> RequestStream:
         """Start a request; see EngineClient."""
         self._limits.check(request)
-        matcher = self._engine.new_matcher(request)
+        return self._start(request.request_id, (request, self._engine.new_matcher(request)))
+
+    def embed(self, request: EmbeddingRequest) -> RequestStream:
+        """Start an embedding request; see EngineClient."""
+        self._limits.check_embedding(request)
+        return self._start(request.request_id, request)
+
+    def _start(self, request_id: str, message: _Message) -> RequestStream:
         with self._changed:
             if self._closed is not None:
                 raise EngineError(self._closed)
-            stream = self._streams.open(
-                request.request_id, self._abort, self._limits.max_num_requests
-            )
-            self._inbox.append((request, matcher))
+            stream = self._streams.open(request_id, self._abort, self._limits.max_num_requests)
+            self._inbox.append(message)
             self._changed.notify()
         return stream
 
@@ -78,6 +86,11 @@ class EngineThread:
     def is_closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its loop has failed."""
         return self._closed is not None
+
+    @property
+    def state(self) -> EngineState:
+        """ "ready" or "closed"; see EngineClient."""
+        return "ready" if self._closed is None else "closed"
 
     def stats(self) -> EngineStats:
         """The counters after the latest step."""
@@ -139,6 +152,8 @@ class EngineThread:
             return None
         if isinstance(message, str):
             return self._engine.abort(message)
+        if isinstance(message, EmbeddingRequest):
+            return self._engine.embed(message)
         return self._engine.start(*message)
 
     def _publish(self, chunks: list[OutputChunk]) -> None:

@@ -73,15 +73,27 @@ def load_object(path: Path, *, max_bytes: int) -> dict[str, Any]:
         ModelNotFoundError: no such file.
         ModelFormatError: longer than `max_bytes`, or not an object in strict JSON.
     """
+    value = _load(path, max_bytes)
+    if not isinstance(value, dict):
+        raise ModelFormatError(f"expected a JSON object, found {type(value).__name__}", path=path)
+    return value
+
+
+def load_array(path: Path, *, max_bytes: int) -> list[Any]:
+    """The JSON array that a file consists of; raises as `load_object`."""
+    value = _load(path, max_bytes)
+    if not isinstance(value, list):
+        raise ModelFormatError(f"expected a JSON array, found {type(value).__name__}", path=path)
+    return value
+
+
+def _load(path: Path, max_bytes: int) -> Any:
     file = MappedFile(path)
     if file.size > max_bytes:
         raise ModelFormatError(
             f"expected at most {max_bytes} bytes of JSON, found {file.size}", path=path
         )
-    value = loads(file.bytes.tobytes(), path=path)
-    if not isinstance(value, dict):
-        raise ModelFormatError(f"expected a JSON object, found {type(value).__name__}", path=path)
-    return value
+    return loads(file.bytes.tobytes(), path=path)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

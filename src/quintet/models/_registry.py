@@ -6,12 +6,13 @@ An architecture is a public module of this package with a constant
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import quintet.models as package
 from quintet.errors import ModelFormatError, UnsupportedModelError
@@ -19,12 +20,17 @@ from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Program, Tensor
+from quintet.models import _pooling
 from quintet.models._config import Config
 from quintet.models._decoder import ROPE_FACTORS
+from quintet.models._encoder import SCORES, EncoderConfig
+from quintet.models._pooling import Pooling
 from quintet.models._weights import RenamedWeights
 
 # Tensors that files carry and that no program reads: computed from the configuration instead.
 IGNORED_SUFFIXES = (ROPE_FACTORS, "rotary_emb.inv_freq")
+
+AnyConfig: TypeAlias = Config | EncoderConfig
 
 
 @dataclass(frozen=True)
@@ -37,23 +43,41 @@ class Architecture:
         from_gguf, from_hf: stored configuration to `Config`.
         build: writes the program; see `quintet.graph`.
         weight_names: GGUF tensor name to Hugging Face name, `{i}` for the layer.
+        hf_prefix: of the names of the model proper where it has a head, and which files of the
+            model without one leave out.
+        ignored: how names begin, of either kind, that stand for what we have no use for: heads
+            of training.  Other tensors that the program does not read are refused.
     """
 
     name: str
     hf_names: tuple[str, ...]
-    from_gguf: Callable[[Mapping[str, Any], WeightSource, str | None], Config]
-    from_hf: Callable[[Mapping[str, Any], WeightSource, str | None], Config]
-    build: Callable[[Graph, Config], Tensor]
+    from_gguf: Callable[[Mapping[str, Any], WeightSource, str | None], AnyConfig]
+    from_hf: Callable[[Mapping[str, Any], WeightSource, str | None], AnyConfig]
+    build: Callable[[Graph, Any], Tensor]
     weight_names: Mapping[str, str]
+    hf_prefix: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready for a backend: what to compute, and where its weights are."""
+    """A model ready for a backend: what to compute, and where its weights are.
 
-    config: Config
+    Args:
+        pooling: how its file wants the rows of a text made one vector; None where it does not say.
+    """
+
+    config: AnyConfig
     program: Program
     weights: WeightSource
+    pooling: Pooling | None = None
+
+    @property
+    def head(self) -> Literal["logits", "labels", "none"]:
+        """What the program's output is: logits of tokens, scores of labels, or hidden rows."""
+        if self.program.output == self.program.hidden:
+            return "none"
+        return "labels" if SCORES in self.program.weights else "logits"
 
 
 @functools.cache
@@ -85,16 +109,21 @@ def load_model(source: GGUFFile | SafetensorsDir) -> Model:
             raise UnsupportedModelError("architecture", name, architectures())
         weights = source
         config = architecture.from_gguf(source.metadata, weights, path)
+        pooling = _pooling.from_gguf(source.metadata, name, path)
     else:
         architecture = _from_hf_names(source.config, path)
-        weights = RenamedWeights(source, architecture.weight_names)
+        weights = RenamedWeights(source, architecture.weight_names, architecture.hf_prefix)
         config = architecture.from_hf(source.config, weights, path)
+        pooling = _pooling.from_directory(source.directory)
+        if isinstance(config, EncoderConfig):
+            shorter = _pooling.max_seq_length(source.directory) or config.context_length
+            config = dataclasses.replace(config, context_length=min(shorter, config.context_length))
         if source.config.get("tie_word_embeddings") is False and config.tie_word_embeddings:
             raise ModelFormatError("the tensor is missing", path=path, part="lm_head.weight")
     graph = Graph({name: info.shape for name, info in weights.tensors.items()}, path)
     program = graph.program(architecture.build(graph, config))
-    _check_all_read(program, weights, path)
-    return Model(config, program, weights)
+    _check_all_read(program, weights, architecture.ignored, path)
+    return Model(config, program, weights, pooling)
 
 
 def _from_hf_names(config: Mapping[str, Any], path: str) -> Architecture:
@@ -108,8 +137,12 @@ def _from_hf_names(config: Mapping[str, Any], path: str) -> Architecture:
     raise UnsupportedModelError("architecture", str(names[0]), known)
 
 
-def _check_all_read(program: Program, weights: WeightSource, path: str) -> None:
+def _check_all_read(
+    program: Program, weights: WeightSource, ignored: tuple[str, ...], path: str
+) -> None:
     """A tensor the program does not read means a model we would run wrong."""
     for name in weights.tensors:
-        if name not in program.weights and not name.endswith(IGNORED_SUFFIXES):
+        if name not in program.weights and not (
+            name.endswith(IGNORED_SUFFIXES) or name.startswith(ignored)
+        ):
             raise UnsupportedModelError("tensor", f"{name} in {path}")

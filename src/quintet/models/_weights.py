@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from quintet.formats.weights import TensorInfo, WeightSource
+from quintet.formats.weights import SourceIdentity, TensorInfo, WeightSource
 
 
 class RenamedWeights:
@@ -16,9 +16,10 @@ class RenamedWeights:
 
     Args:
         names: GGUF name to the source's name, `{i}` standing for a layer number.
+        prefix: of the source's names, which it may leave out.
     """
 
-    def __init__(self, source: WeightSource, names: Mapping[str, str]) -> None:
+    def __init__(self, source: WeightSource, names: Mapping[str, str], prefix: str = "") -> None:
         self._source = source
         patterns = [
             (re.compile(re.escape(theirs).replace(r"\{i\}", r"(\d+)")), ours)
@@ -28,7 +29,7 @@ class RenamedWeights:
         for theirs in source.tensors:
             ours = theirs
             for pattern, name in patterns:
-                if match := pattern.fullmatch(theirs):
+                if match := pattern.fullmatch(theirs) or pattern.fullmatch(prefix + theirs):
                     ours = name.replace("{i}", match.group(1)) if match.groups() else name
                     break
             self._names[ours] = theirs
@@ -39,6 +40,14 @@ class RenamedWeights:
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self._tensors
+
+    @property
+    def identity(self) -> SourceIdentity:
+        return self._source.identity
+
+    @property
+    def is_mapped(self) -> bool:
+        return self._source.is_mapped
 
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         return self._source.raw(self._names[name])

@@ -1,5 +1,6 @@
 """Qwen3 dense decoder.  Differs from Qwen2 in one place: no biases, but q and k are
-RMS-normalised per head before RoPE.
+RMS-normalised per head before RoPE.  Qwen3-Embedding is the same model; a Qwen3-Reranker in a GGUF
+file has the rows of "yes" and "no" of its head as a classifier.
 
 Source: Qwen3 technical report, arXiv:2505.09388, section 2.
 """
@@ -13,6 +14,7 @@ from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Rotary, Scope, Tensor
 from quintet.models import _decoder
 from quintet.models._config import Config
+from quintet.models._encoder import SCORES
 from quintet.models._registry import Architecture
 
 
@@ -44,6 +46,8 @@ def build(g: Graph, c: Config) -> Tensor:
         h = w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps)
         x = g.add(x, mlp(w, h))
     x = g.root.rms_norm(g.select_rows(x), "output_norm", eps=c.rms_norm_eps)
+    if g.has(SCORES):  # a reranker: its labels rather than tokens
+        return g.root.linear(x, "cls.output")
     return g.root.linear(x, "token_embd" if c.tie_word_embeddings else "output")
 
 
@@ -57,7 +61,7 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
 
 ARCHITECTURE = Architecture(
     name="qwen3",
-    hf_names=("Qwen3ForCausalLM",),
+    hf_names=("Qwen3ForCausalLM", "Qwen3Model"),
     from_gguf=from_gguf,
     from_hf=from_hf,
     build=build,
@@ -66,4 +70,5 @@ ARCHITECTURE = Architecture(
         "blk.{i}.attn_q_norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
         "blk.{i}.attn_k_norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
     },
+    hf_prefix="model.",
 )

@@ -14,7 +14,7 @@ from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.params import SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one for each token, and that takes longer
 class SampledToken:
     """One row's outcome.
 
@@ -25,8 +25,8 @@ class SampledToken:
         top_logprobs: (token id, logprob) of the most probable tokens, most probable first; None
             unless asked for.
         error: "numerical" when the row holds NaN or positive infinity, or nothing above negative
-            infinity; "constraint" when its mask leaves nothing above negative infinity.  Nothing
-            was accepted then.
+            infinity; "constraint" when its mask leaves nothing above negative infinity; "memory"
+            when there was none to sample it.  Nothing was accepted then.
     """
 
     token_id: int
@@ -109,7 +109,7 @@ class RowSampler:
 Mask: TypeAlias = NDArray[np.uint32]
 """A bit per token that may come: token i is bit i % 32 of word i // 32."""
 
-_ERRORS: Final = {-1: "numerical", -2: "constraint"}
+_ERRORS: Final = {-1: "numerical", -2: "constraint", -3: "memory"}
 
 
 def sample(
@@ -132,7 +132,7 @@ def sample(
     return [
         SampledToken(token_id, logprob, top_logprobs, _ERRORS.get(token_id))
         for token_id, logprob, top_logprobs in _native.sample(
-            logits, tuple(row._native for row in rows), tuple(masks)
+            logits, tuple([row._native for row in rows]), tuple(masks)
         )
     ]
 

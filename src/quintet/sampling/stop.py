@@ -24,7 +24,7 @@ class StopChecker:
     __slots__ = ("_automaton", "_held", "_include_stop", "_matched", "_state")
 
     def __init__(self, stop: Sequence[str], *, include_stop: bool = False) -> None:
-        self._automaton = _Automaton(stop)
+        self._automaton = _Automaton(stop) if stop else None
         self._include_stop = include_stop
         self._state = 0
         self._held = ""
@@ -35,9 +35,10 @@ class StopChecker:
 
         What follows a stop string is dropped.
         """
+        if (automaton := self._automaton) is None:
+            return new_text, None
         if self._matched is not None:
             return "", self._matched
-        automaton = self._automaton
         text = self._held + new_text
         state = self._state
         for end, character in enumerate(new_text, start=len(self._held) + 1):

@@ -36,7 +36,10 @@ class HealthMonitor:
         self._progress: dict[str, _Progress] = {}
 
     def observe(self) -> str:
-        """ "ok", or what is wrong with the first model that is not well: "stuck" or "closed"."""
+        """ "ok", or what is wrong with the first model that is not well.
+
+        "stuck", or the engine's state where that is not "ready".
+        """
         states = [self._state(model) for model in self._models]
         return next((state for state in states if state != "ok"), "ok")
 
@@ -47,8 +50,9 @@ class HealthMonitor:
             await asyncio.sleep(_TICK_S)
 
     def _state(self, model: ServedModel) -> str:
-        if model.engine.is_closed:
-            return "closed"
+        state = model.engine.state
+        if state != "ready":
+            return state
         num_steps = model.engine.stats().num_steps
         now_s = time.monotonic()
         seen = self._progress.get(model.name)

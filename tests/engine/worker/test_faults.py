@@ -56,8 +56,9 @@ def test_a_crash_ends_its_streams_within_a_second(
 def test_while_a_worker_restarts_requests_are_refused_with_a_hint(new_process: NewProcess) -> None:
     """CapacityError says when to come back; the stream that comes back in time is served."""
     client = new_process(backoff=Backoff(first_s=0.3))
+    assert client.state == "ready"
     os.kill(client.pid, signal.SIGKILL)
-    wait_until(lambda: client.pid is None)
+    wait_until(lambda: client.state == "restarting")
     with pytest.raises(CapacityError, match="restarted") as caught:
         client.submit(make_request(4))
     assert caught.value.resource == "worker process"
@@ -121,6 +122,7 @@ def test_a_crash_loop_ends_in_a_clear_state(new_process: NewProcess) -> None:
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
     assert client.pid is None
+    assert client.state == "closed"
     with pytest.raises(EngineError, match="SIGKILL, once too often in a row; it is not restarted"):
         client.submit(make_request(4))
 

@@ -81,6 +81,8 @@ class Speculator:
             # A broken drafter must cost speed only.
             logger.exception("speculation has failed and is off from now on")
             self.close()
+            for scheduled in batch:
+                self._scheduler.trim(scheduled.sequence)
             return batch
 
     def record(self, batch: Collection[Scheduled], seconds: float) -> None:

@@ -28,6 +28,7 @@ from quintet.engine.worker.messages import (
     Close,
     Compile,
     Compiled,
+    Embed,
     FromWorker,
     Load,
     LoadFailed,
@@ -142,6 +143,8 @@ class _Loop:
         match message:
             case Add(request):
                 return self._engine.start(request)
+            case Embed(request):
+                return self._engine.embed(request)
             case Abort(request_id):
                 return self._engine.abort(request_id)
             case Compile():

@@ -13,6 +13,7 @@ import msgspec
 
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
+from quintet.engine.embedding import EmbeddingRequest
 from quintet.engine.loading import ModelOptions
 from quintet.engine.output import OutputChunk
 from quintet.engine.request import Request
@@ -38,6 +39,12 @@ class Add(_Message, frozen=True):
     """Start a request.  Its `arrival_s` holds in both: `time.monotonic` is the machine's."""
 
     request: Request
+
+
+class Embed(_Message, frozen=True):
+    """Start an embedding request."""
+
+    request: EmbeddingRequest
 
 
 class Abort(_Message, frozen=True):
@@ -101,7 +108,7 @@ class Compiled(_Message, frozen=True):
     failure: Failure | None
 
 
-ToWorker: TypeAlias = Load | Add | Compile | Abort | Audit | Close
+ToWorker: TypeAlias = Load | Add | Embed | Compile | Abort | Audit | Close
 FromWorker: TypeAlias = Loading | Ready | LoadFailed | Step | Compiled | Audited
 
 # Backstop against a bug: what clients may send is bounded long before (body, context, lists).

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
+from quintet.engine.client import EngineState
+from quintet.engine.embedding import EmbeddingRequest
 from quintet.engine.loading import ModelOptions
 from quintet.engine.open_streams import OpenStreams
 from quintet.engine.request import Request
@@ -26,6 +28,7 @@ from quintet.engine.worker.messages import (
     Close,
     Compile,
     Compiled,
+    Embed,
     FromWorker,
     Load,
     Ready,
@@ -122,6 +125,16 @@ class EngineProcess:
         """Whether it takes no more requests: it was closed, or has crashed too often."""
         return self._closed is not None
 
+    @property
+    def state(self) -> EngineState:
+        """Whether it takes requests now; "restarting" until the next worker has loaded."""
+        with self._lock:
+            if self._closed is not None:
+                return "closed"
+            if self._channel is not None:
+                return "ready"
+            return "loading" if self._limits is None else "restarting"
+
     def check(self, request: Request) -> None:
         """Refuse what can never be served; see EngineClient.
 
@@ -140,14 +153,20 @@ class EngineProcess:
 
     def submit(self, request: Request) -> RequestStream:
         """Start a request; see EngineClient.  CapacityError also while a worker restarts."""
-        limits = self.limits
-        limits.check(request)
-        data = encode(Add(request))
+        self.limits.check(request)
+        return self._start(request.request_id, encode(Add(request)))
+
+    def embed(self, request: EmbeddingRequest) -> RequestStream:
+        """Start an embedding request; see EngineClient.  CapacityError as for `submit`."""
+        self.limits.check_embedding(request)
+        return self._start(request.request_id, encode(Embed(request)))
+
+    def _start(self, request_id: str, data: bytes) -> RequestStream:
         with self._lock:
             channel = self._ready_channel()
-            stream = self._streams.open(request.request_id, self._abort, limits.max_num_requests)
+            stream = self._streams.open(request_id, self._abort, self.limits.max_num_requests)
             if not _send(channel, data):
-                self._streams.discard(request.request_id)
+                self._streams.discard(request_id)
                 raise self._restarting()
         return stream
 
