@@ -1,5 +1,5 @@
 // quintet._native.quantize_rows: check, release the GIL, call.
-#include "quantize.h"
+#include "encode.h"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>

@@ -1,4 +1,4 @@
-// The search for scales and minima, sixteen groups at a time; quantize.h has the method.
+// The search for scales and minima, sixteen groups at a time; encode.h has the method.
 #pragma once
 
 #include "lanes.h"

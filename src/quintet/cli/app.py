@@ -15,10 +15,12 @@ import typer
 from quintet import __version__
 from quintet.cli import (
     bench,
+    convert,
     cp,
     create,
     doctor,
     inspect,
+    measure,
     ps,
     pull,
     quantize,
@@ -52,7 +54,11 @@ app.command("rm")(rm.rm)
 app.command("ps")(ps.ps)
 app.command("stop")(stop.stop)
 app.command("inspect")(inspect.inspect)
+app.command("convert")(convert.convert)
 app.command("quantize")(quantize.quantize)
+app.command("imatrix")(measure.imatrix)
+app.command("perplexity")(measure.perplexity)
+app.command("compare")(measure.compare)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 

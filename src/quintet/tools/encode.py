@@ -1,4 +1,4 @@
-"""Weights to a number format, natively: csrc/quantize/quantize.h has the method."""
+"""Weights to a number format, natively: csrc/quantize/encode.h has the method."""
 
 from __future__ import annotations
 

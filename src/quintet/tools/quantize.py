@@ -159,6 +159,10 @@ def open_source(path: str | os.PathLike[str]) -> ModelSource:
     path = Path(path)
     if not path.exists():
         raise ModelNotFoundError(f"no such file or directory: {path}")
+    if path.is_dir():
+        from quintet.tools.convert import HFSource  # which imports this module
+
+        return HFSource(path)
     return GGUFSource(path)
 
 

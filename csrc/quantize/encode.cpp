@@ -1,5 +1,5 @@
 // Which encoder, and rows to threads.
-#include "quantize.h"
+#include "encode.h"
 
 #include <algorithm>
 #include <atomic>
