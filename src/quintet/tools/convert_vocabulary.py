@@ -35,7 +35,8 @@ _PROBE = (
     "Hello, World! I'm sure we'LL meet in 2024, don't you?  3.14159 + 1234567890 = x_1\n\n\n"
     "\tdef f(a, b):\r\n        return {'key': [a**2, b // 3]}  # ok...   \n"
     "HTTPServer camelCase ÀÉÎõü straße ΑΒΓ αβγ привет мир שלום עולם مرحبا नमस्ते สวัสดี "
-    "你好,世界。 こんにちは カタカナ 한국어 \U0001f680\U0001f469\u200d\U0001f4bb — “quotes” €50 ½ ² "
+    "你好,世界。 こんにちは カタカナ 한국어 \U0001f680\U0001f469\u200d\U0001f4bb "
+    "— “quotes” €50 ½ ² "
     "a\u00a0b  \u3000 c <tag attr=\"1\"/> (((nested))) --flag=/usr/bin 'tis 'S'T 12 345 6789\n \n x"
 )
 

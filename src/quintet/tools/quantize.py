@@ -27,6 +27,7 @@ from quintet.formats.gguf_writer import (
 )
 from quintet.formats.weights import TensorInfo
 from quintet.tools.encode import encode
+from quintet.tools.hf_source import HFSource
 from quintet.tools.imatrix_file import Importances, read_imatrix
 from quintet.tools.model_source import GGUFSource, ModelSource
 from quintet.tools.recipes import Recipe, choose_types, is_quantizable, recipe_named
@@ -159,11 +160,7 @@ def open_source(path: str | os.PathLike[str]) -> ModelSource:
     path = Path(path)
     if not path.exists():
         raise ModelNotFoundError(f"no such file or directory: {path}")
-    if path.is_dir():
-        from quintet.tools.convert import HFSource  # which imports this module
-
-        return HFSource(path)
-    return GGUFSource(path)
+    return HFSource(path) if path.is_dir() else GGUFSource(path)
 
 
 def write_model(
