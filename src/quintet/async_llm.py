@@ -31,6 +31,7 @@ from quintet.errors import EngineError
 from quintet.models import Pooling
 from quintet.runtime import Batch, Params, Prompt, Runtime, draft_options, ngram_options
 from quintet.sampling.params import SamplingParams
+from quintet.sharing import load_shared
 from quintet.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class AsyncLLM:
         num_threads: int | None = None,
         max_model_len: int | None = None,
         kv_cache_bytes: int | None = None,
+        num_kv_blocks: int | None = None,
         max_num_seqs: int = EngineConfig.max_num_seqs,
         max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
         max_queue: int = EngineConfig.max_queue,
@@ -67,6 +69,7 @@ class AsyncLLM:
         draft_model: DraftSpeculation | str | os.PathLike[str] | None = None,
         seed: int | None = None,
         isolated: bool = False,
+        shared: bool = False,
     ) -> None:
         self._model = model
         self._options = ModelOptions(
@@ -75,6 +78,7 @@ class AsyncLLM:
         self._config = EngineConfig(
             max_model_len=max_model_len,
             kv_cache_bytes=kv_cache_bytes,
+            num_kv_blocks=num_kv_blocks,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_queue=max_queue,
@@ -84,6 +88,7 @@ class AsyncLLM:
             seed=seed,
         )
         self._isolated = isolated
+        self._shared = shared
         self._lock = threading.Lock()
         self._loaded: Runtime | None = None
         self._is_closed = False
@@ -304,7 +309,8 @@ class AsyncLLM:
             if self._is_closed:
                 raise EngineError("the engine was closed")
             if self._loaded is None:
-                self._loaded = Runtime.load(
+                load = load_shared if self._shared else Runtime.load
+                self._loaded = load(
                     self._model, self._options, self._config, isolated=self._isolated
                 )
                 weakref.finalize(self, self._loaded.client.close)
