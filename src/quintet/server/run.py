@@ -65,10 +65,16 @@ async def serve_async(
     settings: Settings,
     *,
     on_listening: Callable[[Server], None] = lambda server: None,
+    listener: socket.socket | None = None,
 ) -> None:
-    """`serve` inside a running event loop."""
+    """`serve` inside a running event loop.
+
+    Args:
+        listener: a socket that listens, which several processes may serve; closed when this
+            returns.
+    """
     try:
-        with contextlib.closing(_listen(settings)) as listener:
+        with contextlib.closing(listen(settings) if listener is None else listener) as listener:
             server = Server(models, settings, _url(listener))
             on_listening(server)
             await server.serve([listener])
@@ -143,8 +149,12 @@ async def _close(models: Models) -> None:
     await closing
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """A bound socket, so that a taken port is our error and port 0 has its number at once."""
+def listen(settings: Settings) -> socket.socket:
+    """A bound socket, so that a taken port is our error and port 0 has its number at once.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -1,0 +1,1 @@
+def coverage(*a): return "",[]
