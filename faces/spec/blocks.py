@@ -88,9 +88,7 @@ def read(path: Path) -> Reference:
             if line.strip() == fence:
                 above = tuple(text for _, text in headings)
                 text = "\n".join(code) + "\n"
-                blocks.append(
-                    Block(spec, len(blocks) + 1, start, language, above, label, text)
-                )
+                blocks.append(Block(spec, len(blocks) + 1, start, language, above, label, text))
                 fence, label = "", ""
             else:
                 code.append(line)

@@ -42,7 +42,9 @@ class Declaration:
 
     def as_call(self) -> str:
         """The same as code: defaults as arguments, the others from variables of their names."""
-        arguments = ", ".join(f"{n}={d if d is not None else n}" for n, d in self.parameters.items())
+        arguments = ", ".join(
+            f"{n}={d if d is not None else n}" for n, d in self.parameters.items()
+        )
         call = f"{'await ' if self.is_async else ''}{self.name}({arguments})"
         return f"{self.target} = {call}" if self.target else call
 
@@ -225,8 +227,9 @@ def _declaration(statement: str) -> Declaration | None:
     arguments = function.args
     names = [each.arg for each in (*arguments.args, *arguments.kwonlyargs)]
     values = [None] * (len(arguments.args) - len(arguments.defaults)) + [*arguments.defaults]
-    sources = [None if value is None else ast.unparse(value) for value in
-               (*values, *arguments.kw_defaults)]
+    sources = [
+        None if value is None else ast.unparse(value) for value in (*values, *arguments.kw_defaults)
+    ]
     parameters = {
         each: source
         for each, source in zip(names, sources, strict=True)

@@ -127,8 +127,10 @@ def run_block(block: Block, face: Face, check: Check) -> Outcome:
     """Run one block, or check what it declares."""
     if block.language != "python":
         errors = check(block)
-        return Outcome(block, "not run") if errors is None else Outcome(
-            block, "checked", tuple(errors)
+        return (
+            Outcome(block, "not run")
+            if errors is None
+            else Outcome(block, "checked", tuple(errors))
         )
     try:
         parts = parts_of(block.text)
@@ -187,9 +189,7 @@ async def _close(values: Iterable[Any]) -> None:
                 break
 
 
-def _mismatches(
-    block: Block, parts: Parts, face: Face, namespace: dict[str, Any]
-) -> list[str]:
+def _mismatches(block: Block, parts: Parts, face: Face, namespace: dict[str, Any]) -> list[str]:
     errors: list[str] = []
     for declaration in (*parts.declarations, *heading_declarations(block)):
         actual = find_callable(declaration, block.headings, face, namespace)
@@ -275,8 +275,11 @@ def shape_mismatches(expected: dict[str, str], actual: dict[str, Any]) -> list[s
             continue
         tree = ast.parse(source, mode="eval").body
         if isinstance(tree, ast.Dict):
-            inner = {ast.literal_eval(k): ast.unparse(v) for k, v in
-                     zip(tree.keys, tree.values, strict=True) if k is not None}
+            inner = {
+                ast.literal_eval(k): ast.unparse(v)
+                for k, v in zip(tree.keys, tree.values, strict=True)
+                if k is not None
+            }
             errors += [f"{key}: {error}" for error in shape_mismatches(inner, actual[key])]
             continue
         name = source.partition("[")[0].lower()

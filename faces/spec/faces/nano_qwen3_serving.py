@@ -60,9 +60,9 @@ def checks() -> Iterator[Check]:
                 return _check_file(block.text)
             if block.language != "json":
                 return None
-            if "owned_by" in block.text or block.headings[-1] in ("GET /health", "GET /stats"):
-                if "nano" not in DIALECTS:  # the server has no such dialect
-                    return None
+            of_dialect = ("GET /v1/models", "GET /health", "GET /stats")
+            if "nano" not in DIALECTS and block.headings[-1] in of_dialect:
+                return None
             if block.headings[-1] == "HTTP Error Responses":
                 return _check_error(http()[1], block.text)
             return http()[0].check(block)
