@@ -18,6 +18,7 @@ import pytest
 from nano_qwen3_serving.exceptions import InvalidParametersError
 from nano_qwen3_serving.service.options import ServiceOptions, read_options
 from nano_qwen3_serving.service.server import served_name
+from nano_qwen3_serving.service.start import main
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "start_service.py"
 
@@ -157,15 +158,18 @@ def test_reload_starts_again_when_a_file_changes(tmp_path: Path):
         assert ask(url)["choices"][0]["finish_reason"] == "length"
 
 
-def test_a_model_that_is_not_there_ends_the_service():
-    """With the reason, and status 2; with several workers too."""
-    for workers in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, str(SCRIPT), "--port=0", "--model=no/such", f"--workers={workers}"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            timeout=60,
-        )
-        assert done.returncode == 2
-        assert "no/such" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--port=0", "--model=no/such", "--workers=2"], "no/such"),
+        (["--port=70000"], "port"),
+        (["--config=no-such.yaml"], "no-such.yaml"),
+        (["--host=203.0.113.1", "--port=0"], "203.0.113.1"),
+    ],
+)
+def test_what_cannot_be_served_is_told(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+):
+    """Before any process is started, with status 2."""
+    assert main(arguments) == 2
+    assert reason in capsys.readouterr().err

@@ -78,8 +78,11 @@ def bind(options: ServiceOptions) -> socket.socket:
     """A socket that listens where the options say.
 
     Raises:
+        ModelLoadError: there is no such model to serve.
         OSError: the address cannot be bound.
     """
+    with load_errors():
+        resolve(options.model_name)
     return listen(server_settings(options))
 
 
@@ -139,5 +142,6 @@ def _engine_options(options: ServiceOptions, path: Path) -> dict[str, Any]:
         "num_kv_blocks": model.num_kv_blocks,
         "max_model_len": min([*lengths, context] if isinstance(context, int) else lengths),
         "max_queue": options.max_queue_size,
-        "isolated": True,
+        # One of several workers is a process that is replaced when it crashes.
+        "isolated": options.workers == 1 and not options.reload,
     }
