@@ -52,6 +52,8 @@ class Face(Protocol):
         ASYNC_PRELUDE: the same on top, for examples that await.
         SHAPES: headings of dictionaries that are declared by their keys, to code that makes one.
         checks: makes the check of blocks that are not Python.
+
+    It may have `PORTS`, that its examples listen on, and `around`, a context that each block needs.
     """
 
     SPEC: str
@@ -133,8 +135,8 @@ def run_block(block: Block, face: Face, check: Check) -> Outcome:
             else Outcome(block, "checked", tuple(errors))
         )
     try:
-        parts = parts_of(block.text)
-        return _run_parts(block, parts, face)
+        with getattr(face, "around", contextlib.nullcontext)(block):
+            return _run_parts(block, parts_of(block.text), face)
     except Exception as error:  # noqa: BLE001 - an example may fail in any way
         where = "".join(traceback.format_exception(error)[-3:])
         return Outcome(block, "run", (where,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,10 +31,19 @@ def checks() -> Iterator[dict[str, Check]]:
 
         class Checks(dict[str, Check]):
             def __missing__(self, package: str) -> Check:
+                ports = getattr(FACES[package], "PORTS", ())
+                if not all(map(is_free, ports)):
+                    pytest.skip(f"something listens on one of {ports}")
                 self[package] = stack.enter_context(FACES[package].checks())
                 return self[package]
 
         yield Checks()
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody else listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @needs_references
