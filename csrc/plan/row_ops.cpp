@@ -26,8 +26,8 @@ void Plan::row_embed(int matrix_id, int dst) {
   const Buffer& y = buffer(dst);
   require(w.k == y.width, "embed: widths differ");
   max_token_id_ = std::min(max_token_id_, w.n - 1);
-  add_row_op("embed", [w, &y, this](const StepContext& c, int row) {
-    kernels_.unpack_row(w, c.step.token_ids[row], y.row(row));
+  add_row_op("embed", [matrix_id, &y, this](const StepContext& c, int row) {
+    kernels_.unpack_row(matrix(matrix_id), c.step.token_ids[row], y.row(row));
   });
 }
 

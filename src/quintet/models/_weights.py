@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from quintet.formats.weights import TensorInfo, WeightSource
+from quintet.formats.weights import SourceIdentity, TensorInfo, WeightSource
 
 
 class RenamedWeights:
@@ -40,6 +40,14 @@ class RenamedWeights:
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self._tensors
+
+    @property
+    def identity(self) -> SourceIdentity:
+        return self._source.identity
+
+    @property
+    def is_mapped(self) -> bool:
+        return self._source.is_mapped
 
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         return self._source.raw(self._names[name])
