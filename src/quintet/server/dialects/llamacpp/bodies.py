@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from quintet.server.dialects.openai.bodies import ChatBody, ModelName
+
 MAX_PROMPTS = 64
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 256
@@ -109,6 +111,12 @@ class DetokenizeBody(ModelBody):
     """POST /detokenize."""
 
     tokens: list[TokenId]
+
+
+class TemplateBody(ChatBody):
+    """POST /apply-template: a chat completion's, whose model may be left out."""
+
+    model: ModelName = ""
 
 
 class EmbeddingBody(ModelBody):
