@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
 import httpx
 import pytest
+import websockets
 
 from .fake import FakeEngine
 from .harness import run, serving, until
@@ -88,8 +90,6 @@ def test_streams_that_take_too_long_end_with_an_error_frame(
             serving({"m": engine}, drain_timeout_s=0.1) as server,
             httpx.AsyncClient(base_url=server.url) as client,
         ):
-            if not any(getattr(r, "path", "") == path for r in server.config.app.routes):
-                pytest.skip("this dialect is not mounted")
             engine.permit(2)
             async with client.stream("POST", path, json=body) as reply:
                 assert reply.status_code == 200
@@ -102,6 +102,73 @@ def test_streams_that_take_too_long_end_with_an_error_frame(
                 assert name in frame
                 frame = frame[name]
             assert "closed" in frame
+
+    run(main())
+
+
+async def messages(socket: websockets.ClientConnection) -> list[dict[str, Any]]:
+    """All there are until it is closed, for whatever reason."""
+    received = []
+    with contextlib.suppress(websockets.ConnectionClosed):
+        while True:
+            received.append(json.loads(await socket.recv()))
+    return received
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "where"),
+    [
+        ("/ws", {"type": "generate", "id": "1", "prompt": "a"}, ["error"]),
+        (
+            "/v1/responses",
+            {"type": "response.create", "model": "m", "input": "a"},
+            ["response", "error", "message"],
+        ),
+    ],
+    ids=["/ws", "/v1/responses"],
+)
+def test_sockets_that_take_too_long_end_with_an_error_message(
+    path: str, message: dict[str, Any], where: list[str]
+):
+    """Then the connection is closed with the code that means a restart; idle ones at once."""
+
+    async def main() -> None:
+        engine = FakeEngine((1, 2) * 20, is_gated=True)
+        async with serving({"m": engine}, drain_timeout_s=0.2) as server:
+            url = server.url.replace("http", "ws") + path
+            async with websockets.connect(url) as socket, websockets.connect(url) as idle:
+                engine.permit(2)
+                await socket.send(json.dumps(message))
+                await until(lambda: engine.num_steps == 2)
+                server.stop()
+                frame = (await messages(socket))[-1]
+                for name in where:
+                    assert name in frame, frame
+                    frame = frame[name]
+                assert "closed" in frame
+                await idle.wait_closed()
+                assert {socket.close_code, idle.close_code} <= {1012, 1000}
+
+    run(main())
+
+
+def test_a_socket_may_end_its_answer():
+    """As long as the drain lasts; a new handshake is refused meanwhile."""
+
+    async def main() -> None:
+        engine = FakeEngine(is_gated=True)
+        async with serving({"m": engine}) as server:
+            url = server.url.replace("http", "ws") + "/ws"
+            async with websockets.connect(url) as socket:
+                await socket.send(json.dumps({"type": "generate", "id": "1", "prompt": "a"}))
+                await until(lambda: engine.num_running == 1)
+                server.stop()
+                with pytest.raises(websockets.InvalidStatus) as caught:
+                    await websockets.connect(url)
+                assert caught.value.response.status_code == 503
+                assert caught.value.response.headers["retry-after"] == "5"
+                engine.permit(100)
+                assert (await messages(socket))[-1]["text"] == "Hello world!"
 
     run(main())
 

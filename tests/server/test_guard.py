@@ -296,6 +296,47 @@ def test_writes_from_other_pages_are_refused(origin: str, status: int):
     assert reply.status_code == status
 
 
+def test_sockets_are_guarded_before_the_handshake():
+    """Key, Host and Origin, as for any request; the refusal is an HTTP reply, not a close."""
+
+    async def main() -> None:
+        settings = {"key_digests": (key_digest(b"k"),), "cors_origins": frozenset({"https://a.b"})}
+        async with serving({"m": FakeEngine()}, **settings) as server:
+            key = {"x-api-key": "k"}
+            for path in ("/ws", "/woolly/ws", "/v1/responses"):
+                url = server.url.replace("http", "ws") + path
+                for headers, host, status in (
+                    ({}, None, 401),
+                    ({"authorization": "Bearer wrong"}, None, 401),
+                    ({**key, "origin": "http://evil.com"}, None, 403),
+                    ({**key, "origin": "null"}, None, 403),
+                    (key, "evil.com", 403),
+                    (key, "localhost/health?", 400),
+                    (key, None, 101),
+                    ({**key, "origin": "https://a.b"}, None, 101),
+                ):
+                    assert await handshake(url, headers, host) == status, (path, headers, host)
+
+    async def handshake(url: str, headers: dict[str, str], host: str | None) -> int:
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        lines = [
+            f"GET {address.path} HTTP/1.1",
+            f"Host: {host or address.netloc}",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        line = await asyncio.wait_for(reader.readline(), 5)
+        writer.transport.abort()
+        return int(line.split()[1])
+
+    run(main())
+
+
 def test_no_cors_headers():
     """Pages of other origins cannot read replies."""
     reply = call("GET", "/v1/models", headers={"origin": "http://evil.com"})

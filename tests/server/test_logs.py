@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from quintet.logs import JSONFormatter, TextFormatter
+from quintet.server.exchange import current_request_id
 from quintet.server.keys import ApiKey, key_digest
-from quintet.server.logs import JSONFormatter, TextFormatter
 
 from .fake import FakeEngine
 from .harness import run, serving
@@ -25,7 +26,10 @@ def logged() -> Iterator[dict[str, io.StringIO]]:
     logger = logging.getLogger("quintet")
     level, streams = logger.level, {}
     handlers = []
-    for name, formatter in (("json", JSONFormatter()), ("text", TextFormatter())):
+    for name, formatter in (
+        ("json", JSONFormatter(current_request_id)),
+        ("text", TextFormatter(current_request_id)),
+    ):
         streams[name] = io.StringIO()
         handlers.append(logging.StreamHandler(streams[name]))
         handlers[-1].setFormatter(formatter)

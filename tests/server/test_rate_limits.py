@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from typing import Any
 
 import httpx
 import pytest
+import websockets
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -154,6 +157,44 @@ def test_tokens_per_key_are_counted_from_the_answer():
             engine.permit(10)
             third = await client.post("/v1/completions", json=BODY)
             assert third.headers[left] == "988"
+
+    run(main())
+
+
+def test_sockets_have_no_way_around_the_limits():
+    """What is asked for over a WebSocket counts like any request, and so do its tokens."""
+
+    async def main() -> None:
+        limits = RateLimits(requests_per_minute=2, tokens_per_minute=1000, max_sockets=1)
+        async with (
+            serving({"m": FakeEngine()}, rate_limits=limits) as server,
+            httpx.AsyncClient(base_url=server.url) as client,
+        ):
+            url = server.url.replace("http", "ws") + "/ws"
+            async with websockets.connect(url) as socket:
+
+                async def ask(number: int) -> dict[str, Any]:
+                    ask = {"type": "generate", "id": str(number), "prompt": "a"}
+                    await socket.send(json.dumps(ask))
+                    while (event := json.loads(await socket.recv()))["type"] in ("token", "status"):
+                        pass
+                    return event
+
+                assert [(await ask(i))["type"] for i in range(3)] == [
+                    "complete",
+                    "complete",
+                    "error",
+                ]
+                assert "more than 2 requests per minute" in (await ask(9))["error"]
+                reply = await client.post("/v1/completions", json=BODY)
+                assert reply.status_code == 429
+                assert reply.headers["x-ratelimit-remaining-tokens"] == str(1000 - 2 * (7 + 5))
+                with pytest.raises(websockets.InvalidStatus) as caught:
+                    await websockets.connect(url)
+                assert caught.value.response.status_code == 429
+            await until(lambda: server._http_stats.num_sockets == 0)
+            async with websockets.connect(url):
+                pass
 
     run(main())
 

@@ -66,12 +66,16 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         finally:
             await cancel(*watches)
 
+    routes, aliases = (
+        [*_routes(dialects), *probes, Route(OPENAPI_PATH, openapi, methods=["GET"])],
+        _aliases(dialects),
+    )
     app = Starlette(
-        routes=[*_routes(dialects), *probes, Route(OPENAPI_PATH, openapi, methods=["GET"])],
+        routes=routes,
         middleware=[
-            Middleware(Observer, stats=stats),
+            Middleware(Observer, stats=stats, routes=routes, aliases=aliases),
             Middleware(Guard, settings=settings, errors=errors, health=health),
-            Middleware(Aliases, paths=_aliases(dialects)),
+            Middleware(Aliases, paths=aliases),
         ],
         exception_handlers={
             QuintetError: errors.on_error,

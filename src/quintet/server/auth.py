@@ -23,10 +23,12 @@ class Client:
     Args:
         identity: of its key or, without one, its address; for tables.
         label: for the log, where neither may stand.
+        cache_salt: of its key; empty without one.
     """
 
     identity: bytes
     label: str
+    cache_salt: str = ""
 
 
 def check_key(
@@ -38,7 +40,7 @@ def check_key(
         HTTPRefusal: 401 when no accepted key was sent, 403 when it does not open this path.
     """
     if not keys:
-        return _client(address.encode())
+        return Client(address.encode(), _hashed(address.encode())[:12])
     key = find_key(_key(headers), keys)
     if key is None:
         raise HTTPRefusal(
@@ -52,11 +54,11 @@ def check_key(
         raise HTTPRefusal(
             403, f"this key does not have the scope {scope!r}", code="insufficient_scope"
         )
-    return _client(key.digest, key.name)
+    return Client(key.digest, key.name or _hashed(key.digest)[:12], _hashed(key.digest))
 
 
-def _client(identity: bytes, name: str = "") -> Client:
-    return Client(identity, name or hmac.new(_SALT, identity, hashlib.sha256).hexdigest()[:12])
+def _hashed(identity: bytes) -> str:
+    return hmac.new(_SALT, identity, hashlib.sha256).hexdigest()
 
 
 def _key(headers: list[tuple[bytes, bytes]]) -> bytes:

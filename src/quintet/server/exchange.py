@@ -26,6 +26,7 @@ class Exchange:
     Args:
         request_id: given by the client, or made.
         client: who asked, by a name that tells neither key nor address.
+        cache_salt: differs from key to key; empty without keys.
         model: the model that was used, if any.
         num_prompt_tokens, num_generated_tokens: of all its answers so far.
         status: of the reply; 499 where the client left before it began.
@@ -36,6 +37,7 @@ class Exchange:
 
     request_id: str
     client: str = ""
+    cache_salt: str = ""
     model: str = ""
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
@@ -60,6 +62,12 @@ def current() -> Exchange | None:
     return _current.get()
 
 
+def current_request_id() -> str | None:
+    """The id of the request that this code works for; None outside of any."""
+    exchange = _current.get()
+    return None if exchange is None else exchange.request_id
+
+
 @contextlib.contextmanager
 def using(model: str) -> Iterator[None]:
     """The current request uses this model until the block ends.
@@ -73,6 +81,12 @@ def using(model: str) -> Iterator[None]:
     admit = None if exchange is None else exchange.admit
     with contextlib.nullcontext() if admit is None else admit():
         yield
+
+
+def cache_salt() -> str:
+    """Of the client that this code works for; prefixes are shared by who has the same."""
+    exchange = _current.get()
+    return "" if exchange is None else exchange.cache_salt
 
 
 def note_tokens(*, prompt: int = 0, generated: int = 0) -> None:

@@ -7,7 +7,6 @@ from the client's `Host` header.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import re
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from quintet.server.exchange import current
 from quintet.server.health import HealthMonitor
 from quintet.server.rate_limits import RateLimiter
 from quintet.server.replies import ErrorWriter
-from quintet.server.settings import Settings
+from quintet.server.settings import Settings, is_loopback
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ class Guard:
         client = self._client(scope)
         exchange = current()
         if exchange is not None:
-            exchange.client = client.label
+            exchange.client, exchange.cache_salt = client.label, client.cache_salt
         if self._health.is_draining:
             raise HTTPRefusal(
                 503,
@@ -129,7 +128,7 @@ class Guard:
 
     def _client(self, scope: Scope) -> Client:
         address = (scope.get("client") or ("", 0))[0]
-        is_counted = not _is_loopback(address)  # a proxy on this machine speaks for many
+        is_counted = not is_loopback(address)  # a proxy on this machine speaks for many
         if is_counted:
             self._limiter.check_address(address)
         try:
@@ -197,10 +196,3 @@ def _check_body_type(scope: Scope) -> None:
 
 def _method(scope: Scope) -> str:
     return "WEBSOCKET" if scope["type"] == "websocket" else str(scope["method"])
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:  # a Unix socket, or a test without one
-        return True

@@ -7,6 +7,7 @@ than one that is down, so the probe looks at the engine's step counter.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +17,7 @@ from quintet.engine.client import EngineState
 from quintet.server.engines import ServedModel
 from quintet.server.models import Models
 
+_log = logging.getLogger(__name__)
 _TICK_S = 1.0
 
 
@@ -41,6 +43,9 @@ _STATES: Final[dict[EngineState, HealthState]] = {
     "restarting": HealthState.RESTARTING,
     "closed": HealthState.CLOSED,
 }
+
+
+_ILL: Final = {HealthState.STUCK, HealthState.RESTARTING, HealthState.CLOSED}
 
 
 @dataclass(slots=True)
@@ -78,9 +83,14 @@ class HealthMonitor:
         return next((state for state in states if state is not HealthState.OK), HealthState.OK)
 
     async def watch(self) -> None:
-        """Observe for ever, so that a first probe already knows since when."""
+        """Observe for ever, so that a first probe already knows since when; log every change."""
+        seen = self.observe()
         while True:
-            self.observe()
+            state = self.observe()
+            if state is not seen:
+                level = logging.WARNING if {state, seen} & _ILL else logging.INFO
+                _log.log(level, "the server was %s and is %s", seen.value, state.value)
+                seen = state
             await asyncio.sleep(_TICK_S)
 
     def _state(self, model: ServedModel) -> HealthState:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quintet.server.exchange import Exchange, begin
@@ -22,11 +24,21 @@ class Observer:
     Args:
         app: what it stands before.
         stats: counted into.
+        routes: of the app; tell what a request wanted that did not get as far.
+        aliases: other paths of some.
     """
 
-    def __init__(self, app: ASGIApp, stats: HTTPStats) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        stats: HTTPStats,
+        routes: Sequence[BaseRoute],
+        aliases: Mapping[str, str],
+    ) -> None:
         self._app = app
         self._stats = stats
+        self._routes = routes
+        self._aliases = aliases
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -50,9 +62,19 @@ class Observer:
             stats.num_streams -= exchange.is_stream
             duration_s = time.monotonic() - started_s
             method = "WEBSOCKET" if is_socket else scope["method"]
-            route = getattr(scope.get("route"), "path", UNMATCHED)
+            route = self._template(scope)
             stats.end(exchange, method, route, duration_s)
             _write(exchange, method, route, duration_s)
+
+    def _template(self, scope: Scope) -> str:
+        """The path of the route that was taken, or would have been: there are few of them."""
+        route = scope.get("route")
+        if route is None:
+            path = scope["path"]
+            wanted = {**scope, "path": self._aliases.get(path, path)}
+            found = (r for r in self._routes if r.matches(wanted)[0] is not Match.NONE)
+            route = next(found, None)
+        return getattr(route, "path", UNMATCHED)
 
     def _watch(self, message: Message, exchange: Exchange) -> None:
         """Note the reply's beginning, and put the id into its headers."""
@@ -79,7 +101,8 @@ class Observer:
 
 def _write(exchange: Exchange, method: str, route: str, duration_s: float) -> None:
     """One line.  The route is ours, as all of it is but the method; a path is the client's."""
-    level = logging.DEBUG if route.startswith(_PROBES) else logging.INFO
+    is_news = exchange.status not in (200, 503) or not route.startswith(_PROBES)
+    level = logging.INFO if is_news else logging.DEBUG
     if not _log.isEnabledFor(level):
         return
     fields = {

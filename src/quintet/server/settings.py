@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from quintet.errors import RequestError
 from quintet.server.keys import ApiKey, key_digest
 from quintet.server.rate_limits import RateLimits
 
-__all__ = ["MIB", "Settings", "key_digest"]
+__all__ = ["MIB", "Settings", "is_loopback", "key_digest"]
 
 MIB = 1024 * 1024
 DIALECTS = ("quintet", "nano", "densecore", "oprel", "woolly", "llamacpp")
@@ -41,6 +42,7 @@ class Settings:
         drain_timeout_s: how long running requests may finish after SIGTERM.
         stuck_after_s: waiting work without an engine step for this long is ill health.
         max_connections: connections open at the same time.
+        max_connections_per_address: of those, from one address that is not this machine.
         max_message_bytes: the largest WebSocket message.
         dialect: whose ways the server has where systems differ, see `flavours`; one of DIALECTS.
     """
@@ -66,6 +68,7 @@ class Settings:
     drain_timeout_s: float = 30.0
     stuck_after_s: float = 60.0
     max_connections: int = 512
+    max_connections_per_address: int = 128
     max_message_bytes: int = MIB
     dialect: str = "quintet"
 
@@ -90,3 +93,11 @@ class Settings:
     def allowed_hosts(self) -> frozenset[str]:
         """Names a `Host` header may carry, lower case, without ports or brackets."""
         return LOOPBACK_HOSTS | {self.host.lower()} | {name.lower() for name in self.extra_hosts}
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a peer of this address is on this machine; one without any is, on a Unix socket."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return True

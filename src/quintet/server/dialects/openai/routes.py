@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from quintet.hub.manifest import Manifest
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context, Dialect, Operation
 from quintet.server.dialects.openai.answering import answer
 from quintet.server.dialects.openai.bodies import (
@@ -16,7 +17,6 @@ from quintet.server.dialects.openai.bodies import (
     CompletionBody,
     ConversationBody,
     EmbeddingBody,
-    parse_body,
 )
 from quintet.server.dialects.openai.chat import (
     chat_prompt,
