@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
 import os
-import threading
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 from unittest import mock
@@ -36,10 +33,9 @@ from quintet.hub.store import Store
 from quintet.sampling.params import SamplingParams
 from quintet.server.app import create_app
 from quintet.server.models import LoadPolicy, Models
-from quintet.server.run import Server
 from quintet.server.settings import Settings, key_digest
 
-from .harness import serving_models
+from .harness import serving_in_thread
 
 NUM_EXAMPLES = 20  # of good and of bad requests each; twice that where there are no bad ones
 CHECKS = [
@@ -99,31 +95,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     async def load(manifest: Manifest) -> AsyncLLM:
         return await Brisk(manifest.name, num_threads=1).__aenter__()
 
-    async def main() -> None:
-        stop = asyncio.Event()
-        async with serving_models(Models(Store(root), load, LoadPolicy())) as server:
-            ends.append((asyncio.get_running_loop(), stop))
-            urls.append(server.url)
-            ready.set()
-            await stop.wait()
-
-    ends: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-    urls: list[str] = []
-    ready = threading.Event()
     with (
         mock.patch.dict(os.environ, QUINTET_HOME=str(root), HF_ENDPOINT="http://127.0.0.1:9"),
         mock.patch.dict(pull.__kwdefaults__, retries=Retries(max_failures=0)),
-        # Signals are for the main thread.
-        mock.patch.object(Server, "capture_signals", lambda server: contextlib.nullcontext()),
+        serving_in_thread(Models(Store(root), load, LoadPolicy())) as address,
     ):
-        thread = threading.Thread(target=lambda: asyncio.run(main()))
-        thread.start()
-        assert ready.wait(30)
-        yield urls[0]
-        loop, stop = ends[0]
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
-        assert not thread.is_alive()
+        yield address
 
 
 def test_the_document_is_valid():
