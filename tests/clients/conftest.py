@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from server.harness import serving_in_thread
 
 from quintet import AsyncLLM
 from quintet.hub.manifest import Manifest
 from quintet.hub.store import Store
 from quintet.server.models import LoadPolicy, Models
+from server.harness import serving_in_thread
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ class GenerationBody(ModelBody):
     temperature: float = 0.8
     dynatemp_range: float = 0.0
     dynatemp_exponent: float = 1.0
-    top_k: int = 40
+    top_k: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 40
     top_p: float = 0.95
     min_p: float = 0.05
     typical_p: float = 1.0
