@@ -61,8 +61,8 @@ class LinearPhase final : public Phase {
 
 class AttentionPhase final : public Phase {
  public:
-  AttentionPhase(int q, int out, int layer, float scale, int left, int right)
-      : q_(q), out_(out), layer_(layer), scale_(scale), left_(left), right_(right) {}
+  AttentionPhase(int q, int out, int layer, float scale, int left, int right, float softcap, int sinks)
+      : q_(q), out_(out), layer_(layer), scale_(scale), left_(left), right_(right), softcap_(softcap), sinks_(sinks) {}
   void reset() override { share_.reset(); }
   PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;
@@ -71,6 +71,8 @@ class AttentionPhase final : public Phase {
   int q_, out_, layer_;
   float scale_;
   int left_, right_;
+  float softcap_;
+  int sinks_;
   WorkShare share_;
 };
 

@@ -94,6 +94,34 @@ void Plan::row_silu_mul(int gate, int up, int dst) {
   });
 }
 
+void Plan::row_gelu_tanh(int src, int up, int dst) {
+  const Buffer& x = buffer(src);
+  const Buffer& y = buffer(dst);
+  const Buffer* u = up < 0 ? nullptr : &buffer(up);
+  require(x.width == y.width && (u == nullptr || u->width == x.width), "gelu_tanh: widths differ");
+  add_row_op("gelu_tanh", [&x, u, &y, this](const StepContext&, int row) {
+    kernels_.gelu_tanh(x.row(row), u == nullptr ? nullptr : u->row(row), x.width, y.row(row));
+  });
+}
+
+void Plan::row_scale(int src, float factor, int dst) {
+  const Buffer& x = buffer(src);
+  const Buffer& y = buffer(dst);
+  require(x.width == y.width, "scale: widths differ");
+  add_row_op("scale", [&x, factor, &y, this](const StepContext&, int row) {
+    kernels_.scale(x.row(row), factor, x.width, y.row(row));
+  });
+}
+
+void Plan::row_softcap(int src, float cap, int dst) {
+  const Buffer& x = buffer(src);
+  const Buffer& y = buffer(dst);
+  require(x.width == y.width && cap > 0, "softcap: widths differ, or the cap is not positive");
+  add_row_op("softcap", [&x, cap, &y, this](const StepContext&, int row) {
+    kernels_.softcap(x.row(row), cap, x.width, y.row(row));
+  });
+}
+
 void Plan::row_forms(int src, int forms_id) {
   const Buffer& x = buffer(src);
   const Forms& y = forms(forms_id);

@@ -6,6 +6,7 @@ those of `_widening` take the nearest layout, up to 2.3 times the bytes.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -88,7 +89,7 @@ class PackedWeights:
         return choose_layout(self._source.tensors[name], self._dtype)
 
     def matrix(self, name: str) -> int:
-        """The plan's number for a matrix [n, k]."""
+        """The plan's number for a matrix [n, k]; of experts [e, n, k], for that of [e * n, k]."""
         if name not in self._matrices:
             self._matrices[name] = self._pack(name)
         return self._matrices[name]
@@ -102,7 +103,7 @@ class PackedWeights:
 
     def _pack(self, name: str) -> int:
         info = self._source.tensors[name]
-        n, k = info.shape
+        n, k = math.prod(info.shape[:-1]), info.shape[-1]
         layout = self.layout(name)
         native = _NATIVE.get(info.ggml_type)
         if native is not None and native[1] is layout:

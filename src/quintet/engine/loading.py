@@ -94,7 +94,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         # Read beside the packing, which does not hold the interpreter: half a second for a large
         # vocabulary.
         reading = stack.enter_context(ThreadPoolExecutor(max_workers=1)).submit(_tokenizer, source)
-        model = load_model(source)
+        model = load_model(source, context_length=config.max_model_len)
         kv_dtype = resolve_kv_dtype(options.dtype, options.kv_dtype)
         sources, models = [source], [model]
         if config.draft_speculation is not None:
@@ -102,7 +102,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             sources.append(_open(draft_path))
             stack.enter_context(sources[1])
             _check_draft_vocabulary(reading.result(), _tokenizer(sources[1]), draft_path)
-            models.append(load_model(sources[1]))
+            models.append(load_model(sources[1], context_length=config.max_model_len))
         # A draft model keeps the same tokens, in blocks of its own.
         bytes_per_block = sum(block_bytes(model, kv_dtype) for model in models)
         if model.program.is_causal:

@@ -1,19 +1,19 @@
-"""What Llama-shaped decoders share: how their configuration is stored, and tensor names.
+"""What Llama-shaped decoders share: how their configuration is stored, tensor names, and the parts
+of a block that many have.
 
 Knows no architecture; a model file says what is its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
+from quintet.graph import Graph, Rotary, Scope, Tensor
 from quintet.models import _rope
 from quintet.models._config import MAX_CONTEXT, MAX_LAYERS, MAX_WIDTH, Config, Keys
-
-ROPE_FACTORS = "rope_freqs.weight"
 
 # GGUF name -> Hugging Face name, `{i}` being the layer.
 LLAMA_HF_NAMES = {
@@ -27,12 +27,14 @@ LLAMA_HF_NAMES = {
     "blk.{i}.attn_q.bias": "model.layers.{i}.self_attn.q_proj.bias",
     "blk.{i}.attn_k.bias": "model.layers.{i}.self_attn.k_proj.bias",
     "blk.{i}.attn_v.bias": "model.layers.{i}.self_attn.v_proj.bias",
+    "blk.{i}.attn_output.bias": "model.layers.{i}.self_attn.o_proj.bias",
     "blk.{i}.attn_output.weight": "model.layers.{i}.self_attn.o_proj.weight",
     "blk.{i}.ffn_norm.weight": "model.layers.{i}.post_attention_layernorm.weight",
     "blk.{i}.ffn_gate.weight": "model.layers.{i}.mlp.gate_proj.weight",
     "blk.{i}.ffn_up.weight": "model.layers.{i}.mlp.up_proj.weight",
     "blk.{i}.ffn_down.weight": "model.layers.{i}.mlp.down_proj.weight",
 }
+
 
 
 def from_gguf(
@@ -42,8 +44,14 @@ def from_gguf(
     *,
     rope_interleaved: bool,
     path: str | None = None,
+    yarn_truncate: bool = True,
+    **fields: Any,
 ) -> Config:
     """Read a decoder's configuration from GGUF metadata.
+
+    Args:
+        yarn_truncate: see `_rope.scaled_from_gguf`.
+        fields: of Config, that are the architecture's own.
 
     Source: the "LLM" keys of the GGUF specification (docs/gguf.md of the ggml project).
 
@@ -61,33 +69,54 @@ def from_gguf(
         raise UnsupportedModelError(
             "attention with value heads of another size", f"{value_dim}, keys {head_dim}"
         )
-    rotary_dim = keys.integer("rope.dimension_count", maximum=head_dim, default=head_dim)
-    inv_freq = _rope.inverse_frequencies(keys.number("rope.freq_base", default=10000.0), rotary_dim)
-    inv_freq = _rope.scale_from_gguf(inv_freq, keys)
-    if ROPE_FACTORS in source.tensors:
-        inv_freq = _rope.divide(inv_freq, source.dequantized(ROPE_FACTORS).ravel().tolist(), path)
-    return Config(
-        architecture=architecture,
-        num_layers=keys.integer("block_count", maximum=MAX_LAYERS),
-        hidden_size=hidden_size,
-        num_heads=num_heads,
-        num_kv_heads=keys.integer("attention.head_count_kv", maximum=num_heads, default=num_heads),
-        head_dim=head_dim,
-        vocab_size=_vocab_size(source),
-        context_length=keys.integer("context_length", maximum=MAX_CONTEXT),
-        rms_norm_eps=keys.number("attention.layer_norm_rms_epsilon"),
-        rope_inv_freq=inv_freq,
-        rope_interleaved=rope_interleaved,
-        rope_attention_factor=1.0,
-        tie_word_embeddings="output.weight" not in source.tensors,
-        qkv_bias="blk.0.attn_q.bias" in source.tensors,
+    context_length = keys.integer("context_length", maximum=MAX_CONTEXT)
+    rope = _rope.scaled_from_gguf(
+        keys.number("rope.freq_base", default=10000.0),
+        keys.integer("rope.dimension_count", maximum=head_dim, default=head_dim),
+        keys,
+        source,
+        context_length,
+        yarn_truncate=yarn_truncate,
     )
+    common: dict[str, Any] = {
+        "architecture": architecture,
+        "num_layers": keys.integer("block_count", maximum=MAX_LAYERS),
+        "hidden_size": hidden_size,
+        "num_heads": num_heads,
+        "num_kv_heads": keys.integer(
+            "attention.head_count_kv", maximum=num_heads, default=num_heads
+        ),
+        "head_dim": head_dim,
+        "vocab_size": _vocab_size(source),
+        "context_length": context_length,
+        "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
+        "rope_interleaved": rope_interleaved,
+        **_rope_fields(rope),
+        "tie_word_embeddings": "output.weight" not in source.tensors,
+        "qkv_bias": "blk.0.attn_q.bias" in source.tensors,
+    }
+    return Config(**{**common, **fields})
 
 
 def from_hf(
-    config: Mapping[str, Any], source: WeightSource, architecture: str, *, path: str | None = None
+    config: Mapping[str, Any],
+    source: WeightSource,
+    architecture: str,
+    *,
+    path: str | None = None,
+    activation: tuple[str, str] = ("hidden_act", "silu"),
+    has_windows: bool = False,
+    partial_rotary: bool = False,
+    default_theta: float = 10000.0,
+    **fields: Any,
 ) -> Config:
     """Read a decoder's configuration from config.json; `source` already has GGUF names.
+
+    Args:
+        activation: the key of the activation function, and what it must be.
+        has_windows: whether the architecture's own code reads `sliding_window`.
+        partial_rotary: the same of `partial_rotary_factor`.
+        fields: of Config, that are the architecture's own.
 
     Raises:
         ModelFormatError: a key is missing, mistyped or out of range.
@@ -97,39 +126,167 @@ def from_hf(
     hidden_size = keys.integer("hidden_size", maximum=MAX_WIDTH)
     num_heads = keys.integer("num_attention_heads", maximum=MAX_WIDTH)
     head_dim = keys.integer("head_dim", maximum=MAX_WIDTH, default=max(1, hidden_size // num_heads))
-    if config.get("hidden_act", "silu") != "silu":
-        raise UnsupportedModelError("activation", str(config["hidden_act"]), ("silu",))
+    key, expected = activation
+    if config.get(key, expected) != expected:
+        raise UnsupportedModelError("activation", str(config[key]), (expected,))
     # transformers 5 gathers theta and scaling in rope_parameters; before, they stood apart.
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, Mapping):
         raise keys.error("rope_scaling", f"expected an object, found {rope!r}")
     theta_keys = Keys(rope, path=path) if "rope_theta" in rope else keys
-    inv_freq = _rope.inverse_frequencies(theta_keys.number("rope_theta", default=10000.0), head_dim)
-    context_length = keys.integer("max_position_embeddings", maximum=MAX_CONTEXT)
-    if keys.has("sliding_window") and config.get("use_sliding_window", True):
+    context_length = longest = keys.integer("max_position_embeddings", maximum=MAX_CONTEXT)
+    if not has_windows and keys.has("sliding_window") and config.get("use_sliding_window", True):
         # Up to its window such a model is an ordinary one; past it we would run it wrong.
         context_length = min(context_length, keys.integer("sliding_window", maximum=MAX_CONTEXT))
-    if config.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1.0)) != 1.0:
+    part_keys = Keys(rope, path=path) if "partial_rotary_factor" in rope else keys
+    part = part_keys.number("partial_rotary_factor", default=1.0)
+    if part > 1 or (part != 1 and not partial_rotary):
         raise UnsupportedModelError("partial rotary embedding", path or "config.json")
-    return Config(
-        architecture=architecture,
-        num_layers=keys.integer("num_hidden_layers", maximum=MAX_LAYERS),
-        hidden_size=hidden_size,
-        num_heads=num_heads,
-        num_kv_heads=keys.integer("num_key_value_heads", maximum=num_heads, default=num_heads),
-        head_dim=head_dim,
-        vocab_size=_vocab_size(source),
-        context_length=context_length,
-        rms_norm_eps=keys.number("rms_norm_eps", default=1e-6),
-        rope_inv_freq=_rope.scale_from_hf(inv_freq, rope, keys),
-        rope_interleaved=False,
-        rope_attention_factor=1.0,
-        tie_word_embeddings="output.weight" not in source.tensors,
-        qkv_bias="blk.0.attn_q.bias" in source.tensors,
+    scaled = _rope.scaled_from_hf(
+        theta_keys.number("rope_theta", default=default_theta),
+        int(head_dim * part),
+        rope,
+        keys,
+        longest,
     )
+    common: dict[str, Any] = {
+        "architecture": architecture,
+        "num_layers": keys.integer("num_hidden_layers", maximum=MAX_LAYERS),
+        "hidden_size": hidden_size,
+        "num_heads": num_heads,
+        "num_kv_heads": keys.integer("num_key_value_heads", maximum=num_heads, default=num_heads),
+        "head_dim": head_dim,
+        "vocab_size": _vocab_size(source),
+        "context_length": context_length,
+        "rms_norm_eps": keys.number("rms_norm_eps", default=1e-6),
+        "rope_interleaved": False,
+        **_rope_fields(scaled),
+        "tie_word_embeddings": "output.weight" not in source.tensors,
+        "qkv_bias": "blk.0.attn_q.bias" in source.tensors,
+    }
+    return Config(**{**common, **fields})
+
+
+def windows_from_hf(keys: Keys, num_layers: int, default: Sequence[bool]) -> tuple[int | None, ...]:
+    """What each layer sees, by `sliding_window` and `layer_types`.
+
+    Args:
+        default: whether a layer has a window, where `layer_types` does not say.
+    """
+    kinds = keys.values.get("layer_types")
+    local = list(default)
+    if kinds is not None:
+        known = {"full_attention": False, "sliding_attention": True}
+        if (
+            not isinstance(kinds, list)
+            or len(kinds) != num_layers
+            or not all(isinstance(kind, str) for kind in kinds)
+        ):
+            raise keys.error("layer_types", f"expected {num_layers} names, found {kinds!r}")
+        for kind in kinds:
+            if kind not in known:
+                raise UnsupportedModelError("kind of layer", kind, known)
+        local = [known[kind] for kind in kinds]
+    if not any(local) or not keys.has("sliding_window"):
+        return ()
+    return _windows(local, keys.integer("sliding_window", maximum=MAX_CONTEXT))
+
+
+def windows_from_gguf(keys: Keys, num_layers: int, period: int) -> tuple[int | None, ...]:
+    """What each layer sees: the last of each `period` layers all, the others a window.
+
+    A file may have a `sliding_window_pattern` of its own: a period, or a flag for each layer.
+    """
+    if not keys.has("attention.sliding_window"):
+        return ()
+    pattern = keys.values.get(keys.prefix + "attention.sliding_window_pattern")
+    if isinstance(pattern, list | tuple):
+        if len(pattern) != num_layers or not all(isinstance(flag, bool) for flag in pattern):
+            raise keys.error("attention.sliding_window_pattern", f"expected {num_layers} flags")
+        local = list(pattern)
+    else:
+        name = "attention.sliding_window_pattern"
+        every = keys.integer(name, maximum=MAX_LAYERS, default=period)
+        local = [(layer + 1) % every != 0 for layer in range(num_layers)]
+    return _windows(local, keys.integer("attention.sliding_window", maximum=MAX_CONTEXT))
+
+
+def _windows(local: Sequence[bool], window: int) -> tuple[int | None, ...]:
+    """A window counts the token itself."""
+    return tuple(window - 1 if flag else None for flag in local)
+
+
+def _rope_fields(scaled: _rope.Scaled) -> dict[str, Any]:
+    return {
+        "rope_inv_freq": scaled.inv_freq,
+        "rope_attention_factor": scaled.attention_factor,
+        "short_inv_freq": scaled.short_inv_freq,
+        "short_context_length": scaled.short_context_length,
+    }
 
 
 def _vocab_size(source: WeightSource) -> int:
     """Rows of the embedding; metadata may count fewer where the table is padded."""
     embedding = source.tensors.get("token_embd.weight")
     return 1 if embedding is None else embedding.shape[0]
+
+
+# -- parts of a block ----------------------------------------------------------------------------
+
+
+def linear(w: Scope, x: Tensor, name: str) -> Tensor:
+    """A matrix product, with a bias where the model has one: [n, in] -> [n, out]."""
+    return w.linear(x, name, bias=w.graph.has(f"{w.prefix}{name}.bias"))
+
+
+def attend(
+    w: Scope, q: Tensor, k: Tensor, v: Tensor, layer: int, c: Config, *, sinks: bool = False
+) -> Tensor:
+    """Rotation, attention and its output projection: q, k, v -> [n, hidden_size]."""
+    window = c.windows[layer] if c.windows else None
+    if not c.rope_layers or c.rope_layers[layer]:
+        local = c.local_inv_freq and window is not None
+        rotary = Rotary(
+            c.local_inv_freq if local else c.rope_inv_freq,
+            c.rope_interleaved,
+            1.0 if local else c.rope_attention_factor,
+        )
+        q = w.graph.rope(q, head_dim=c.head_dim, rotary=rotary)
+        k = w.graph.rope(k, head_dim=c.head_dim, rotary=rotary)
+    y = w.graph.attention(
+        q,
+        k,
+        v,
+        layer=layer,
+        num_heads=c.num_heads,
+        num_kv_heads=c.num_kv_heads,
+        scale=c.attention_scale,
+        left=window,
+        softcap=c.attention_softcap,
+        sinks=f"{w.prefix}attn_sinks.weight" if sinks else None,
+    )
+    return linear(w, y, "attn_output")
+
+
+def qkv(w: Scope, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x: [n, hidden_size] -> the rows of queries, keys and values."""
+    return linear(w, x, "attn_q"), linear(w, x, "attn_k"), linear(w, x, "attn_v")
+
+
+def swiglu(w: Scope, x: Tensor) -> Tensor:
+    """silu(gate) * up, projected: [n, hidden_size] -> [n, hidden_size]."""
+    return w.linear(w.graph.silu_mul(w.linear(x, "ffn_gate"), w.linear(x, "ffn_up")), "ffn_down")
+
+
+def fused_swiglu(w: Scope, x: Tensor) -> Tensor:
+    """The same where gate and up are the halves of one matrix."""
+    both = w.linear(x, "ffn_up")
+    gate, up = w.graph.split(both, both.width // 2, both.width - both.width // 2)
+    return w.linear(w.graph.silu_mul(gate, up), "ffn_down")
+
+
+def head(g: Graph, x: Tensor, c: Config) -> Tensor:
+    """The final norm of the selected rows, and their logits."""
+    x = g.root.rms_norm(g.select_rows(x), "output_norm", eps=c.rms_norm_eps)
+    x = g.root.linear(x, "token_embd" if c.tie_word_embeddings else "output")
+    return g.softcap(g.scale(x, c.logit_scale), c.logit_softcap)
