@@ -192,6 +192,7 @@ void bind_plan(nb::module_& m) {
       .def("row_silu_mul", &Plan::row_silu_mul, "gate"_a, "up"_a, "dst"_a)
       .def("row_gelu_tanh", &Plan::row_gelu_tanh, "src"_a, "up"_a, "dst"_a)
       .def("row_scale", &Plan::row_scale, "src"_a, "factor"_a, "dst"_a)
+      .def("row_scale_by_position", &Plan::row_scale_by_position, "src"_a, "growth"_a, "period"_a, "dst"_a)
       .def("row_softcap", &Plan::row_softcap, "src"_a, "cap"_a, "dst"_a)
       .def(
           "add_experts",

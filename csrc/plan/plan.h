@@ -170,6 +170,8 @@ class Plan {
   void row_silu_mul(int gate, int up, int dst);
   void row_gelu_tanh(int src, int up, int dst);  // up: multiplies the result; or -1
   void row_scale(int src, float factor, int dst);
+  // dst = src * (1 + growth * log(1 + position / period)), the quotient rounded down.
+  void row_scale_by_position(int src, double growth, int period, int dst);
   void row_softcap(int src, float cap, int dst);
   void row_route(int scores, int experts);  // chooses the experts of each row
   void row_combine(int experts, int dst);   // the weighted sum of what they gave, best first

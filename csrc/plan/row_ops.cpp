@@ -1,5 +1,6 @@
 // The ops that touch one row at a time.  Each checks its operands once, then is a call of a kernel.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -110,6 +111,16 @@ void Plan::row_scale(int src, float factor, int dst) {
   require(x.width == y.width, "scale: widths differ");
   add_row_op("scale", [&x, factor, &y, this](const StepContext&, int row) {
     kernels_.scale(x.row(row), factor, x.width, y.row(row));
+  });
+}
+
+void Plan::row_scale_by_position(int src, double growth, int period, int dst) {
+  const Buffer& x = buffer(src);
+  const Buffer& y = buffer(dst);
+  require(x.width == y.width && period > 0, "scale_by_position: widths differ, or the period is not positive");
+  add_row_op("scale_by_position", [&x, growth, period, &y, this](const StepContext& c, int row) {
+    const double factor = 1 + growth * std::log(1.0 + c.step.positions[row] / period);
+    kernels_.scale(x.row(row), static_cast<float>(factor), x.width, y.row(row));
   });
 }
 

@@ -209,6 +209,15 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class ScaleByPosition:
+    """x * (1 + growth * log(1 + floor(position / period)))."""
+
+    x: Tensor
+    growth: float
+    period: int
+
+
+@dataclass(frozen=True, slots=True)
 class Softcap:
     """cap * tanh(x / cap).  Source: Gemma 2, arXiv:2408.00118, section 2."""
 
@@ -251,6 +260,7 @@ Op: TypeAlias = (
     | Act
     | Moe
     | Scale
+    | ScaleByPosition
     | Softcap
     | Add
     | SelectRows
@@ -390,6 +400,10 @@ class Graph:
     def scale(self, x: Tensor, factor: float) -> Tensor:
         """x * factor: [n, w] -> [n, w]; x itself where the factor is 1."""
         return x if factor == 1.0 else self._append(Scale(x, factor), x.width)
+
+    def scale_by_position(self, x: Tensor, *, growth: float, period: int) -> Tensor:
+        """x * (1 + growth * log(1 + floor(position / period))): [n, w] -> [n, w]."""
+        return self._append(ScaleByPosition(x, growth, period), x.width)
 
     def softcap(self, x: Tensor, cap: float) -> Tensor:
         """cap * tanh(x / cap): [n, w] -> [n, w]; x itself where the cap is 0."""

@@ -31,6 +31,29 @@ YARN_ROPE = {
     "rope_theta": 10000.0,
     "original_max_position_embeddings": 64,
 }
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0 + 0.1 * i for i in range(6)],
+    "long_factor": [1.0 + 1.5 * i for i in range(6)],
+    "partial_rotary_factor": 0.75,
+    "original_max_position_embeddings": 64,
+}
+MINISTRAL_ROPE = {
+    **YARN_ROPE,
+    "factor": 8.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "original_max_position_embeddings": 32,
+    "llama_4_scaling_beta": 0.1,
+}
+TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}  # of these classes: too large
+GRANITE = {
+    "attention_multiplier": 0.2,
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.4,
+    "logits_scaling": 2.0,
+}
 GEMMA = {"sliding_window": 20, "tie_word_embeddings": True}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -90,6 +113,23 @@ PARITY = [
         "qwen2",
         {"rope_parameters": {**YARN_ROPE, "factor": 8.0}},
     ),
+    Row("phi3", "Phi3", "phi3", {**TOKENS, "sliding_window": 20}),
+    Row(
+        "phi3-long",
+        "Phi3",
+        "phi3",
+        {
+            **TOKENS,
+            "rope_parameters": LONG_ROPE,
+            "original_max_position_embeddings": 64,
+        },
+    ),
+    Row("granite", "Granite", "granite", GRANITE),
+    Row("granite-tied", "Granite", "granite", {**GRANITE, "tie_word_embeddings": True}),
+    Row("olmo2", "Olmo2", "olmo2"),
+    Row("smollm3", "SmolLM3", "smollm3", {**TOKENS, "num_hidden_layers": 5}),
+    Row("glm4", "Glm4", "glm4", {**TOKENS, "head_dim": 32, "attention_bias": True}),
+    Row("ministral3", "Ministral3", "mistral3", {"head_dim": 32, "rope_parameters": MINISTRAL_ROPE}),
     Row("gemma2", "Gemma2", "gemma2", {**GEMMA, "head_dim": 32, "query_pre_attn_scalar": 32}),
     Row(
         "gemma3",
@@ -265,6 +305,8 @@ def add_hyperparameters(writer: gguf.GGUFWriter, arch: str, c: Any) -> None:
     if arch == "gemma2":
         writer.add_attn_logit_softcapping(c.attn_logit_softcapping)
         writer.add_final_logit_softcapping(c.final_logit_softcapping)
+    if arch == "mistral3":
+        writer.add_attn_temperature_scale(c.rope_parameters["llama_4_scaling_beta"])
     if arch == "granite":
         writer.add_attention_scale(c.attention_multiplier)
         writer.add_embedding_scale(c.embedding_multiplier)

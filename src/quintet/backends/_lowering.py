@@ -141,6 +141,11 @@ class _Lowering:
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
                 self._rows()
                 plan.row_scale(src, factor, dst)
+            case graph.ScaleByPosition(x, growth, period):
+                src = self.values[x.node].buffer
+                dst = src if self._dies(x, node) else self._new_buffer(x.width)
+                self._rows()
+                plan.row_scale_by_position(src, growth, period, dst)
             case graph.Softcap(x, cap):
                 src = self.values[x.node].buffer
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
@@ -315,7 +320,7 @@ def _inputs(op: graph.Op) -> tuple[graph.Tensor, ...]:
             return (x, scores)
         case graph.LayerNorm(x) | graph.Columns(x) | graph.Act(x):
             return (x,)
-        case graph.Scale(x) | graph.Softcap(x):
+        case graph.Scale(x) | graph.ScaleByPosition(x) | graph.Softcap(x):
             return (x,)
 
 

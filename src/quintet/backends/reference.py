@@ -103,6 +103,9 @@ class ReferenceExecutor:
                 return gelu_tanh(values[gate.node]) * values[up.node]
             case graph.Scale(x, factor):
                 return values[x.node] * self._dtype(factor)
+            case graph.ScaleByPosition(x, growth, period):
+                factors = 1 + growth * np.log1p(step.positions // period)
+                return values[x.node] * factors[:, None].astype(self._dtype)
             case graph.Softcap(x, cap):
                 return softcap(values[x.node], cap)
             case graph.Moe(x, scores, experts, routing):

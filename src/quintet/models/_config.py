@@ -37,6 +37,7 @@ class Config:
         embedding_scale, residual_scale, logit_scale: multiply embeddings, what a block adds to
             the residual, and logits.
         rope_layers: per layer, whether it rotates q and k; () where all do.
+        query_growth, query_growth_period: see `quintet.graph.ScaleByPosition`; 0 for none.
         num_experts_used: of those a token is sent to; 0 without experts.
     """
 
@@ -65,6 +66,8 @@ class Config:
     residual_scale: float = 1.0
     logit_scale: float = 1.0
     rope_layers: tuple[bool, ...] = ()
+    query_growth: float = 0.0
+    query_growth_period: int = 1
     num_experts_used: int = 0
     expert_weights_normalized: bool = True
 

@@ -37,6 +37,12 @@ LLAMA_HF_NAMES = {
 
 
 
+def hf_names_without(*modules: str) -> dict[str, str]:
+    """LLAMA_HF_NAMES but for these modules of a block, e.g. "ffn_norm"."""
+    left_out = tuple(f"blk.{{i}}.{module}." for module in modules)
+    return {ours: hf for ours, hf in LLAMA_HF_NAMES.items() if not ours.startswith(left_out)}
+
+
 def from_gguf(
     metadata: Mapping[str, Any],
     source: WeightSource,
