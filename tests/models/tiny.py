@@ -54,6 +54,14 @@ GRANITE = {
     "residual_multiplier": 0.4,
     "logits_scaling": 2.0,
 }
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+GPT_OSS = {
+    "head_dim": 32,
+    "num_local_experts": 5,
+    "num_experts_per_tok": 3,
+    "sliding_window": 20,
+    "rope_parameters": {**YARN_ROPE, "factor": 8.0, "truncate": False},
+}
 GEMMA = {"sliding_window": 20, "tie_word_embeddings": True}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -90,12 +98,12 @@ class Row:
     """One row of the parity table: a configuration of one architecture.
 
     Args:
-        gguf_arch: its `general.architecture`; None where GGUF stores it as another row does.
+        gguf_arch: its `general.architecture`; None where GGUF has no names for it.
     """
 
     id: str
     hf: str  # the class pair's stem in transformers, e.g. "Qwen3"
-    gguf_arch: str
+    gguf_arch: str | None
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
@@ -130,6 +138,15 @@ PARITY = [
     Row("smollm3", "SmolLM3", "smollm3", {**TOKENS, "num_hidden_layers": 5}),
     Row("glm4", "Glm4", "glm4", {**TOKENS, "head_dim": 32, "attention_bias": True}),
     Row("ministral3", "Ministral3", "mistral3", {"head_dim": 32, "rope_parameters": MINISTRAL_ROPE}),
+    Row("mixtral", "Mixtral", "llama", {**EXPERTS, "num_local_experts": 5, "sliding_window": None}),
+    Row("qwen3moe", "Qwen3Moe", "qwen3moe", {**EXPERTS, "head_dim": 32, "norm_topk_prob": True}),
+    Row(
+        "qwen3moe-some-dense",
+        "Qwen3Moe",
+        None,
+        {**EXPERTS, "head_dim": 32, "norm_topk_prob": False, "mlp_only_layers": [1]},
+    ),
+    Row("gpt-oss", "GptOss", "gpt-oss", GPT_OSS),
     Row("gemma2", "Gemma2", "gemma2", {**GEMMA, "head_dim": 32, "query_pre_attn_scalar": 32}),
     Row(
         "gemma3",
@@ -162,7 +179,7 @@ def make_hf(row: Row, directory: Path, *, dtype: torch.dtype = torch.float32) ->
     """
     stem = "Gemma3Text" if row.hf == "Gemma3" else row.hf
     config_class = getattr(transformers, stem + "Config")
-    config = config_class(**{**BASE, **row.overrides}, attn_implementation="eager")
+    config = config_class(**{**BASE, **row.overrides}, attn_implementation="eager", experts_implementation="eager")
     torch.manual_seed(hash_of(row.id))
     model = getattr(transformers, row.hf + "ForCausalLM")(config).eval()
     with torch.no_grad():

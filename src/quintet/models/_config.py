@@ -16,6 +16,7 @@ from quintet.errors import ModelFormatError
 MAX_LAYERS = 1024
 MAX_WIDTH = 1 << 20  # bounds every width a header can claim; the tensors must then agree
 MAX_CONTEXT = 1 << 27
+MAX_EXPERTS = 4096
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
-from quintet.graph import Graph, Rotary, Scope, Tensor
+from quintet.graph import Graph, Rotary, Routing, Scope, Tensor
 from quintet.models import _rope
-from quintet.models._config import MAX_CONTEXT, MAX_LAYERS, MAX_WIDTH, Config, Keys
+from quintet.models._config import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, MAX_WIDTH, Config, Keys
 
 # GGUF name -> Hugging Face name, `{i}` being the layer.
 LLAMA_HF_NAMES = {
@@ -173,6 +173,11 @@ def from_hf(
     return Config(**{**common, **fields})
 
 
+def experts_used(keys: Keys, name: str) -> int:
+    """How many experts a token is sent to; 0 where the model has none."""
+    return keys.integer(name, maximum=MAX_EXPERTS) if keys.has(name) else 0
+
+
 def windows_from_hf(keys: Keys, num_layers: int, default: Sequence[bool]) -> tuple[int | None, ...]:
     """What each layer sees, by `sliding_window` and `layer_types`.
 
@@ -289,6 +294,17 @@ def fused_swiglu(w: Scope, x: Tensor) -> Tensor:
     both = w.linear(x, "ffn_up")
     gate, up = w.graph.split(both, both.width // 2, both.width - both.width // 2)
     return w.linear(w.graph.silu_mul(gate, up), "ffn_down")
+
+
+def moe(w: Scope, x: Tensor, c: Config, *, biases: bool = False, limit: float = 0.0) -> Tensor:
+    """The weighted sum of the experts that the router chooses: [n, hidden_size] -> the same."""
+    routing = Routing(c.num_experts_used, normalize=c.expert_weights_normalized)
+    return w.moe(x, linear(w, x, "ffn_gate_inp"), routing, biases=biases, limit=limit)
+
+
+def has_experts(w: Scope) -> bool:
+    """Whether a block's feed-forward is a mixture of experts."""
+    return w.graph.has(f"{w.prefix}ffn_gate_inp.weight")
 
 
 def head(g: Graph, x: Tensor, c: Config) -> Tensor:
