@@ -241,7 +241,7 @@ def write_gguf(row: Row, model: Any, path: Path, matrix_type: gguf.GGMLQuantizat
             if row.gguf_arch in PERMUTED and (".attn_q." in ours or ".attn_k." in ours):
                 heads = c.num_attention_heads if ".attn_q." in ours else c.num_key_value_heads
                 values = permute(values, heads)
-            if values.ndim == 1 or ours.endswith(".bias"):
+            if values.ndim == 1 or ours.endswith(".bias") or "gate_inp" in ours:
                 writer.add_tensor(ours, values)
             else:
                 flat = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
