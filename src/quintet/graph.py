@@ -17,7 +17,6 @@ from typing import Literal, TypeAlias
 
 from quintet.errors import ModelFormatError, UnsupportedModelError
 
-
 Gate: TypeAlias = Literal["silu", "gelu", "gelu_tanh"]
 
 
@@ -556,10 +555,8 @@ class Scope:
             1 <= routing.num_used <= num_experts,
             f"moe: {routing.num_used} of {num_experts} experts are used",
         )
-        names: list[str | None] = [None] * 3
         if biases:
-            for i, (name, size) in enumerate(((gate, inner), (up, inner), (down, width))):
-                names[i] = f"{name}.bias"
+            for name, size in ((gate, inner), (up, inner), (down, width)):
                 found = g._weight(f"{name}.bias", 2)
                 g._check(
                     found == (num_experts, size),
@@ -570,5 +567,8 @@ class Scope:
             raise UnsupportedModelError("experts of a width that is no multiple of 16", f"{inner}")
         if routing.bias is not None:
             g._vector(routing.bias, num_experts)
-        experts = Experts(f"{gate}.weight", f"{up}.weight", f"{down}.weight", *names, limit)
+        bias = [f"{name}.bias" if biases else None for name in (gate, up, down)]
+        experts = Experts(
+            f"{gate}.weight", f"{up}.weight", f"{down}.weight", bias[0], bias[1], bias[2], limit
+        )
         return g._append(Moe(x, scores, experts, routing), x.width)

@@ -137,7 +137,9 @@ PARITY = [
     Row("olmo2", "Olmo2", "olmo2"),
     Row("smollm3", "SmolLM3", "smollm3", {**TOKENS, "num_hidden_layers": 5}),
     Row("glm4", "Glm4", "glm4", {**TOKENS, "head_dim": 32, "attention_bias": True}),
-    Row("ministral3", "Ministral3", "mistral3", {"head_dim": 32, "rope_parameters": MINISTRAL_ROPE}),
+    Row(
+        "ministral3", "Ministral3", "mistral3", {"head_dim": 32, "rope_parameters": MINISTRAL_ROPE}
+    ),
     Row("mixtral", "Mixtral", "llama", {**EXPERTS, "num_local_experts": 5, "sliding_window": None}),
     Row("qwen3moe", "Qwen3Moe", "qwen3moe", {**EXPERTS, "head_dim": 32, "norm_topk_prob": True}),
     Row(
@@ -179,7 +181,9 @@ def make_hf(row: Row, directory: Path, *, dtype: torch.dtype = torch.float32) ->
     """
     stem = "Gemma3Text" if row.hf == "Gemma3" else row.hf
     config_class = getattr(transformers, stem + "Config")
-    config = config_class(**{**BASE, **row.overrides}, attn_implementation="eager", experts_implementation="eager")
+    config = config_class(
+        **{**BASE, **row.overrides}, attn_implementation="eager", experts_implementation="eager"
+    )
     torch.manual_seed(hash_of(row.id))
     model = getattr(transformers, row.hf + "ForCausalLM")(config).eval()
     with torch.no_grad():
@@ -260,9 +264,9 @@ def as_in_gguf(
     """A tensor of transformers' state as GGUF has it, which may be two tensors."""
     if row.gguf_arch.startswith("gemma") and name.endswith("norm.weight"):
         values = values + 1
-    stem, dot, kind = name.rpartition(".")
+    stem, _, kind = name.rpartition(".")
     if kind not in ("weight", "bias"):
-        stem, dot, kind = name, ".", "weight"
+        stem, kind = name, "weight"
     if "experts.gate_up_proj" in name:
         layer = name.split(".")[2]
         gate, up = split_experts(row, values)

@@ -167,9 +167,7 @@ class _Lowering:
                 plan.begin_rows(logits_rows=True)
                 self.in_rows = True
                 plan.row_select(self.values[x.node].buffer, dst)
-            case graph.Attention(
-                q, k, v, layer, _, _, _, scale, left, right, softcap, sinks
-            ):
+            case graph.Attention(q, k, v, layer, _, _, _, scale, left, right, softcap, sinks):
                 self._rows()
                 plan.row_write_kv(self.values[k.node].buffer, self.values[v.node].buffer, layer)
                 dst = self._new_buffer(q.width)

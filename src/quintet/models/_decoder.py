@@ -36,7 +36,6 @@ LLAMA_HF_NAMES = {
 }
 
 
-
 def hf_names_without(*modules: str) -> dict[str, str]:
     """LLAMA_HF_NAMES but for these modules of a block, e.g. "ffn_norm"."""
     left_out = tuple(f"blk.{{i}}.{module}." for module in modules)

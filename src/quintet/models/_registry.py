@@ -106,9 +106,7 @@ def architectures() -> dict[str, Architecture]:
     return found
 
 
-def load_model(
-    source: GGUFFile | SafetensorsDir, *, context_length: int | None = None
-) -> Model:
+def load_model(source: GGUFFile | SafetensorsDir, *, context_length: int | None = None) -> Model:
     """Read the configuration and build the program; weights stay in the file.
 
     Args:

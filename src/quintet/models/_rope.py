@@ -165,9 +165,7 @@ def scaled_from_gguf(
         return _longrope(
             inv_freq,
             source.dequantized(LONG_FACTORS).ravel().tolist(),
-            source.dequantized(SHORT_FACTORS).ravel().tolist()
-            if SHORT_FACTORS in tensors
-            else (),
+            source.dequantized(SHORT_FACTORS).ravel().tolist() if SHORT_FACTORS in tensors else (),
             keys.number("rope.scaling.attn_factor", default=usual),
             original,
             context_length,
@@ -250,8 +248,8 @@ def _yarn_ramp(
 
     low, high = pair_that_turns(beta_fast), pair_that_turns(beta_slow)
     if truncate:
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, rotary_dim - 1)
+        low, high = float(math.floor(low)), float(math.ceil(high))
+    low, high = max(low, 0.0), min(high, float(rotary_dim - 1))
     span = high - low if high != low else 0.001
     return tuple(min(1.0, max(0.0, (i - low) / span)) for i in range(rotary_dim // 2))
 

@@ -10,7 +10,6 @@ Source: Gemma 2, arXiv:2408.00118, section 2; llama.cpp, src/llama-model.cpp.
 from __future__ import annotations
 
 import dataclasses
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +47,7 @@ def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | Non
     keys = Keys(metadata, "gemma2.", path)
     num_layers = keys.integer("block_count", maximum=MAX_LAYERS)
     windows = _decoder.windows_from_gguf(keys, num_layers, period=2)
-    caps = {
+    caps: dict[str, Any] = {
         field: keys.number(key, default=default)
         for field, key, default in (
             ("attention_softcap", "attn_logit_softcapping", 50.0),

@@ -160,9 +160,7 @@ def _mxfp4(source: WeightSource, name: str, ours: str, rows: _Rows, parts: int) 
         return blocks.view(np.uint8)
 
     info = TensorInfo(ours, shape, GGMLType.MXFP4, math.prod(shape) // 32 * MXFP4.itemsize)
-    return Derived(
-        info, (name, scales), raw, lambda: dequantize(raw(), GGMLType.MXFP4, info.shape)
-    )
+    return Derived(info, (name, scales), raw, lambda: dequantize(raw(), GGMLType.MXFP4, info.shape))
 
 
 def _shape(source: WeightSource, name: str, num_dims: int, parts: int) -> tuple[int, ...]:

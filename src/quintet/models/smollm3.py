@@ -16,7 +16,6 @@ from quintet.models import _decoder
 from quintet.models._config import MAX_LAYERS, Config, Keys
 from quintet.models._registry import Architecture
 
-
 _PERIOD = 4
 
 
