@@ -8,10 +8,10 @@ CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 INSTALL_INPUTS := pyproject.toml $(NATIVE)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-peers native-test sanitize clean
+.PHONY: help run test check format bench bench-peers native-test native-test-arm sanitize clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
 
 run: $(VENV)/run ## Ask the packaged model a question
 	$(BIN)/quintet run demo "What is the capital of France?" < /dev/null
@@ -40,6 +40,12 @@ native-test: ## Build and run the C++ tests
 	cmake -S . -B build/native -DQUINTET_TESTS=ON -DQUINTET_PYTHON=OFF
 	cmake --build build/native --parallel 2
 	ctest --test-dir build/native --output-on-failure
+
+native-test-arm: ## Cross-compile the C++ tests for 64-bit Arm and run them under qemu-user
+	cmake -S . -B build/aarch64 -DQUINTET_TESTS=ON -DQUINTET_PYTHON=OFF \
+		-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake
+	cmake --build build/aarch64 --parallel 2
+	ctest --test-dir build/aarch64 --parallel 2 --output-on-failure
 
 sanitize: ## Build and run the C++ tests under AddressSanitizer and UBSan
 	cmake -S . -B build/sanitize -DQUINTET_TESTS=ON -DQUINTET_PYTHON=OFF -DQUINTET_SANITIZE=ON \

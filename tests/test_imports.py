@@ -24,6 +24,7 @@ FLOORS = [
     {"chat"},
     {"runtime"},
     {"beams", "embeddings"},
+    {"reranking"},
     {"llm", "async_llm"},
     {"tools", "sessions"},
     {"server"},
@@ -36,7 +37,8 @@ ALSO = {("config", "errors")}
 # names into models imports it.
 HUB_IMPORTS = {"errors", "config", "formats"}
 HUB_USERS = {"runtime", "llm", "async_llm", "tools", "server", "cli"}
-NATIVE_USERS = {"backends", "sampling", "tools"}
+# formats: to make vocabularies of strings.
+NATIVE_USERS = {"formats", "backends", "sampling", "tools"}
 
 
 def room_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,24 @@ class QuintetEngine:
         self, path: str, num_threads: int, context: int, num_streams: int, stream_len: int
     ) -> dict[str, Any]:
         self._tables = _block_tables([context] + [stream_len] * num_streams)
+        tokenizer: list[Future[Tokenizer]] = []
         with Stopwatch() as total:
-            with Stopwatch() as loading, GGUFFile.open(path) as source:
-                Tokenizer.from_gguf(source.metadata)
+            with (
+                Stopwatch() as loading,
+                GGUFFile.open(path) as source,
+                ThreadPoolExecutor() as pool,  # as the engine does: beside the packing
+            ):
                 executor = load_executor(
                     load_model(source),
                     num_blocks=sum(map(len, self._tables)),
                     max_num_batched_tokens=max(UBATCH, num_streams),
                     max_logits_rows=max(1, num_streams),
                     num_threads=num_threads,
+                    on_compiled=lambda: tokenizer.append(
+                        pool.submit(Tokenizer.from_gguf, source.metadata)
+                    ),
                 )
+                tokenizer[0].result()
             assert isinstance(executor, CPUExecutor)
             self._executor = executor
             self._lengths = [0] * len(self._tables)

@@ -8,4 +8,5 @@ NB_MODULE(_native, m) {
   quintet::bind_machine(m);
   quintet::bind_plan(m);
   quintet::bind_sampling(m);
+  quintet::bind_text(m);
 }

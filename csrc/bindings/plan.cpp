@@ -75,6 +75,27 @@ nb::object run(nb::handle self, Vector<int32_t> token_ids, Vector<int32_t> posit
   return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(logits, 2, shape, self, strides));
 }
 
+void pack(Plan& plan, const std::vector<std::tuple<int, Vector<uint8_t>, SourceType>>& sources, bool is_mapped) {
+  std::vector<MatrixSource> list;
+  for (const auto& [matrix, bytes, type] : sources) list.push_back({matrix, type, bytes.data(), bytes.size()});
+  const nb::gil_scoped_release release;
+  plan.pack(list, is_mapped);
+}
+
+std::vector<std::tuple<int, int, int, size_t, size_t>> matrix_places(Plan& plan) {
+  std::vector<std::tuple<int, int, int, size_t, size_t>> places;
+  for (const Weights::Place& place : plan.weights().places()) {
+    places.emplace_back(place.n, place.k, static_cast<int>(place.layout), place.offset, place.size_bytes);
+  }
+  return places;
+}
+
+nb::object packed_weights(nb::handle self) {
+  auto& plan = nb::cast<Plan&>(self);
+  const size_t shape[] = {plan.weights().data() == nullptr ? 0 : plan.weights().size_bytes()};
+  return nb::cast(nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(plan.weights().data(), 1, shape, self));
+}
+
 void run_hidden(Plan& plan, Vector<int32_t> token_ids, Vector<int32_t> positions, Vector<int32_t> cu_seqlens,
                 Vector<int32_t> slot_mapping, Matrix block_tables, Vector<int32_t> seq_lens,
                 Vector<int32_t> logits_rows, nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu> out,
@@ -105,6 +126,7 @@ std::vector<PhaseProfile> profile(const Plan& plan) {
 }  // namespace
 
 void bind_plan(nb::module_& m) {
+  m.attr("LAYOUTS_VERSION") = kLayoutsVersion;
   nb::enum_<Layout>(m, "Layout", "How a packed matrix lies in memory.")
       .value("F32", Layout::kF32)
       .value("F16", Layout::kF16)
@@ -153,13 +175,34 @@ void bind_plan(nb::module_& m) {
           },
           nb::kw_only(), "max_tokens"_a, "max_logits_rows"_a, "num_blocks"_a, "num_layers"_a, "num_kv_heads"_a,
           "head_dim"_a, "kv_type"_a, "num_threads"_a, "kernels"_a = "")
+      .def("add_matrix", &Plan::add_matrix, "n"_a, "k"_a, "layout"_a)
+      .def("allocate_weights", [](Plan& plan) { plan.weights().allocate(); })
       .def(
-          "add_matrix",
-          [](Plan& plan, Vector<uint8_t> source, SourceType type, int n, int k, Layout layout) {
+          "map_weights",
+          [](Plan& plan, int file, size_t offset) {
             const nb::gil_scoped_release release;
-            return plan.add_matrix(type, source.data(), source.size(), n, k, layout);
+            return plan.weights().map(file, offset);
           },
-          "source"_a, "type"_a, "n"_a, "k"_a, "layout"_a)
+          "file"_a, "offset"_a, "Takes the packed weights from a file; False where it is too short.")
+      .def("unmap_weights", [](Plan& plan) { plan.weights().unmap(); })
+      .def(
+          "lock_weights",
+          [](Plan& plan) {
+            const nb::gil_scoped_release release;
+            return plan.weights().lock();
+          },
+          "Keeps the packed weights in physical memory; 0, or errno.")
+      .def("pack", &pack, "sources"_a, nb::kw_only(), "is_mapped"_a,
+           "Packs (matrix, bytes, type) each, on all threads, with the GIL released.")
+      .def(
+          "weights_checksum",
+          [](Plan& plan) {
+            const nb::gil_scoped_release release;
+            return plan.weights_checksum();
+          },
+          "Of all packed weights.")
+      .def("matrix_places", &matrix_places, "Per matrix: n, k, layout, and offset and bytes in packed_weights.")
+      .def("packed_weights", &packed_weights, "All packed matrices as bytes.")
       .def(
           "add_vector",
           [](Plan& plan, Vector<float> values) {
@@ -184,6 +227,14 @@ void bind_plan(nb::module_& m) {
       .def("row_gelu", &Plan::row_gelu, "src"_a, "up"_a, "dst"_a)
       .def("row_tanh", &Plan::row_tanh, "src"_a, "dst"_a)
       .def("row_columns", &Plan::row_columns, "src"_a, "begin"_a, "dst"_a)
+      .def(
+          "row_arrange",
+          [](Plan& plan, const std::vector<int>& srcs, const std::vector<std::tuple<int, int, int>>& runs, int dst) {
+            std::vector<Plan::Run> list;
+            for (const auto& [source, begin, width] : runs) list.push_back({source, begin, width});
+            plan.row_arrange(srcs, list, dst);
+          },
+          "srcs"_a, "runs"_a, "dst"_a, "A run is (which of srcs or -1, begin, width).")
       .def("row_add", &Plan::row_add, "src"_a, "dst"_a)
       .def("row_copy", &Plan::row_copy, "src"_a, "dst"_a)
       .def("row_select", &Plan::row_select, "src"_a, "dst"_a)

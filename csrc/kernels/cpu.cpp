@@ -1,6 +1,11 @@
 // What this CPU and operating system can run.
 #include "impl.h"
 
+#ifdef QUINTET_ARM64
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace quintet {
 
 #ifdef QUINTET_X86
@@ -17,6 +22,12 @@ bool cpu_runs_avx512() {
 #else
 bool cpu_runs_avx2() { return false; }
 bool cpu_runs_avx512() { return false; }
+#endif
+
+#ifdef QUINTET_ARM64
+bool cpu_runs_neon() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+#else
+bool cpu_runs_neon() { return false; }
 #endif
 
 }  // namespace quintet

@@ -36,6 +36,9 @@ constexpr KernelTable kReference = QUINTET_TABLE(reference);
 constexpr KernelTable kAvx2 = QUINTET_TABLE(avx2);
 constexpr KernelTable kAvx512 = QUINTET_TABLE(avx512);
 #endif
+#ifdef QUINTET_ARM64
+constexpr KernelTable kNeon = QUINTET_TABLE(neon);
+#endif
 
 constexpr int kMaxTables = 3;
 
@@ -63,6 +66,9 @@ int available_kernels(const KernelTable** tables, int max_tables) {
 #ifdef QUINTET_X86
   if (cpu_runs_avx2()) append(kAvx2);
   if (cpu_runs_avx512()) append(kAvx512);
+#endif
+#ifdef QUINTET_ARM64
+  if (cpu_runs_neon()) append(kNeon);
 #endif
   return count;
 }

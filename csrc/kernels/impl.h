@@ -47,11 +47,15 @@ QUINTET_DECLARE_KERNELS
 namespace avx512 {  // needs AVX-512 F, BW, DQ, VL, VNNI, BF16 and all of the above
 QUINTET_DECLARE_KERNELS
 }
+namespace neon {  // needs Advanced SIMD with its dot product extension
+QUINTET_DECLARE_KERNELS
+}
 
 #undef QUINTET_DECLARE_KERNELS
 
 // True where both the CPU and the operating system support all that the namespace needs.
 bool cpu_runs_avx2();
 bool cpu_runs_avx512();
+bool cpu_runs_neon();
 
 }  // namespace quintet

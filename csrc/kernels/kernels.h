@@ -103,7 +103,7 @@ struct RopeArgs {
 };
 
 struct KernelTable {
-  const char* name;  // "reference", "avx2", "avx512"
+  const char* name;  // "reference", "avx2", "avx512", "neon"
 
   // y[r][j] = sum_k x[r][k] * w[j][k] for r in [row_begin, row_end), panels in [panel_begin, panel_end).
   // Writes whole panels: columns 16 * panel_begin .. 16 * panel_end - 1, so y's rows have ldy >= 16 * num_panels(n)
@@ -199,7 +199,7 @@ struct KernelTable {
   // the weights over those a segment gives a query; both chains are then exact sums of integers:
   //      score[t] = float(dot) * (scale * scale of q) * scale of k[t];  o[d] = float(dot) * scale of the weights
   // On kBF16, avx512 takes its chains by VDPBF16PS, two k per step; a last token without its pair has a zero there.
-  // kF32 and kInt8 have the same bits in every table, kBF16 in reference and avx2.
+  // kF32 and kInt8 have the same bits in every table, kBF16 in all but avx512.
   //
   // A NaN or +infinite score makes the output of its query and head NaN; -infinity counts as p = 0, and gives NaN only
   // where there is nothing else.
@@ -213,8 +213,8 @@ struct KernelTable {
 // The scalar definition; always built.
 const KernelTable& reference_kernels();
 
-// The fastest table this CPU can run, or the one QUINTET_KERNELS names ("reference", "avx2", "avx512").  Decided
-// once.  Null when QUINTET_KERNELS names a table that is unknown or that this CPU cannot run.
+// The fastest table this CPU can run, or the one QUINTET_KERNELS names ("reference", "avx2", "avx512",
+// "neon").  Decided once.  Null when QUINTET_KERNELS names a table that is unknown or that this CPU cannot run.
 const KernelTable* active_kernels();
 
 // Tables this CPU can run, slowest first; returns how many (at most max_tables).

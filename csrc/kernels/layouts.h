@@ -51,6 +51,9 @@ namespace quintet {
 
 // Functions are `static` so that each file keeps its own copy (see impl.h).
 
+// Counts up whenever a layout or a packing changes: packed weights are kept in files.
+inline constexpr int kLayoutsVersion = 1;
+
 inline constexpr int kPanelColumns = 16;
 inline constexpr int kGroup = 32;        // weights per scale, along k
 inline constexpr int kSuperBlock = 256;  // weights per scale of scales

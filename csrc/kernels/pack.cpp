@@ -1,13 +1,11 @@
 // Weights from their file formats into panels.
 //
-// GGUF blocks keep their codes and scales, which only move.  Floats are quantised to blocks first, by GGUF's own
-// rounding rules, so that quantising here and quantising to a file give the same weights.  Source:
-// ggml/src/ggml-quants.c, quantize_row_q8_0_ref and quantize_row_q4_0_ref.
-#include <cmath>
-
+// GGUF blocks keep their codes and scales, which only move.  Floats are quantised to blocks first.
 #include "gguf_blocks.h"
 #include "half.h"
 #include "kernels.h"
+#include "quantize.h"
+#include "transpose.h"
 
 namespace quintet {
 namespace {
@@ -26,48 +24,62 @@ struct Panel {
 // What stands in for the columns between n and the end of the last panel: scales of zero.
 constexpr uint8_t kZeroBlock[gguf::kLargestBlock] = {};
 
+// A group's codes, all columns side by side: unit j of column c.
+using Units = uint32_t[8][kPanelColumns];
+
 // Bits `from` and the next of every code into two bytes' planes.
-void put_pairs_of_bits(const uint32_t (&units)[8], int from, uint8_t* p) {
+void put_pairs_of_bits(const Units& units, int from, uint8_t* p) {
   for (int half = 0; half < 2; ++half) {
-    uint32_t bits = 0;
-    for (int j = 0; j < 4; ++j) bits |= (units[half * 4 + j] >> from & 0x03030303u) << j * 2;
-    store(p + half * 64, bits);
+    uint32_t bits[kPanelColumns] = {};
+    for (int j = 0; j < 4; ++j) {
+      for (int c = 0; c < kPanelColumns; ++c) bits[c] |= (units[half * 4 + j][c] >> from & 0x03030303u) << j * 2;
+    }
+    std::memcpy(p + half * 64, bits, sizeof bits);
   }
 }
 
-// One column's codes of a group into the planes of a layout.
+// A group's codes into the planes of a layout.
 template <Layout LAYOUT>
-void put_codes(const uint32_t (&units)[8], int column, uint8_t* group) {
+void put_codes(const Units& units, uint8_t* p) {
   constexpr CodeLayout kLayout = code_layout(LAYOUT);
-  uint8_t* p = group + column * 4;
   if constexpr (kLayout.code_bytes == 512) {
-    for (int j = 0; j < 8; ++j) store(p + j * 64, units[j]);
+    std::memcpy(p, units, sizeof units);
   } else if constexpr (kLayout.code_bytes == 256) {
     for (int j = 0; j < 4; ++j) {
-      store(p + j * 64, (units[j] & gguf::kNibbles) | (units[j + 4] & gguf::kNibbles) << 4);
+      uint32_t nibbles[kPanelColumns];
+      for (int c = 0; c < kPanelColumns; ++c) {
+        nibbles[c] = (units[j][c] & gguf::kNibbles) | (units[j + 4][c] & gguf::kNibbles) << 4;
+      }
+      std::memcpy(p + j * 64, nibbles, sizeof nibbles);
     }
   } else {
     put_pairs_of_bits(units, 0, p);
   }
   if constexpr (kLayout.bit_bytes == 64) {
-    uint32_t bits = 0;
-    for (int j = 0; j < 8; ++j) bits |= (units[j] >> kLayout.code_bits() & 0x01010101u) << j;
-    store(p + kLayout.code_bytes, bits);
+    uint32_t bits[kPanelColumns] = {};
+    for (int j = 0; j < 8; ++j) {
+      for (int c = 0; c < kPanelColumns; ++c) bits[c] |= (units[j][c] >> kLayout.code_bits() & 0x01010101u) << j;
+    }
+    std::memcpy(p + kLayout.code_bytes, bits, sizeof bits);
   }
   if constexpr (kLayout.bit_bytes == 128) put_pairs_of_bits(units, kLayout.code_bits(), p + kLayout.code_bytes);
 }
 
-// One column's block into a panel's block.
+// The blocks of all columns into a panel's block.
 template <typename Format, Layout LAYOUT>
-void put_block(const uint8_t* block, int column, uint8_t* packed) {
+void put_blocks(const uint8_t* const (&blocks)[kPanelColumns], uint8_t* packed) {
   constexpr CodeLayout kLayout = code_layout(LAYOUT);
-  Format::header(block, column, packed);
+  for (int column = 0; column < kPanelColumns; ++column) Format::header(blocks[column], column, packed);
   uint8_t* group = packed + kLayout.header_bytes;
   for (int g = 0; g < kLayout.groups_per_block; ++g, group += kLayout.group_bytes()) {
-    uint32_t units[8];
-    Format::codes(block, g, units);
-    put_codes<LAYOUT>(units, column, group);
-    Format::scales(block, g, column, group + kLayout.scale_offset());
+    Units units;
+    for (int column = 0; column < kPanelColumns; ++column) {
+      uint32_t of_column[8];
+      Format::codes(blocks[column], g, of_column);
+      for (int j = 0; j < 8; ++j) units[j][column] = of_column[j];
+      Format::scales(blocks[column], g, column, group + kLayout.scale_offset());
+    }
+    put_codes<LAYOUT>(units, group);
   }
 }
 
@@ -75,85 +87,46 @@ template <typename Format, Layout LAYOUT>
 void pack_blocks(const Panel& panel) {
   constexpr CodeLayout kLayout = code_layout(LAYOUT);
   uint8_t* packed = panel.packed;
+  const uint8_t* blocks[kPanelColumns];
   for (int b = 0; b < panel.k / kLayout.block_k(); ++b, packed += kLayout.block_bytes()) {
     for (int column = 0; column < kPanelColumns; ++column) {
       const uint8_t* row = panel.source + static_cast<size_t>(column) * panel.row_bytes;
-      const uint8_t* block = column < panel.columns ? row + static_cast<size_t>(b) * Format::kBytes : kZeroBlock;
-      put_block<Format, LAYOUT>(block, column, packed);
+      blocks[column] = column < panel.columns ? row + static_cast<size_t>(b) * Format::kBytes : kZeroBlock;
     }
+    put_blocks<Format, LAYOUT>(blocks, packed);
   }
-}
-
-float largest_magnitude(const float (&x)[kGroup]) {
-  constexpr int kLanes = 8;  // maxima side by side, which a compiler makes vectors of
-  float largest[kLanes] = {};
-  for (int i = 0; i < kGroup; i += kLanes) {
-    for (int j = 0; j < kLanes; ++j) {
-      const float magnitude = std::fabs(x[i + j]);
-      largest[j] = magnitude > largest[j] ? magnitude : largest[j];
-    }
-  }
-  for (int j = 1; j < kLanes; ++j) largest[0] = largest[j] > largest[0] ? largest[j] : largest[0];
-  return largest[0];
-}
-
-void quantize_q8_0(const float (&x)[kGroup], uint8_t* block) {
-  const float scale = largest_magnitude(x) / 127.0f;
-  const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
-  store(block, float_to_half(scale));
-  for (int i = 0; i < kGroup; ++i) {
-    const float value = x[i] * inverse;
-    const float inside = value < 127.0f ? (value > -127.0f ? value : -127.0f) : 127.0f;  // a NaN too
-    // As roundf, halves away from zero: the largest float below a half, so that the sum rounds up only from a half on.
-    block[2 + i] = static_cast<uint8_t>(static_cast<int>(inside + std::copysign(0x1.fffffep-2f, inside)));
-  }
-}
-
-void quantize_q4_0(const float (&x)[kGroup], uint8_t* block) {
-  // The first value of the largest magnitude becomes code 0, that is -8.
-  const float largest = largest_magnitude(x);
-  float extreme = 0;
-  for (int i = kGroup - 1; i >= 0 && largest > 0; --i) extreme = std::fabs(x[i]) == largest ? x[i] : extreme;
-  const float scale = extreme / -8.0f;
-  const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
-  store(block, float_to_half(scale));
-  uint8_t codes[kGroup];
-  for (int i = 0; i < kGroup; ++i) {
-    const float value = x[i] * inverse + 8.5f;
-    const float inside = value > 0.0f ? (value < 15.0f ? value : 15.0f) : 0.0f;
-    codes[i] = static_cast<uint8_t>(static_cast<int>(inside));
-  }
-  for (int i = 0; i < kGroup / 2; ++i) block[2 + i] = static_cast<uint8_t>(codes[i] | codes[i + kGroup / 2] << 4);
 }
 
 template <typename Format, Layout LAYOUT, typename Quantize>
 void pack_quantized(const Panel& panel, Quantize quantize) {
   uint8_t* packed = panel.packed;
+  uint8_t blocks[kPanelColumns][Format::kBytes] = {};
+  const uint8_t* pointers[kPanelColumns];
+  for (int column = 0; column < kPanelColumns; ++column) pointers[column] = blocks[column];
   for (int g = 0; g < panel.k / kGroup; ++g, packed += code_layout(LAYOUT).block_bytes()) {
-    for (int column = 0; column < kPanelColumns; ++column) {
-      uint8_t block[Format::kBytes] = {};
-      if (column < panel.columns) {
-        float x[kGroup];
-        const uint8_t* row = panel.source + static_cast<size_t>(column) * panel.row_bytes;
-        std::memcpy(x, row + static_cast<size_t>(g) * sizeof x, sizeof x);
-        quantize(x, block);
-      }
-      put_block<Format, LAYOUT>(block, column, packed);
+    for (int column = 0; column < panel.columns; ++column) {
+      float x[kGroup];
+      const uint8_t* row = panel.source + static_cast<size_t>(column) * panel.row_bytes;
+      std::memcpy(x, row + static_cast<size_t>(g) * sizeof x, sizeof x);
+      quantize(x, blocks[column]);
     }
+    put_blocks<Format, LAYOUT>(pointers, packed);
   }
 }
 
-// Floats by element, `PAIR` elements of k side by side: [k / PAIR][16][PAIR], zero where there is no source.
+// Floats by element, `PAIR` elements of k side by side: [k / PAIR][16][PAIR], zero where there is no source.  Those
+// below `first` are there already.
 template <typename From, typename To, size_t PAIR, typename Convert>
-void pack_floats(const Panel& panel, Convert convert) {
+void pack_floats(const Panel& panel, Convert convert, size_t first = 0) {
   const auto k = static_cast<size_t>(panel.k);
   const size_t padded_k = (k + PAIR - 1) / PAIR * PAIR;
   if (panel.columns < kPanelColumns || padded_k != k) {
-    std::memset(panel.packed, 0, padded_k * kPanelColumns * sizeof(To));
+    const size_t whole = first / PAIR * PAIR * kPanelColumns * sizeof(To);
+    std::memset(panel.packed + whole, 0, padded_k * kPanelColumns * sizeof(To) - whole);
   }
   // A few k at a time, so that the panel's lines are still in the cache when the next column comes.
   constexpr size_t kRun = 64;
-  for (size_t begin = 0; begin < k; begin += kRun) {
+  for (size_t begin = first; begin < k; begin += kRun) {
     const size_t end = begin + kRun < k ? begin + kRun : k;
     for (size_t column = 0; column < static_cast<size_t>(panel.columns); ++column) {
       const uint8_t* row = panel.source + column * panel.row_bytes;
@@ -166,6 +139,23 @@ void pack_floats(const Panel& panel, Convert convert) {
 }
 
 constexpr auto kSame = [](auto value) { return value; };
+
+// Floats that only move, several at a time: `interleave` takes multiples of kVectorBytes of each row.
+template <typename Element, size_t PAIR>
+void move_floats(const Panel& panel, void (*interleave)(const uint8_t*, size_t, size_t, uint8_t*), size_t unit_bytes) {
+  constexpr size_t kVectorBytes = 16;
+  size_t moved = 0;
+  if (panel.columns == kPanelColumns) {
+    const size_t bytes = panel.row_bytes / kVectorBytes * kVectorBytes;
+    interleave(panel.source, panel.row_bytes, bytes / unit_bytes, panel.packed);
+    moved = bytes / sizeof(Element);
+  }
+  if (moved < static_cast<size_t>(panel.k)) pack_floats<Element, Element, PAIR>(panel, kSame, moved);
+}
+
+void move_f32(const Panel& panel) { move_floats<uint32_t, 1>(panel, interleave_words, 4); }
+void move_f16(const Panel& panel) { move_floats<uint16_t, 1>(panel, interleave_halves, 2); }
+void move_bf16(const Panel& panel) { move_floats<uint16_t, 2>(panel, interleave_words, 4); }
 
 // Bytes and elements of a block of a source format.
 struct SourceBlock {
@@ -218,7 +208,7 @@ using PackPanel = void (*)(const Panel&);
 PackPanel pack_f32(Layout layout) {
   switch (layout) {
     case Layout::kF32:
-      return [](const Panel& p) { pack_floats<uint32_t, uint32_t, 1>(p, kSame); };
+      return move_f32;
     case Layout::kF16:
       return [](const Panel& p) { pack_floats<float, uint16_t, 1>(p, float_to_half); };
     case Layout::kBF16:
@@ -243,9 +233,9 @@ Exact exact_pack(SourceType type) {
     case SourceType::kF32:
       return {Layout::kF32, pack_f32(Layout::kF32)};
     case SourceType::kF16:
-      return {Layout::kF16, [](const Panel& p) { pack_floats<uint16_t, uint16_t, 1>(p, kSame); }};
+      return {Layout::kF16, move_f16};
     case SourceType::kBF16:
-      return {Layout::kBF16, [](const Panel& p) { pack_floats<uint16_t, uint16_t, 2>(p, kSame); }};
+      return {Layout::kBF16, move_bf16};
     case SourceType::kQ8_0:
       return {Layout::kW8, pack_blocks<gguf::Q8_0, Layout::kW8>};
     case SourceType::kQ4_0:

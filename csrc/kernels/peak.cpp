@@ -27,6 +27,9 @@ DotPeak dot_peak(const KernelTable& table) {
   if (std::strcmp(table.name, "avx512") == 0) return avx512::dot_peak;
   if (std::strcmp(table.name, "avx2") == 0) return avx2::dot_peak;
 #endif
+#ifdef QUINTET_ARM64
+  if (std::strcmp(table.name, "neon") == 0) return neon::dot_peak;
+#endif
   static_cast<void>(table);
   return portable_dot_peak;
 }

@@ -19,5 +19,8 @@ int64_t dot_peak(int64_t rounds);  // VPMADDUBSW and VPADDW
 namespace avx512 {
 int64_t dot_peak(int64_t rounds);  // VPDPBUSD
 }
+namespace neon {
+int64_t dot_peak(int64_t rounds);  // SDOT
+}
 
 }  // namespace quintet

@@ -13,8 +13,8 @@ void Plan::row_embed_position(int matrix_id, int dst) {
   const Buffer& y = buffer(dst);
   require(w.k == y.width, "embed_position: widths differ");
   max_position_ = std::min(max_position_, w.n - 1);
-  add_row_op("embed_position", [w, &y, this](const StepContext& c, int row) {
-    kernels_.unpack_row(w, c.step.positions[row], y.row(row));
+  add_row_op("embed_position", [matrix_id, &y, this](const StepContext& c, int row) {
+    kernels_.unpack_row(matrix(matrix_id), c.step.positions[row], y.row(row));
   });
 }
 
@@ -23,8 +23,9 @@ void Plan::row_embed_type(int matrix_id, int dst) {
   const Buffer& y = buffer(dst);
   require(w.k == y.width, "embed_type: widths differ");
   max_token_type_ = std::min(max_token_type_, w.n - 1);
-  add_row_op("embed_type", [w, &y, this](const StepContext& c, int row) {
-    kernels_.unpack_row(w, c.step.token_types == nullptr ? 0 : c.step.token_types[row], y.row(row));
+  add_row_op("embed_type", [matrix_id, &y, this](const StepContext& c, int row) {
+    const int type = c.step.token_types == nullptr ? 0 : c.step.token_types[row];
+    kernels_.unpack_row(matrix(matrix_id), type, y.row(row));
   });
 }
 

@@ -1,6 +1,7 @@
 #include "memory.h"
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <new>
 #include <stdexcept>
@@ -35,6 +36,34 @@ Pages::Pages(size_t size_bytes) : size_(size_bytes) {
 #ifdef MADV_HUGEPAGE
   if (alignment == kHugePage) madvise(data_, size_bytes, MADV_HUGEPAGE);  // a wish: refusal is no error
 #endif
+}
+
+Pages Pages::of_file(int file, size_t offset, size_t size_bytes) {
+  Pages pages;
+  struct stat status = {};
+  if (size_bytes == 0 || fstat(file, &status) != 0 || status.st_size < 0) return pages;
+  const auto available = static_cast<size_t>(status.st_size);
+  if (offset > available || size_bytes > available - offset || size_bytes > SIZE_MAX - kHugePage) return pages;
+  // A place for it that starts as a huge page does: file systems with large folios map them whole.
+  const size_t reserved = size_bytes + kHugePage;
+  void* base = mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) return pages;
+  pages.base_ = base;
+  pages.mapped_ = reserved;
+  const auto address = (reinterpret_cast<uintptr_t>(base) + kHugePage - 1) / kHugePage * kHugePage;
+  void* data = mmap(reinterpret_cast<void*>(address), size_bytes, PROT_READ, MAP_SHARED | MAP_FIXED, file,
+                    static_cast<off_t>(offset));
+  if (data == MAP_FAILED) return pages;
+  pages.data_ = static_cast<uint8_t*>(data);
+  pages.size_ = size_bytes;
+#ifdef MADV_HUGEPAGE
+  madvise(data, size_bytes, MADV_HUGEPAGE);
+#endif
+#ifdef MADV_POPULATE_READ
+  if (madvise(data, size_bytes, MADV_POPULATE_READ) == 0) return pages;
+#endif
+  madvise(data, size_bytes, MADV_WILLNEED);
+  return pages;
 }
 
 Pages::~Pages() {

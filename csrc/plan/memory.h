@@ -12,6 +12,8 @@ class Pages {
  public:
   Pages() = default;
   explicit Pages(size_t size_bytes);
+  // A file's bytes from `offset` on, to be read only; no memory where it is shorter or cannot be mapped.
+  static Pages of_file(int file, size_t offset, size_t size_bytes);
   ~Pages();
   Pages(Pages&& other) noexcept;
   Pages& operator=(Pages&& other) noexcept;

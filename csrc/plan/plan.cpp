@@ -1,7 +1,6 @@
 #include "plan.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -73,28 +72,6 @@ Plan::Plan(const PlanOptions& options)
 }
 
 Plan::~Plan() = default;
-
-int Plan::add_matrix(SourceType type, const uint8_t* source, size_t source_bytes, int n, int k, Layout layout) {
-  require(n > 0 && k > 0 && n < kMaxDimension && k < kMaxDimension, "matrix dimensions are out of range");
-  require(static_cast<size_t>(layout) < kNumLayouts, "unknown layout");
-  require(k % k_multiple(layout) == 0, "k is not a multiple of the layout's block");
-  const size_t row_bytes = source_row_bytes(type, k);
-  require(source_bytes > 0 && source_bytes == checked_mul(static_cast<size_t>(n), row_bytes),
-          "the source is not [n, k] of its type");
-  const int panels = num_panels(n);
-  Pages pages(checked_mul(static_cast<size_t>(panels), panel_bytes(layout, k)));
-  std::atomic<bool> ok{true};
-  pool_.run([&](int worker) {  // first touched where it will be read
-    const int begin = static_cast<int>(int64_t{panels} * worker / pool_.num_threads());
-    const int end = static_cast<int>(int64_t{panels} * (worker + 1) / pool_.num_threads());
-    if (!pack_panels(type, source, n, k, layout, begin, end, pages.data())) ok.store(false);
-  });
-  require(ok.load(), "this source type does not pack into this layout");
-  weight_bytes_ += pages.size();
-  matrices_.push_back({layout, n, k, pages.data()});
-  matrix_pages_.push_back(std::move(pages));
-  return static_cast<int>(matrices_.size()) - 1;
-}
 
 int Plan::add_vector(const float* values, int size) {
   require(size > 0, "an empty vector");
@@ -206,11 +183,12 @@ int Plan::vocab_size() const { return buffer(logits_).width; }
 
 const char* Plan::check(const Step& step) const {
   if (logits_ < 0) return "the plan is not finished";
-  if (step.num_logits_rows > options_.max_logits_rows) return "logits_rows: more rows than the plan holds";
-  return check_tokens(step);
+  if (const char* problem = check_tokens(step)) return problem;
+  return step.num_logits_rows > options_.max_logits_rows ? "logits_rows: more rows than the plan holds" : nullptr;
 }
 
 const char* Plan::check_tokens(const Step& step) const {
+  if (weights_.data() == nullptr) return "the weights have no memory";
   if (step.num_tokens < 1 || step.num_tokens > options_.max_tokens) return "token_ids: more tokens than the plan holds";
   if (step.num_seqs < 1 || step.cu_seqlens[0] != 0 || step.cu_seqlens[step.num_seqs] != step.num_tokens) {
     return "cu_seqlens: does not cover the tokens";

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "phases.h"
 #include "plan.h"
@@ -27,8 +28,8 @@ void Plan::row_embed(int matrix_id, int dst) {
   const Buffer& y = buffer(dst);
   require(w.k == y.width, "embed: widths differ");
   max_token_id_ = std::min(max_token_id_, w.n - 1);
-  add_row_op("embed", [w, &y, this](const StepContext& c, int row) {
-    kernels_.unpack_row(w, c.step.token_ids[row], y.row(row));
+  add_row_op("embed", [matrix_id, &y, this](const StepContext& c, int row) {
+    kernels_.unpack_row(matrix(matrix_id), c.step.token_ids[row], y.row(row));
   });
 }
 
@@ -130,6 +131,36 @@ void Plan::row_softcap(int src, float cap, int dst) {
   require(x.width == y.width && cap > 0, "softcap: widths differ, or the cap is not positive");
   add_row_op("softcap", [&x, cap, &y, this](const StepContext&, int row) {
     kernels_.softcap(x.row(row), cap, x.width, y.row(row));
+  });
+}
+
+void Plan::row_arrange(const std::vector<int>& srcs, const std::vector<Run>& runs, int dst) {
+  const Buffer& y = buffer(dst);
+  std::vector<const Buffer*> sources;
+  for (const int src : srcs) {
+    require(src != dst, "arrange: in place");
+    sources.push_back(&buffer(src));
+  }
+  int64_t width = 0;
+  for (const Run& run : runs) {
+    require(run.width > 0 && run.begin >= 0 && run.source < static_cast<int>(sources.size()), "arrange: a bad run");
+    width += run.width;
+    if (run.source < 0) continue;
+    const int limit = sources[static_cast<size_t>(run.source)]->width;
+    require(run.begin <= limit && run.width <= limit - run.begin, "arrange: outside the row");
+  }
+  require(width == y.width, "arrange: widths differ");
+  add_row_op("arrange", [sources, runs, &y](const StepContext&, int row) {
+    float* to = y.row(row);
+    for (const Run& run : runs) {
+      const auto bytes = static_cast<size_t>(run.width) * sizeof(float);
+      if (run.source < 0) {
+        std::memset(to, 0, bytes);
+      } else {
+        std::memcpy(to, sources[static_cast<size_t>(run.source)]->row(row) + run.begin, bytes);
+      }
+      to += run.width;
+    }
   });
 }
 

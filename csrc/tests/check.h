@@ -1,7 +1,10 @@
-// The whole test framework: CHECK counts and reports, finish() prints a summary and gives the exit status.
+// The whole test framework: CHECK counts and reports, finish() prints a summary and gives the exit status, and
+// few_shapes() asks for less.
 #pragma once
 
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 namespace quintet::tests {
 
@@ -15,6 +18,12 @@ inline bool report(bool ok, const char* file, int line, const char* expression) 
   ++num_checks;
   if (!ok && num_failures++ < kMaxReports) std::printf("%s:%d: failed: %s\n", file, line, expression);
   return ok;
+}
+
+// Emulated machines are slow: with QUINTET_TEST_SHAPES=few the longest tests take fewer and smaller shapes.
+inline bool few_shapes() {
+  const char* shapes = std::getenv("QUINTET_TEST_SHAPES");
+  return shapes != nullptr && std::strcmp(shapes, "few") == 0;
 }
 
 inline int finish(const char* name) {

@@ -31,6 +31,9 @@ inline std::vector<LinearTable> linear_tables() {
   if (cpu_runs_avx2()) tables.push_back(QUINTET_LINEAR(avx2));
   if (cpu_runs_avx512()) tables.push_back(QUINTET_LINEAR(avx512));
 #endif
+#if defined(__aarch64__)
+  if (cpu_runs_neon()) tables.push_back(QUINTET_LINEAR(neon));
+#endif
 #undef QUINTET_LINEAR
   return tables;
 }

@@ -64,6 +64,7 @@ void test_windows_have_the_same_bits() {
         }
         if (table == &reference_kernels()) continue;
         for (const int split : {1, 7, 64, 333}) {
+          if (tests::few_shapes() && split == 1) continue;
           CHECK_WITH(same_bits(sequence.attend(*table, 0, 600, split), out), "%s %s window %d %d split by %d",
                      table->name, name(type), left, right, split);
         }

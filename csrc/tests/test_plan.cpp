@@ -91,12 +91,22 @@ void test_sizes_are_checked_before_use() {
   const std::vector<float> w(32 * 32, 0.5F);
   const auto* bytes = reinterpret_cast<const uint8_t*>(w.data());
   const size_t size = w.size() * sizeof(float);
-  CHECK(plan.add_matrix(SourceType::kF32, bytes, size, 32, 32, Layout::kW8) == 0);
-  CHECK(refuses([&] { plan.add_matrix(SourceType::kF32, bytes, size - 1, 32, 32, Layout::kF32); }));
-  CHECK(refuses([&] { plan.add_matrix(SourceType::kF32, bytes, size, 64, 32, Layout::kF32); }));
-  CHECK(refuses([&] { plan.add_matrix(SourceType::kF32, bytes, size, 1 << 28, 32, Layout::kF32); }));
-  CHECK(refuses([&] { plan.add_matrix(SourceType::kF32, bytes, size, 64, 16, Layout::kW8); }));
-  CHECK(refuses([&] { plan.add_matrix(SourceType::kF16, bytes, size / 2, 32, 32, Layout::kW4); }));
+  CHECK(plan.add_matrix(32, 32, Layout::kW8) == 0);
+  CHECK(plan.add_matrix(32, 32, Layout::kW4) == 1);
+  CHECK(refuses([&] { plan.add_matrix(1 << 28, 32, Layout::kF32); }));
+  CHECK(refuses([&] { plan.add_matrix(64, 16, Layout::kW8); }));
+  CHECK(refuses([&] { plan.add_matrix(0, 32, Layout::kF32); }));
+  const auto pack = [&](int matrix, SourceType type, size_t source_bytes) {
+    plan.pack({{matrix, type, bytes, source_bytes}}, false);
+  };
+  CHECK(refuses([&] { pack(0, SourceType::kF32, size); }));  // no memory yet
+  plan.weights().allocate();
+  CHECK(refuses([&] { plan.add_matrix(32, 32, Layout::kW8); }));
+  CHECK(refuses([&] { pack(0, SourceType::kF32, size - 1); }));
+  CHECK(refuses([&] { pack(2, SourceType::kF32, size); }));
+  CHECK(refuses([&] { pack(-1, SourceType::kF32, size); }));
+  CHECK(refuses([&] { pack(1, SourceType::kF16, size / 2); }));
+  pack(0, SourceType::kF32, size);
   CHECK(refuses([&] { plan.add_buffer(0, false); }));
   CHECK(refuses([&] { plan.add_forms(33, false, false, true, false); }));
 }
@@ -106,8 +116,7 @@ void test_a_small_plan_runs_and_checks_its_steps() {
   Plan plan(small());
   std::vector<float> w(20 * 32);
   for (size_t i = 0; i < w.size(); i++) w[i] = static_cast<float>(i % 7) - 3.0F;
-  const int matrix = plan.add_matrix(SourceType::kF32, reinterpret_cast<const uint8_t*>(w.data()),
-                                     w.size() * sizeof(float), 20, 32, Layout::kF32);
+  const int matrix = plan.add_matrix(20, 32, Layout::kF32);
   const int x = plan.add_buffer(32, false);
   const int selected = plan.add_buffer(32, true);
   const int forms = plan.add_forms(32, true, false, false, true);
@@ -139,6 +148,9 @@ void test_a_small_plan_runs_and_checks_its_steps() {
     s.logits_rows = rows.data();
     return s;
   };
+  CHECK(plan.check(step()) != nullptr);  // no weights yet
+  plan.weights().allocate();
+  plan.pack({{matrix, SourceType::kF32, reinterpret_cast<const uint8_t*>(w.data()), w.size() * sizeof(float)}}, false);
   CHECK(plan.check(step()) == nullptr);
   const float* out = plan.run(step());
   for (size_t r = 0; r < 2; r++) {

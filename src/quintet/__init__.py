@@ -28,11 +28,12 @@ from quintet.errors import (
 if TYPE_CHECKING:
     from quintet.async_llm import AsyncLLM
     from quintet.config import DraftSpeculation, NgramSpeculation
-    from quintet.embeddings import EmbeddingOutput, RerankOutput
+    from quintet.embeddings import EmbeddingOutput
     from quintet.engine.beam_search import BeamSearchParams
     from quintet.engine.output import OutputChunk, RequestOutput
     from quintet.engine.request import Priority
     from quintet.llm import LLM
+    from quintet.reranking import RerankOutput
     from quintet.sampling.constraint import Constraint
     from quintet.sampling.params import SamplingParams
     from quintet.sessions import AsyncSessions, Sessions
@@ -78,7 +79,7 @@ _LAZY = {
     "OutputChunk": "quintet.engine.output",
     "Priority": "quintet.engine.request",
     "RequestOutput": "quintet.engine.output",
-    "RerankOutput": "quintet.embeddings",
+    "RerankOutput": "quintet.reranking",
     "SamplingParams": "quintet.sampling.params",
     "Sessions": "quintet.sessions",
     "Tokenizer": "quintet.tokenizer",

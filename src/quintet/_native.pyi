@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+LAYOUTS_VERSION: int
+"""Differs between builds whose packed weights do."""
+
 class Layout(enum.Enum):
     """How a packed matrix lies in memory; see csrc/kernels/layouts.h."""
 
@@ -65,6 +68,15 @@ def measure_read_bandwidth(
 def measure_int8_peak(*, num_threads: int, seconds: float = 0.5) -> float:
     """Best int8 multiply-accumulates per second, with the active kernels' instructions."""
 
+def decode_strings(encoded: bytes, starts: npt.NDArray[np.int64]) -> list[str]:
+    """Strings, each behind eight bytes of length and in front of the next start."""
+
+def decode_pairs(encoded: bytes, starts: npt.NDArray[np.int64]) -> list[tuple[str, str]] | int:
+    """The same, cut in two at a space, or the index of one that cannot be cut.
+
+    It is the first space, but for one at the start, which belongs to the left half.
+    """
+
 class Plan:
     """A compiled program with its weights and KV cache; see csrc/plan/plan.h."""
 
@@ -81,9 +93,39 @@ class Plan:
         num_threads: int,
         kernels: str = "",
     ) -> None: ...
-    def add_matrix(
-        self, source: npt.NDArray[np.uint8], type: SourceType, n: int, k: int, layout: Layout
-    ) -> int: ...
+    def add_matrix(self, n: int, k: int, layout: Layout) -> int: ...
+    def allocate_weights(self) -> None:
+        """Memory for all matrices added; none can be added afterwards."""
+
+    def map_weights(self, file: int, offset: int) -> bool:
+        """Instead of allocating, take packed weights from a file descriptor; False: too short."""
+
+    def unmap_weights(self) -> None:
+        """Let go of what was mapped, to take other memory."""
+
+    def lock_weights(self) -> int:
+        """Keep the packed weights in physical memory; 0, or errno."""
+
+    def pack(
+        self,
+        sources: Sequence[tuple[int, npt.NDArray[np.uint8], SourceType]],
+        *,
+        is_mapped: bool,
+    ) -> None:
+        """Pack (matrix, bytes, type) each, on all threads, with the GIL released.
+
+        Pages of `is_mapped` sources, read-only mappings of files, are let go of once packed.
+        """
+
+    def weights_checksum(self) -> int:
+        """64 bits of all packed weights, for finding damage."""
+
+    def matrix_places(self) -> list[tuple[int, int, int, int, int]]:
+        """Per matrix: n, k, layout, and its offset and bytes in `packed_weights`."""
+
+    def packed_weights(self) -> npt.NDArray[np.uint8]:
+        """All packed matrices as bytes, read-only; empty until there is memory for them."""
+
     def add_vector(self, values: npt.NDArray[np.float32]) -> int: ...
     def add_buffer(self, width: int, logits_rows: bool = False) -> int: ...
     def add_forms(
@@ -105,6 +147,11 @@ class Plan:
     def row_gelu(self, src: int, up: int, dst: int) -> None: ...
     def row_tanh(self, src: int, dst: int) -> None: ...
     def row_columns(self, src: int, begin: int, dst: int) -> None: ...
+    def row_arrange(
+        self, srcs: Sequence[int], runs: Sequence[tuple[int, int, int]], dst: int
+    ) -> None:
+        """A run is (which of srcs or -1 for zeros, begin, width)."""
+
     def row_add(self, src: int, dst: int) -> None: ...
     def row_copy(self, src: int, dst: int) -> None: ...
     def row_select(self, src: int, dst: int) -> None: ...

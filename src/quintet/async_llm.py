@@ -18,8 +18,8 @@ from quintet.chat import (
     Tools,
     unparsed,
 )
-from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
-from quintet.embeddings import Embedding, EmbeddingOutput, Reranking, RerankOutput
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation, parse_bytes
+from quintet.embeddings import Embedding, EmbeddingOutput
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
 from quintet.engine.client import EngineState
@@ -29,7 +29,16 @@ from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
 from quintet.models import Pooling
-from quintet.runtime import Batch, Params, Prompt, Runtime, draft_options, ngram_options
+from quintet.reranking import Reranking, RerankOutput
+from quintet.runtime import (
+    Batch,
+    Params,
+    Prompt,
+    Runtime,
+    cache_option,
+    draft_options,
+    ngram_options,
+)
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
@@ -57,6 +66,10 @@ class AsyncLLM:
         dtype: Dtype = "auto",
         kv_dtype: CacheDtype = "auto",
         num_threads: int | None = None,
+        use_mmap: bool = True,
+        use_mlock: bool = False,
+        max_memory: int | str | None = None,
+        packed_cache: bool | str | os.PathLike[str] = False,
         max_model_len: int | None = None,
         kv_cache_bytes: int | None = None,
         max_num_seqs: int = EngineConfig.max_num_seqs,
@@ -70,7 +83,14 @@ class AsyncLLM:
     ) -> None:
         self._model = model
         self._options = ModelOptions(
-            backend=backend, dtype=dtype, kv_dtype=kv_dtype, num_threads=num_threads
+            backend=backend,
+            dtype=dtype,
+            kv_dtype=kv_dtype,
+            num_threads=num_threads,
+            use_mmap=use_mmap,
+            use_mlock=use_mlock,
+            max_memory=None if max_memory is None else parse_bytes(max_memory, "max_memory"),
+            packed_cache=cache_option(packed_cache),
         )
         self._config = EngineConfig(
             max_model_len=max_model_len,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 from quintet.errors import RequestError
 
@@ -132,3 +134,25 @@ def _draft_tokens(count: int) -> None:
 def _at_least(parameter: str, value: int | None, minimum: int) -> None:
     if value is not None and value < minimum:
         raise RequestError(f"expected at least {minimum}, found {value}", parameter=parameter)
+
+
+_UNITS = {"": 1}
+_UNITS |= {unit: 1000**power for power, unit in enumerate("kmgt", start=1)}
+_UNITS |= {f"{unit}i": 1024**power for power, unit in enumerate("kmgt", start=1)}
+
+
+def parse_bytes(value: int | str, parameter: str) -> int:
+    """A number of bytes, or a text such as "4GiB", "512 MB" (decimal), "1.5g" (decimal) or "800".
+
+    Raises:
+        RequestError: anything else.
+    """
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?) ?([kmgt]i?)?b?", value.strip().lower())
+    if found is None:
+        raise RequestError(
+            f'expected bytes, such as 4000000000, "4GB" or "4GiB", found {value!r:.80}',
+            parameter=parameter,
+        )
+    return int(Fraction(found[1]) * _UNITS[found[2] or ""])

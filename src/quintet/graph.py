@@ -11,7 +11,7 @@ is built, so a program that exists fits its file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -200,6 +200,14 @@ class Moe:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrange:
+    """Runs of columns side by side: (which of `sources`, first column, columns); -1 for zeros."""
+
+    sources: tuple[Tensor, ...]
+    runs: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """x * factor."""
 
@@ -257,6 +265,7 @@ Op: TypeAlias = (
     | Attention
     | GatedAct
     | Act
+    | Arrange
     | Moe
     | Scale
     | ScaleByPosition
@@ -395,6 +404,18 @@ class Graph:
             gate.width == up.width, f"{kind}_mul: widths {gate.width} and {up.width} differ"
         )
         return self._append(GatedAct(gate, up, kind), gate.width)
+
+    def arrange(self, sources: Sequence[Tensor], runs: Sequence[tuple[int, int, int]]) -> Tensor:
+        """Runs of columns side by side, as `Arrange` has them: -> [n, sum of widths]."""
+        self._check(
+            all(
+                width > 0 and begin >= 0 and (source < 0 or begin + width <= sources[source].width)
+                for source, begin, width in runs
+            ),
+            "arrange: a run outside its rows",
+        )
+        op = Arrange(tuple(sources), tuple(runs))
+        return self._append(op, sum(width for _, _, width in runs))
 
     def scale(self, x: Tensor, factor: float) -> Tensor:
         """x * factor: [n, w] -> [n, w]; x itself where the factor is 1."""

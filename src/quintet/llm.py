@@ -16,8 +16,8 @@ from quintet.chat import (
     Tools,
     unparsed,
 )
-from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation
-from quintet.embeddings import Embedding, EmbeddingOutput, Reranking, RerankOutput
+from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation, parse_bytes
+from quintet.embeddings import Embedding, EmbeddingOutput
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
 from quintet.engine.client import EngineState
@@ -26,7 +26,16 @@ from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request, RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.models import Pooling
-from quintet.runtime import Batch, Params, Prompt, Runtime, draft_options, ngram_options
+from quintet.reranking import Reranking, RerankOutput
+from quintet.runtime import (
+    Batch,
+    Params,
+    Prompt,
+    Runtime,
+    cache_option,
+    draft_options,
+    ngram_options,
+)
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
@@ -48,6 +57,11 @@ class LLM:
         kv_dtype: of the KV cache; "auto" is bfloat16, or float32 where `dtype` is; "int8" takes
             half of bfloat16's memory, and rounds attention by up to 1 %.
         num_threads: None for one per physical core this process may use.
+        use_mmap: map the model's files rather than read them; see `ModelOptions` for this and the
+            next three.
+        use_mlock: keep the weights in physical memory.
+        max_memory: bytes, or a text such as "4GiB", that weights, KV cache and buffers may take.
+        packed_cache: True, or a folder, to keep the packed weights for a faster next start.
         max_model_len: tokens of prompt and answer together; see `EngineConfig` for this
             and what follows.
         kv_cache_bytes: size of the KV cache.
@@ -79,6 +93,10 @@ class LLM:
         dtype: Dtype = "auto",
         kv_dtype: CacheDtype = "auto",
         num_threads: int | None = None,
+        use_mmap: bool = True,
+        use_mlock: bool = False,
+        max_memory: int | str | None = None,
+        packed_cache: bool | str | os.PathLike[str] = False,
         max_model_len: int | None = None,
         kv_cache_bytes: int | None = None,
         max_num_seqs: int = EngineConfig.max_num_seqs,
@@ -91,7 +109,14 @@ class LLM:
         isolated: bool = False,
     ) -> None:
         options = ModelOptions(
-            backend=backend, dtype=dtype, kv_dtype=kv_dtype, num_threads=num_threads
+            backend=backend,
+            dtype=dtype,
+            kv_dtype=kv_dtype,
+            num_threads=num_threads,
+            use_mmap=use_mmap,
+            use_mlock=use_mlock,
+            max_memory=None if max_memory is None else parse_bytes(max_memory, "max_memory"),
+            packed_cache=cache_option(packed_cache),
         )
         config = EngineConfig(
             max_model_len=max_model_len,

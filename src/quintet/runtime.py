@@ -249,6 +249,13 @@ def ngram_options(value: NgramSpeculation | bool) -> NgramSpeculation | None:
     return value
 
 
+def cache_option(value: bool | str | os.PathLike[str]) -> bool | str:
+    """What `LLM` takes for the packed cache, as the model's option."""
+    if isinstance(value, bool):
+        return value
+    return os.path.abspath(value) if os.fspath(value) else ""
+
+
 def draft_options(
     value: DraftSpeculation | str | os.PathLike[str] | None,
 ) -> DraftSpeculation | None:

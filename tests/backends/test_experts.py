@@ -1,5 +1,5 @@
-"""Mixtures of experts, windows, softcaps and sinks on the native backend: the same bits whatever the
-batch, and quantised experts near the same weights in float64."""
+"""Mixtures of experts, windows, softcaps and sinks on the native backend: the same bits whatever
+the batch, and quantised experts near the same weights in float64."""
 
 from __future__ import annotations
 

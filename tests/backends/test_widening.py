@@ -49,6 +49,8 @@ EXACT = [t for t in WIDENED if t is not GGMLType.NVFP4]
 class OneMatrix:
     """A source of one tensor, "m"."""
 
+    is_mapped = False
+
     def __init__(self, raw: np.ndarray, ggml_type: GGMLType, shape: tuple[int, int]) -> None:
         self.tensors = {"m": TensorInfo("m", shape, ggml_type, raw.size)}
         self._raw = raw
@@ -129,7 +131,9 @@ def packed_bits(ggml_type: GGMLType, k: int = 512) -> float:
         max_tokens=1, max_logits_rows=1, num_blocks=1, num_layers=1, num_kv_heads=1, head_dim=32,
         kv_type="float32", num_threads=1,
     )  # fmt: skip
-    PackedWeights(OneMatrix(blocks.ravel(), ggml_type, (n, k)), plan, "auto").matrix("m")
+    weights = PackedWeights(OneMatrix(blocks.ravel(), ggml_type, (n, k)), plan, "auto")
+    weights.matrix("m")
+    weights.load()
     return plan.weight_bytes * 8 / (n * k)
 
 

@@ -245,3 +245,22 @@ def test_a_thought_goes_to_stderr(capsys: pytest.CaptureFixture[str]):
     ]
     assert write_answer(chunks, verbose=False) == "Yes."
     assert capsys.readouterr() == ("Yes.\n", "Hm, yes.\n\n")
+
+
+def test_run_loads_as_it_is_told(quintet: Quintet, demo: str, tmp_path: Path):
+    """The loading options reach the model, and change no answer."""
+    plain = quintet("run", demo, "Hello", *GREEDY)
+    arguments = ("--no-mmap", "--max-memory", "2GiB", "--packed-cache")
+    env = {"XDG_CACHE_HOME": str(tmp_path)}
+    kept = quintet("run", demo, "Hello", *GREEDY, *arguments, env=env)
+    assert (kept.stdout, kept.stderr) == (plain.stdout, "")
+    assert len(list((tmp_path / "quintet" / "packed").iterdir())) == 1
+
+
+def test_run_refuses_a_limit_that_is_too_small(quintet: Quintet, demo: str):
+    """With the numbers, and no traceback."""
+    result = quintet("run", demo, "Hello", "--max-memory", "1MB")
+    assert result.returncode != 0
+    assert "max_memory: expected at least" in result.stderr
+    assert "found 1000000" in result.stderr
+    assert "Traceback" not in result.stderr

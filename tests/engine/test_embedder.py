@@ -126,17 +126,26 @@ def test_rank_gives_columns_of_the_head():
     np.testing.assert_array_equal(found, rows_of(run(whole), "e", 2, VOCAB_SIZE)[:, [4, 2]])
 
 
-def test_failed_pass_ends_only_its_requests():
-    """What the model raises ends the requests of the pass; the next one is served."""
-    engine = make_engine(FakeExecutor(raise_at=[1]))
+def test_failed_pass_ends_only_whom_it_fails_for():
+    """What the model raises ends the request that it raises for; its neighbour has its vector."""
+    engine = make_engine(FakeExecutor(raise_at=[1, 2]))
     engine.embed(embedding(*TEXTS, name="a"))
     engine.embed(embedding(TEXTS[0], name="b"))
-    (first, *_) = engine.step()
-    assert first.finish_reason == "error"
-    assert "could not compute" in first.error
-    engine.embed(embedding(TEXTS[0], name="c"))
-    assert len(rows_of(run(engine), "c", 1)) == 1
+    chunks = run(engine)
+    (failed,) = [chunk for chunk in chunks if chunk.request_id == "a"]
+    assert failed.finish_reason == "error"
+    assert "could not compute" in failed.error
+    np.testing.assert_array_equal(rows_of(chunks, "b", 1), embed(make_engine(), TEXTS[0]))
     assert engine.stats().num_used_blocks == 0
+
+
+def test_failed_request_alone_is_not_tried_again():
+    """There is nobody else whom it could have been."""
+    executor = FakeExecutor(raise_at=[1])
+    engine = make_engine(executor)
+    engine.embed(embedding(*TEXTS))
+    assert [chunk.finish_reason for chunk in run(engine)] == ["error"]
+    assert len(executor.steps) == 1
 
 
 def test_vector_with_nan_fails_its_request_only():

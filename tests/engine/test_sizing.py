@@ -4,9 +4,10 @@ import logging
 
 import pytest
 
+from quintet.backends.base import BLOCK_SIZE
 from quintet.config import EngineConfig
 from quintet.engine import sizing
-from quintet.engine.sizing import CachePlan, available_memory_bytes, plan_cache
+from quintet.engine.sizing import CachePlan, available_memory_bytes, plan_cache, plan_encoder
 from quintet.errors import CapacityError, RequestError
 
 MIB = 2**20
@@ -89,3 +90,34 @@ def test_sizing_guesses_where_the_system_does_not_say(
     monkeypatch.setattr(sizing, "_MEMINFO", tmp_path / "none")
     monkeypatch.setattr(sizing, "_CGROUP", tmp_path)
     assert available_memory_bytes() > 2**20
+
+
+def test_encoder_gets_blocks_for_a_pass_and_for_its_longest_text():
+    """Twice the pass, so that short texts with blocks of their own fill it."""
+    plan = plan_encoder(EngineConfig(), 256)
+    assert (plan.max_model_len, plan.num_blocks * BLOCK_SIZE) == (256, 1024)
+    plan = plan_encoder(EngineConfig(max_model_len=4000), 8192)
+    assert (plan.max_model_len, plan.num_blocks * BLOCK_SIZE) == (4000, 8000)
+    with pytest.raises(RequestError, match="max_model_len"):
+        plan_encoder(EngineConfig(max_model_len=8193), 8192)
+
+
+def test_sizing_keeps_a_limit() -> None:
+    """With max_memory the cache gets what weights and buffers leave of it."""
+    facts = {"max_memory": 100 * MIB, "weight_bytes": 60 * MIB, "buffer_bytes": 10 * MIB}
+    assert plan(**facts) == CachePlan(30, 30 * 16)
+    assert plan(EngineConfig(max_num_seqs=1, max_model_len=160), **facts) == CachePlan(10, 160)
+    assert plan(EngineConfig(kv_cache_bytes=30 * MIB), **facts).num_blocks == 30
+    # The machine may have less than the limit.
+    assert plan(**facts, available_bytes=80 * MIB).num_blocks == 20
+
+
+def test_sizing_refuses_what_passes_the_limit_with_numbers() -> None:
+    """Weights, a context or a cache that max_memory cannot hold are refused first."""
+    facts = {"max_memory": 100 * MIB, "weight_bytes": 60 * MIB, "buffer_bytes": 10 * MIB}
+    with pytest.raises(CapacityError, match=f"at least {101 * MIB} bytes .*{31 * MIB} of KV"):
+        plan(EngineConfig(kv_cache_bytes=31 * MIB), **facts)
+    with pytest.raises(CapacityError, match=f"{32 * MIB} of KV cache.*found {100 * MIB}"):
+        plan(EngineConfig(max_model_len=500), **facts)
+    with pytest.raises(CapacityError, match=f"{120 * MIB} of weights"):
+        plan(max_memory=100 * MIB, weight_bytes=120 * MIB)

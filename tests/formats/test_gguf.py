@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from quintet.errors import ModelFormatError, ModelNotFoundError, UnsupportedMode
 from quintet.formats.ggml_types import DEQUANTIZABLE, GGMLType
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.gguf_metadata import ValueType
-from quintet.formats.weights import WeightSource
+from quintet.formats.weights import SourceIdentity, WeightSource
 
 from .gguf_bytes import File, Tensor, pair, scalar
 
@@ -296,3 +297,45 @@ def test_a_vocabulary_of_151936_tokens_is_all_there(shared_data: Path) -> None:
     assert (len(tokens), len(merges)) == (151_936, 151_387)
     assert (tokens[0], tokens[9707], tokens[151_643]) == ("!", "Hello", "<|endoftext|>")
     assert merges[-1] == list(merges)[-1]
+
+
+def test_a_file_that_is_read_has_what_a_mapped_one_has(tmp_path: Path) -> None:
+    """Without a memory map the same tensors come, as copies."""
+    path = tmp_path / "all.gguf"
+    write_all_formats(path)
+    with GGUFFile.open(path) as mapped, GGUFFile.open(path, use_mmap=False) as read:
+        assert mapped.is_mapped
+        assert not read.is_mapped
+        assert mapped.identity == read.identity
+        for name in mapped.tensors:
+            np.testing.assert_array_equal(mapped.raw(name), read.raw(name))
+            assert not read.raw(name).flags.writeable
+    with pytest.raises(ValueError, match="closed"):
+        read.raw(name)
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    """Where a mapped file would end the process, one that is read says what happened."""
+    path = tmp_path / "all.gguf"
+    write_all_formats(path)
+    with GGUFFile.open(path, use_mmap=False) as file:
+        name = list(file.tensors)[-1]
+        os.truncate(path, path.stat().st_size - 400)
+        with pytest.raises(ModelFormatError, match="cut off meanwhile"):
+            file.raw(name)
+
+
+def test_identity_tells_files_apart(tmp_path: Path) -> None:
+    """It stays while the file does, and changes when the file is written to."""
+    path = tmp_path / "all.gguf"
+    write_all_formats(path)
+
+    def identity() -> SourceIdentity:
+        with GGUFFile.open(path) as file:
+            return file.identity
+
+    first = identity()
+    assert identity() == first
+    os.utime(path, ns=(1, 1))
+    assert identity().digest != first.digest
+    assert identity().paths == first.paths == (str(path.resolve()),)

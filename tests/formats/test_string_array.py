@@ -96,3 +96,39 @@ def test_a_string_longer_than_the_limit_is_refused() -> None:
     with pytest.raises(ModelFormatError, match="at most 100 bytes, found 101") as caught:
         read(string("a") + string("b" * 101), 2, max_string_bytes=100)
     assert (caught.value.part, caught.value.offset) == ("tokens[1]", 9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts=TEXTS)
+def test_strings_made_at_once_are_those_made_one_by_one(texts: list[bytes]) -> None:
+    """Whatever their bytes; and pairs are cut at the first space behind the first character."""
+    strings, _ = read(b"".join(string(text) for text in texts), len(texts))
+    listed = [strings[i] for i in range(len(strings))]
+    assert strings.to_list() == list(strings) == listed
+    pairs = strings.to_pairs()
+    without = [i for i, text in enumerate(listed) if text.find(" ", 1) < 0]
+    if without:
+        assert pairs == without[0]
+    else:
+        assert pairs == [(t[: t.find(" ", 1)], t[t.find(" ", 1) + 1 :]) for t in listed]
+
+
+def test_pairs_are_cut_where_a_merge_is() -> None:
+    """A space at the start belongs to the left half; halves may hold characters of any length."""
+    texts = ["a b", " a b", "\u0120 t", "\U0001f600 \u00e9 x", "a  b"]
+    strings, _ = read(b"".join(string(text) for text in texts), len(texts))
+    assert strings.to_pairs() == [
+        ("a", "b"),
+        (" a", "b"),
+        ("\u0120", "t"),
+        ("\U0001f600", "\u00e9 x"),
+        ("a", " b"),
+    ]
+
+
+@pytest.mark.parametrize("starts", [[], [-1, 9], [0, 10], [0, 7], [9, 0]])
+def test_starts_outside_the_bytes_are_refused(starts: list[int]) -> None:
+    """The native side trusts no position."""
+    array = StringArray(bytes(9), np.array(starts, np.int64))
+    with pytest.raises(ValueError, match="starts"):
+        array.to_list()

@@ -206,6 +206,15 @@ def test_broken_configuration_is_refused(row, change, tmp_path):
         load_model(source)
 
 
+def test_context_is_no_longer_than_the_table_of_positions(tmp_path):
+    """What a configuration claims beyond its tensors is not believed."""
+    make_encoder(BERT, tmp_path, max_position_embeddings=16)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 512}))
+    with SafetensorsDir.open(tmp_path) as source:
+        assert load_model(source).config.context_length == 16
+
+
 def test_position_beyond_the_table_is_refused(tmp_path):
     """The native backend checks positions and token types before it reads a table by them."""
     make_encoder(BERT, tmp_path, max_position_embeddings=16)

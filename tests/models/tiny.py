@@ -55,6 +55,20 @@ GRANITE = {
     "logits_scaling": 2.0,
 }
 EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+MLA = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 32,
+    "q_lora_rank": 48,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 20,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 2,
+    "moe_intermediate_size": 32,
+    "first_k_dense_replace": 1,
+}
+MLA_ROPE = {**YARN_ROPE, "factor": 8.0, "mscale": 0.707, "mscale_all_dim": 0.707}
 GPT_OSS = {
     "head_dim": 32,
     "num_local_experts": 5,
@@ -99,12 +113,14 @@ class Row:
 
     Args:
         gguf_arch: its `general.architecture`; None where GGUF has no names for it.
+        split_kv_b: as newer converters write DeepSeek's attention: keys and values apart.
     """
 
     id: str
     hf: str  # the class pair's stem in transformers, e.g. "Qwen3"
     gguf_arch: str | None
     overrides: dict[str, Any] = field(default_factory=dict)
+    split_kv_b: bool = False
 
 
 PARITY = [
@@ -149,6 +165,21 @@ PARITY = [
         {**EXPERTS, "head_dim": 32, "norm_topk_prob": False, "mlp_only_layers": [1]},
     ),
     Row("gpt-oss", "GptOss", "gpt-oss", GPT_OSS),
+    Row("deepseek2-lite", "DeepseekV2", "deepseek2", {**MLA, "q_lora_rank": None}),
+    Row("deepseek2-split", "DeepseekV2", "deepseek2", MLA, split_kv_b=True),
+    Row("deepseek2-yarn", "DeepseekV2", "deepseek2", {**MLA, "rope_parameters": MLA_ROPE}),
+    Row(
+        "deepseek3",
+        "DeepseekV3",
+        "deepseek2",
+        {
+            **MLA,
+            "n_group": 1,
+            "topk_group": 1,
+            "norm_topk_prob": True,
+            "routed_scaling_factor": 2.5,
+        },
+    ),
     Row("gemma2", "Gemma2", "gemma2", {**GEMMA, "head_dim": 32, "query_pre_attn_scalar": 32}),
     Row(
         "gemma3",
@@ -194,6 +225,9 @@ def make_hf(row: Row, directory: Path, *, dtype: torch.dtype = torch.float32) ->
             else:
                 fan_in = parameter.shape[-1] if parameter.ndim >= 2 else 64
                 parameter.copy_(torch.randn_like(parameter) * 1.2 / fan_in**0.5)
+        for name, values in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                values.copy_(0.2 * torch.randn_like(values))
     model = model.to(dtype)
     model.save_pretrained(directory, max_shard_size="100KB")
     return model.double()
@@ -230,9 +264,15 @@ def write_gguf(row: Row, model: Any, path: Path, matrix_type: gguf.GGMLQuantizat
     writer.add_embedding_length(c.hidden_size)
     writer.add_feed_forward_length(c.intermediate_size)
     writer.add_head_count(c.num_attention_heads)
-    writer.add_head_count_kv(c.num_key_value_heads)
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
+    writer.add_head_count_kv(1 if row.split_kv_b else c.num_key_value_heads)
+    if row.split_kv_b:
+        writer.add_key_length(c.kv_lora_rank + c.qk_rope_head_dim)
+        writer.add_value_length(c.kv_lora_rank)
+        writer.add_key_length_mla(c.qk_head_dim)
+        writer.add_value_length_mla(c.v_head_dim)
+    else:
+        writer.add_key_length(getattr(c, "qk_head_dim", head_dim))
+        writer.add_value_length(getattr(c, "v_head_dim", head_dim))
     writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1.0)))
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
@@ -264,10 +304,19 @@ def as_in_gguf(
     """A tensor of transformers' state as GGUF has it, which may be two tensors."""
     if row.gguf_arch.startswith("gemma") and name.endswith("norm.weight"):
         values = values + 1
+    if row.split_kv_b and name.endswith("kv_b_proj.weight"):
+        plain, value = row.overrides["qk_nope_head_dim"], row.overrides["v_head_dim"]
+        heads = values.reshape(-1, plain + value, values.shape[-1])
+        block = f"blk.{name.split('.')[2]}"
+        return [
+            (f"{block}.attn_k_b.weight", heads[:, :plain].swapaxes(1, 2)),
+            (f"{block}.attn_v_b.weight", heads[:, plain:]),
+        ]
+    name = name.replace("e_score_correction_bias", "e_score_correction.bias")
     stem, _, kind = name.rpartition(".")
     if kind not in ("weight", "bias"):
         stem, kind = name, "weight"
-    if "experts.gate_up_proj" in name:
+    if ".experts.gate_up_proj" in name:
         layer = name.split(".")[2]
         gate, up = split_experts(row, values)
         suffix = "bias" if name.endswith("bias") else "weight"
@@ -275,7 +324,7 @@ def as_in_gguf(
             (f"blk.{layer}.ffn_gate_exps.{suffix}", gate),
             (f"blk.{layer}.ffn_up_exps.{suffix}", up),
         ]
-    if "experts.down_proj" in name:
+    if ".experts.down_proj" in name:
         layer = name.split(".")[2]
         if row.gguf_arch == "gpt-oss" and values.ndim == 3:
             values = values.swapaxes(1, 2)
@@ -313,7 +362,8 @@ def add_rope_scaling(writer: gguf.GGUFWriter, model: Any, rope: Any, head_dim: i
         writer.add_rope_scaling_factor(rope["factor"])
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
         if "mscale_all_dim" in rope:
-            writer.add_rope_scaling_yarn_log_mul(rope["mscale_all_dim"])
+            unit = 0.1 if model.config.model_type.startswith("deepseek") else 1.0
+            writer.add_rope_scaling_yarn_log_mul(unit * rope["mscale_all_dim"])
     elif kind == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
@@ -326,6 +376,13 @@ def add_hyperparameters(writer: gguf.GGUFWriter, arch: str, c: Any) -> None:
     if arch == "gemma2":
         writer.add_attn_logit_softcapping(c.attn_logit_softcapping)
         writer.add_final_logit_softcapping(c.final_logit_softcapping)
+    if arch == "deepseek2":
+        writer.add_kv_lora_rank(c.kv_lora_rank)
+        writer.add_expert_weights_scale(c.routed_scaling_factor)
+        writer.add_expert_weights_norm(c.norm_topk_prob)
+        is_v3 = c.model_type == "deepseek_v3"
+        kinds = gguf.ExpertGatingFuncType
+        writer.add_expert_gating_func(kinds.SIGMOID if is_v3 else kinds.SOFTMAX)
     if arch == "mistral3":
         writer.add_attn_temperature_scale(c.rope_parameters["llama_4_scaling_beta"])
     if arch == "granite":

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from quintet.engine.admission import EngineLimits
 from quintet.engine.client import EngineState
-from quintet.engine.output import OutputChunk, TokenLogprob, Usage
+from quintet.engine.output import OutputChunk, PromptLogprobs, TokenLogprob, Usage
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
 from quintet.sampling.params import SamplingParams
 
 STOP_TOKEN = 0
 PIECES = [b"", b"Hello", b" wor", b"ld", b"!", b" \xc3", b"\xa9"]  # the last two are one character
+
+
+@dataclass(frozen=True)
+class FakeEmbeddings:
+    """Vectors and their cost."""
+
+    embeddings: NDArray[np.float32]
+    usage: Usage
 
 
 class FakeEngine:
@@ -94,18 +105,38 @@ class FakeEngine:
         """The bytes a token stands for."""
         return PIECES[token_id]
 
-    def encode(self, text: str, **options: Any) -> list[int]:
-        """A token per character."""
-        return [1] * len(text)
+    def encode(
+        self, text: str, *, add_special: bool = True, parse_special: bool = False
+    ) -> list[int]:
+        """The longest piece that fits, again and again; text of other characters has no tokens."""
+        ids = [STOP_TOKEN] if add_special else []
+        data = text.encode()
+        while data:
+            fits = [i for i in range(1, len(PIECES)) if data.startswith(PIECES[i])]
+            best = max(fits, key=lambda i: len(PIECES[i]), default=None)
+            ids += [] if best is None else [best]
+            data = data[1 if best is None else len(PIECES[best]) :]
+        return ids
 
-    def decode(self, ids: Sequence[int], **options: Any) -> str:
-        """The tokens' text."""
-        return b"".join(PIECES[token_id] for token_id in ids).decode(errors="replace")
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """The text of token ids."""
+        return b"".join(PIECES[i] for i in ids).decode(errors="replace")
 
     @property
     def limits(self) -> EngineLimits:
         """Small."""
         return EngineLimits(vocab_size=len(PIECES), max_model_len=64, max_num_requests=64)
+
+    async def embed(
+        self, inputs: Sequence[str | list[int]], *, dimensions: int | None = None, **options: Any
+    ) -> FakeEmbeddings:
+        """Vectors that tell the inputs apart."""
+        self.prompts.append(list(inputs))
+        if self._error is not None:
+            raise self._error
+        width = dimensions or 4
+        rows = [[len(item), index, 0.5, -1e-7][:width] for index, item in enumerate(inputs)]
+        return FakeEmbeddings(np.array(rows, dtype=np.float32), Usage(5, 0, 0))
 
     def stats(self) -> EngineStats:
         """Counters."""
@@ -128,9 +159,9 @@ class FakeEngine:
         self.num_running += 1
         try:
             held = b""
-            for index, token in enumerate(tokens):
+            for place, token in enumerate(tokens):
                 await self._step()
-                if index == self._error_after:
+                if place == self._error_after:
                     is_finished = True
                     raise EngineError("the step failed")
                 held += PIECES[token]
@@ -139,7 +170,7 @@ class FakeEngine:
                 except UnicodeDecodeError:
                     text = ""
                 chunk = OutputChunk("r", text, (token,), self._logprobs(token, params))
-                if index == len(tokens) - 1:
+                if place == len(tokens) - 1:
                     is_finished = True
                     reason = "stop" if token == STOP_TOKEN else "length"
                     chunk = replace(
@@ -148,7 +179,12 @@ class FakeEngine:
                         usage=Usage(7, 3, len(tokens)),
                         hides_last_token=reason == "stop",
                     )
-                yield chunk
+                for index in range(params.n):
+                    others_go_on = chunk.finish_reason is not None and index < params.n - 1
+                    own = replace(chunk, index=index, others_go_on=others_go_on)
+                    if place == index == 0 and params.prompt_logprobs is not None:
+                        own = replace(own, prompt_logprobs=self._prompt_logprobs(prompt, params))
+                    yield own
         finally:
             self.num_running -= 1
             self.num_aborted += not is_finished
@@ -164,6 +200,10 @@ class FakeEngine:
         finally:
             permit.cancel()
             closed.cancel()
+
+    def _prompt_logprobs(self, prompt: list[int], params: SamplingParams) -> PromptLogprobs:
+        scored = [TokenLogprob(i, -0.5, ((i, -0.5),)[: params.prompt_logprobs]) for i in prompt[1:]]
+        return (None, *scored)
 
     def _logprobs(self, token: int, params: SamplingParams) -> tuple[TokenLogprob, ...] | None:
         if params.logprobs is None:

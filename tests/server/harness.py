@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from quintet.server.models import Models
 from quintet.server.run import Server, serve_async
@@ -15,11 +18,16 @@ from quintet.server.settings import Settings
 @contextlib.asynccontextmanager
 async def serving(engines: dict[str, Any], **settings: Any) -> AsyncIterator[Server]:
     """Serve the engines on a free port until the block ends; the server must then end cleanly."""
+    async with serving_models(Models.of(engines), **settings) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def serving_models(models: Models, **settings: Any) -> AsyncIterator[Server]:
+    """The same for models that need not be loaded."""
     listening: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
     task = asyncio.ensure_future(
-        serve_async(
-            Models.of(engines), Settings(port=0, **settings), on_listening=listening.set_result
-        )
+        serve_async(models, Settings(port=0, **settings), on_listening=listening.set_result)
     )
     await asyncio.wait({listening, task}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
@@ -31,6 +39,13 @@ async def serving(engines: dict[str, Any], **settings: Any) -> AsyncIterator[Ser
         server.stop()
         server.stop()
         await asyncio.wait_for(task, 10)
+
+
+@contextlib.asynccontextmanager
+async def home(root: Path) -> AsyncIterator[None]:
+    """Until the block ends, names are looked up in the store below `root`."""
+    with mock.patch.dict(os.environ, QUINTET_HOME=str(root)):
+        yield
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from quintet.server.app import create_app
 from quintet.server.guard import OPEN_PATHS
@@ -28,6 +28,36 @@ def call(
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **kwargs)
+
+    return asyncio.run(main())
+
+
+def handshake_status(path: str, settings: Settings, **headers: str) -> int:
+    """What a WebSocket handshake is refused with, or 101."""
+
+    async def main() -> int:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            kind = "disconnect" if any(m["type"] == "websocket.accept" for m in sent) else "connect"
+            return {"type": f"websocket.{kind}"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "websocket",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [
+                (k.encode(), v.encode()) for k, v in ({"host": "localhost"} | headers).items()
+            ],
+            "extensions": {"websocket.http.response": {}},
+            "subprotocols": [],
+        }
+        await create_app(Models.of({"m": FakeEngine()}), settings)(scope, receive, send)
+        return sent[0].get("status", 101)
 
     return asyncio.run(main())
 
@@ -88,6 +118,9 @@ def test_every_route_but_health_needs_the_key():
     app = create_app(Models.of({"m": FakeEngine()}), settings)
     walked = []
     for route in app.routes:
+        if isinstance(route, WebSocketRoute):
+            assert handshake_status(route.path, settings) == 401
+            continue
         assert isinstance(route, Route)
         for method in route.methods or ():
             path = route.path.replace("{name:path}", "m")
@@ -104,6 +137,15 @@ def test_every_route_but_health_needs_the_key():
                 assert status == (200 if path in OPEN_PATHS else 401), (method, path, headers)
     assert "/v1/chat/completions" in walked
     assert set(walked) & OPEN_PATHS == {"/health"}
+
+
+def test_a_websocket_from_another_page_is_refused():
+    """Browsers let any page open one here, and send its name along."""
+    path = "/v1/responses"
+    assert handshake_status(path, Settings()) == 101
+    assert handshake_status(path, Settings(), origin="http://localhost") == 101
+    assert handshake_status(path, Settings(), origin="https://evil.com") == 403
+    assert handshake_status(path, Settings(), host="evil.com") == 403
 
 
 def test_paths_that_are_no_route_need_the_key_too():

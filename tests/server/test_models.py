@@ -23,10 +23,13 @@ class Loads:
         self.names: list[str] = []
         self.engines: dict[str, FakeEngine] = {}
         self.error: Exception | None = None
+        self.gate: asyncio.Event | None = None
 
     async def __call__(self, manifest: Manifest) -> FakeEngine:
         self.names.append(manifest.name)
         await asyncio.sleep(0.01)
+        if self.gate is not None:
+            await self.gate.wait()
         if self.error is not None:
             raise self.error
         self.engines[manifest.name] = FakeEngine()
@@ -174,6 +177,7 @@ def test_unknown_names_and_a_closed_server():
         await served.close()
         assert loads.engines["a"].is_closed
         loading = models(loads, "a")
+        loads.gate = asyncio.Event()
         task = asyncio.ensure_future(loading.load("a"))
         await until(lambda: len(loads.names) == 2)
         await loading.close()

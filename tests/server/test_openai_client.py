@@ -99,7 +99,7 @@ def test_n_answers_stream_side_by_side():
                 ends += [choice.index] if choice.finish_reason else []
         assert texts == ["Hello world!"] * 3
         assert sorted(ends) == [0, 1, 2]
-        assert sorted(params.seed for params in engine.params) == [5, 6, 7]
+        assert [(params.n, params.seed) for params in engine.params] == [(3, 5)]
 
     run(main())
 
@@ -134,7 +134,7 @@ def test_completions_answer_each_prompt():
         assert {choice.finish_reason for choice in reply.choices} == {"length"}
         assert reply.usage.prompt_tokens == 14
         assert reply.usage.completion_tokens == 8
-        assert sorted(engine.prompts) == ["a", "a", "b", "b"]
+        assert sorted(engine.prompts) == ["a", "b"]
         assert reply.choices[0].logprobs.tokens == ["Hello", " wor"]
         assert reply.choices[0].logprobs.text_offset == [0, 5]
         assert reply.choices[0].logprobs.top_logprobs == [{"Hello": -0.25}, {" wor": -0.25}]
@@ -157,7 +157,7 @@ def test_completions_stream():
         offsets = [
             offset for c in chunks for offset in getattr(c.choices[0].logprobs, "text_offset", [])
         ]
-        assert offsets == [0, 5, 9, 11]
+        assert offsets == [0, 5, 9, 11, 12]  # the last one is the stop token's
         assert engine.prompts == [[1, 2, 3]]
 
     run(main())

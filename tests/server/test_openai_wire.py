@@ -13,8 +13,10 @@ from quintet.sampling import Constraint
 from quintet.sampling.params import SamplingParams
 from quintet.server.answers import Answer
 from quintet.server.dialects.openai.bodies import ChatBody, CompletionBody, parse_body
-from quintet.server.dialects.openai.chat import ChatChunks, chat_reply, chat_requests
-from quintet.server.dialects.openai.completions import LogprobsWriter, completion_requests
+from quintet.server.dialects.openai.chat import chat_requests
+from quintet.server.dialects.openai.chat_replies import ChatChunks, chat_reply
+from quintet.server.dialects.openai.completion_replies import LogprobsWriter
+from quintet.server.dialects.openai.completions import completion_requests
 from quintet.server.dialects.openai.replies import ReplyHeader, token_name
 from quintet.server.engines import ChatPrompt, GenerationRequest
 from quintet.server.errors import UnsupportedParameterError
@@ -197,7 +199,9 @@ def test_what_cannot_be_honoured_is_refused(fields: dict[str, Any]):
         chat(**fields)
 
 
-@pytest.mark.parametrize("fields", [{"echo": True}, {"suffix": "x"}, {"best_of": 2}])
+@pytest.mark.parametrize(
+    "fields", [{"suffix": "x"}, {"best_of": 2, "stream": True}, {"prompt_logprobs": 1}]
+)
 def test_completions_refuse_what_they_cannot_honour(fields: dict[str, Any]):
     """The same on the older route."""
     with pytest.raises(UnsupportedParameterError):
@@ -207,7 +211,7 @@ def test_completions_refuse_what_they_cannot_honour(fields: dict[str, Any]):
 def test_explicit_defaults_are_accepted():
     """Clients that spell out the defaults are served."""
     assert chat(response_format={"type": "text"}, tool_choice="auto", modalities=["text"]) == chat()
-    assert complete(echo=False, suffix="", best_of=1, n=1) == complete()
+    assert complete(echo=False, suffix="", best_of=1, n=1, priority=0, bad_words=[]) == complete()
     assert chat(n=None, temperature=None, stop=None, tools=None, stream=None) == chat()
 
 
@@ -405,15 +409,17 @@ def test_other_prompts_are_refused(wire: Any):
 
 def test_the_number_of_answers_is_bounded():
     """Prompts times n is checked before anything is made."""
-    assert len(complete(prompt=["a"] * 4, n=16)) == 64
+    assert [request.params.n for request in complete(prompt=["a"] * 4, n=16)] == [16] * 4
     with pytest.raises(RequestError, match="found 80"):
         complete(prompt=["a"] * 5, n=16)
 
 
-def test_answers_of_one_prompt_have_seeds_of_their_own():
-    """Seeds count up from the client's and wrap at 64 bits; without one there are none."""
-    assert [request.params.seed for request in complete(n=2, seed=2**64 - 1)] == [2**64 - 1, 0]
-    assert [request.params.seed for request in complete(n=2)] == [None, None]
+def test_answers_of_one_prompt_are_one_request():
+    """The engine shares the prompt among them and counts their seeds up from the client's."""
+    (request,) = complete(n=2, seed=7)
+    assert (request.params.n, request.params.seed) == (2, 7)
+    (request,) = chat(n=3)
+    assert (request.params.n, request.params.seed) == (3, None)
 
 
 def test_error_texts_do_not_echo_values():

@@ -136,6 +136,10 @@ class _Lowering:
             case graph.Add(a, b):
                 dst = self._writable(a, node)
                 plan.row_add(self.values[b.node].buffer, dst)
+            case graph.Arrange(sources, runs):
+                dst = self._new_buffer(sum(width for _, _, width in runs))
+                self._rows()
+                plan.row_arrange([self.values[s.node].buffer for s in sources], runs, dst)
             case graph.Scale(x, factor):
                 src = self.values[x.node].buffer
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
@@ -314,6 +318,8 @@ def _inputs(op: graph.Op) -> tuple[graph.Tensor, ...]:
             return (a, b)
         case graph.RMSNorm(x) | graph.Linear(x) | graph.Rope(x) | graph.SelectRows(x):
             return (x,)
+        case graph.Arrange(sources):
+            return sources
         case graph.Moe(x, scores):
             return (x, scores)
         case graph.LayerNorm(x) | graph.Columns(x) | graph.Act(x):

@@ -7,13 +7,17 @@ those of `_widening` take the nearest layout, up to 2.3 times the bytes.
 from __future__ import annotations
 
 import math
+import os
+import resource
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from quintet._native import Layout, Plan, SourceType
+from quintet.backends._packed_cache import PackedCache
 from quintet.backends._widening import SUPER_BLOCK, WIDENED
+from quintet.errors import CapacityError
 from quintet.formats.ggml_types import GGMLType
 from quintet.formats.weights import TensorInfo, WeightSource
 
@@ -69,7 +73,7 @@ def _own_layout(info: TensorInfo) -> Layout:
 
 
 class PackedWeights:
-    """A program's weights, packed into a plan on first use and shared from then on.
+    """A program's weights in a plan: matrices added on first use and packed by `pack`, all at once.
 
     Args:
         source: the model's weights under the names the program uses.
@@ -91,7 +95,9 @@ class PackedWeights:
     def matrix(self, name: str) -> int:
         """The plan's number for a matrix [n, k]; of experts [e, n, k], for that of [e * n, k]."""
         if name not in self._matrices:
-            self._matrices[name] = self._pack(name)
+            *rows, k = self._source.tensors[name].shape
+            n = math.prod(rows)
+            self._matrices[name] = self._plan.add_matrix(n, k, self.layout(name))
         return self._matrices[name]
 
     def vector(self, name: str) -> int:
@@ -101,20 +107,72 @@ class PackedWeights:
             self._vectors[name] = self._plan.add_vector(values)
         return self._vectors[name]
 
-    def _pack(self, name: str) -> int:
-        info = self._source.tensors[name]
-        n, k = math.prod(info.shape[:-1]), info.shape[-1]
-        layout = self.layout(name)
-        native = _NATIVE.get(info.ggml_type)
-        if native is not None and native[1] is layout:
-            return self._plan.add_matrix(self._source.raw(name), native[0], n, k, layout)
-        source, source_type = self._converted(name, layout)
-        return self._plan.add_matrix(source, source_type, n, k, layout)
+    def load(self, cache: PackedCache | None = None, *, lock: bool = False) -> None:
+        """Give all matrices their weights: from the cache, or packed, and then kept there.
 
-    def _converted(self, name: str, layout: Layout) -> tuple[npt.NDArray[np.uint8], SourceType]:
+        Args:
+            lock: keep them in physical memory.
+
+        Raises:
+            MemoryError: they do not fit.
+            CapacityError: they may not be locked.
+        """
+        names = list(self._matrices)
+        is_cached = cache is not None and cache.read_into(self._plan, names)
+        if not is_cached:
+            self._plan.allocate_weights()
+        if lock:
+            _lock(self._plan)
+        if not is_cached:
+            self._pack()
+            if cache is not None:
+                cache.write_from(self._plan, names)
+
+    def _pack(self) -> None:
+        """Pack all matrices.
+
+        One native call for all that need no conversion: it keeps off the interpreter, which reads
+        the tokenizer meanwhile.  What is converted is in memory one matrix at a time.
+        """
+        moved = []
+        for name, matrix in self._matrices.items():
+            native = _NATIVE.get(self._source.tensors[name].ggml_type)
+            if native is None or native[1] is not self.layout(name):
+                continue
+            moved.append((matrix, name, native[0]))
+        if self._source.is_mapped:
+            sources = [(matrix, self._source.raw(name), kind) for matrix, name, kind in moved]
+            self._plan.pack(sources, is_mapped=True)
+        else:
+            for matrix, name, kind in moved:
+                self._plan.pack([(matrix, self._source.raw(name), kind)], is_mapped=False)
+        for name in self._matrices.keys() - {name for _, name, _ in moved}:
+            source, kind = self._converted(name)
+            self._plan.pack([(self._matrices[name], source, kind)], is_mapped=False)
+
+    def _converted(self, name: str) -> tuple[npt.NDArray[np.uint8], SourceType]:
         """A matrix that is not packed from its own type, as bytes of one that can be."""
         widening = WIDENED.get(self._source.tensors[name].ggml_type)
-        if widening is not None and widening.layout is layout:
+        if widening is not None and widening.layout is self.layout(name):
             return widening(self._source.raw(name)), widening.source
         values = np.ascontiguousarray(self._source.dequantized(name), np.float32)
         return values.ravel().view(np.uint8), SourceType.F32
+
+
+def _lock(plan: Plan) -> None:
+    """Keep a plan's packed weights in physical memory.
+
+    Raises:
+        CapacityError: this process may not lock so much; says how much it may.
+    """
+    error = plan.lock_weights()
+    if error == 0:
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    allowed = "any number of" if limit == resource.RLIM_INFINITY else limit
+    raise CapacityError(
+        f"use_mlock: {plan.weight_bytes} bytes of weights cannot be locked in memory "
+        f"({os.strerror(error)}): this process may lock {allowed} bytes; raise the limit "
+        "(ulimit -l, LimitMEMLOCK=), or run without it",
+        resource="locked memory",
+    )

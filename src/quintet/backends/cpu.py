@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from quintet._native import Plan, default_num_threads
 from quintet.backends._lowering import lower
+from quintet.backends._packed_cache import PackedCache
 from quintet.backends._packing import PackedWeights, WeightDtype
 from quintet.backends.base import Float32Array, StepInput
 from quintet.models import Model
@@ -32,10 +35,14 @@ class CPUExecutor:
         num_threads: None for one per physical core this process may use, and no more than
             one per BYTES_PER_THREAD of weights.
         kernels: a kernel table by name; None for the fastest, or $QUINTET_KERNELS.
+        use_mlock: keep the packed weights in physical memory.
+        packed_cache: a directory that keeps packed weights, and gives them to the next start.
+        on_compiled: called when what is left, reading weights, hardly needs the interpreter.
 
     Raises:
         ValueError: kernels that this CPU cannot run.
         MemoryError: weights, cache or buffers do not fit.
+        CapacityError: the weights may not be locked in memory.
     """
 
     def __init__(
@@ -49,20 +56,26 @@ class CPUExecutor:
         kv_dtype: KVDtype,
         num_threads: int | None = None,
         kernels: str | None = None,
+        use_mlock: bool = False,
+        packed_cache: Path | None = None,
+        on_compiled: Callable[[], None] | None = None,
     ) -> None:
-        cache = model.program.cache
-        plan = Plan(
-            max_tokens=max_num_batched_tokens,
-            max_logits_rows=max_logits_rows,
+        plan, weights = _compile(
+            model,
             num_blocks=num_blocks,
-            num_layers=cache.num_layers,
-            num_kv_heads=cache.num_kv_heads,
-            head_dim=cache.head_dim,
-            kv_type=kv_dtype,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_logits_rows=max_logits_rows,
+            weight_dtype=weight_dtype,
+            kv_dtype=kv_dtype,
             num_threads=num_threads or _threads_worth_waking(model),
             kernels=kernels or "",
         )
-        lower(model.program, plan, PackedWeights(model.weights, plan, weight_dtype))
+        cache = None
+        if packed_cache is not None:
+            cache = PackedCache(packed_cache, model.weights.identity)
+        if on_compiled is not None:
+            on_compiled()
+        weights.load(cache, lock=use_mlock)
         self.num_blocks = num_blocks
         self.vocab_size = model.program.output.width
         self.hidden_size = model.program.hidden.width
@@ -109,6 +122,55 @@ class CPUExecutor:
     def close(self) -> None:
         """Free weights and cache."""
         self._plan = None
+
+
+def cpu_memory(
+    model: Model, *, max_num_batched_tokens: int, max_logits_rows: int, weight_dtype: WeightDtype
+) -> tuple[int, int]:
+    """Bytes that an executor of the model takes for packed weights and, at most, for buffers.
+
+    The plan says so itself: it is compiled, and nothing of its memory is touched.
+    """
+    plan, _ = _compile(
+        model,
+        num_blocks=1,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_logits_rows=max_logits_rows,
+        weight_dtype=weight_dtype,
+        kv_dtype="bfloat16",
+        num_threads=1,
+        kernels="",
+    )
+    return plan.weight_bytes, plan.buffer_bytes
+
+
+def _compile(
+    model: Model,
+    *,
+    num_blocks: int,
+    max_num_batched_tokens: int,
+    max_logits_rows: int,
+    weight_dtype: WeightDtype,
+    kv_dtype: KVDtype,
+    num_threads: int,
+    kernels: str,
+) -> tuple[Plan, PackedWeights]:
+    """The model's plan, whose matrices have no weights yet, and what gives them theirs."""
+    cache = model.program.cache
+    plan = Plan(
+        max_tokens=max_num_batched_tokens,
+        max_logits_rows=max_logits_rows,
+        num_blocks=num_blocks,
+        num_layers=cache.num_layers,
+        num_kv_heads=cache.num_kv_heads,
+        head_dim=cache.head_dim,
+        kv_type=kv_dtype,
+        num_threads=num_threads,
+        kernels=kernels,
+    )
+    weights = PackedWeights(model.weights, plan, weight_dtype)
+    lower(model.program, plan, weights)
+    return plan, weights
 
 
 def _threads_worth_waking(model: Model) -> int:

@@ -101,6 +101,16 @@ class ReferenceExecutor:
                 return gelu(values[gate.node]) * values[up.node]
             case graph.GatedAct(gate, up, "gelu_tanh"):
                 return gelu_tanh(values[gate.node]) * values[up.node]
+            case graph.Arrange(sources, runs):
+                rows = [values[source.node] for source in sources]
+                zeros = np.zeros((len(rows[0]), max(w for _, _, w in runs)), self._dtype)
+                return np.concatenate(
+                    [
+                        zeros[:, :w] if i < 0 else rows[i][:, begin : begin + w]
+                        for i, begin, w in runs
+                    ],
+                    axis=1,
+                )
             case graph.Scale(x, factor):
                 return values[x.node] * self._dtype(factor)
             case graph.ScaleByPosition(x, growth, period):

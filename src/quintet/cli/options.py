@@ -47,6 +47,29 @@ ContextOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--context", min=2, help="Tokens of prompt and answer together."),
 ]
+MmapOption: TypeAlias = Annotated[
+    bool,
+    typer.Option("--mmap/--no-mmap", help="Map the model's file, or read it tensor by tensor."),
+]
+MlockOption: TypeAlias = Annotated[
+    bool, typer.Option("--mlock", help="Keep the weights in physical memory, never swapped out.")
+]
+MaxMemoryOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BYTES",
+        help="What weights, KV cache and buffers may take together, e.g. 4GiB; "
+        "the cache is sized to fit.",
+    ),
+]
+PackedCacheOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--packed-cache",
+        help="Keep the packed weights in a file under the user's cache folder, as large as they "
+        "are, so that the next start need not pack them.",
+    ),
+]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -14,7 +14,11 @@ from quintet.cli.options import (
     ContextOption,
     Dtype,
     DtypeOption,
+    MaxMemoryOption,
+    MlockOption,
+    MmapOption,
     ModelArgument,
+    PackedCacheOption,
     ThreadsOption,
 )
 
@@ -66,6 +70,10 @@ def run(
     threads: ThreadsOption = None,
     backend: BackendOption = Backend.auto,
     dtype: DtypeOption = Dtype.auto,
+    mmap: MmapOption = True,
+    mlock: MlockOption = False,
+    max_memory: MaxMemoryOption = None,
+    packed_cache: PackedCacheOption = False,
 ) -> None:
     """Ask a model, or chat with it."""
     from quintet.cli.chat import Chat
@@ -95,6 +103,10 @@ def run(
             num_threads=threads,
             backend=backend.value,
             dtype=dtype.value,
+            use_mmap=mmap,
+            use_mlock=mlock,
+            max_memory=max_memory,
+            packed_cache=packed_cache,
         )
     with llm:
         if raw and text is not None:

@@ -12,6 +12,10 @@ from quintet.cli.options import (
     ContextOption,
     Dtype,
     DtypeOption,
+    MaxMemoryOption,
+    MlockOption,
+    MmapOption,
+    PackedCacheOption,
     ThreadsOption,
 )
 
@@ -54,6 +58,10 @@ def serve(
     threads: ThreadsOption = None,
     backend: BackendOption = Backend.auto,
     dtype: DtypeOption = Dtype.auto,
+    mmap: MmapOption = True,
+    mlock: MlockOption = False,
+    max_memory: MaxMemoryOption = None,
+    packed_cache: PackedCacheOption = False,
     keep_alive: Annotated[
         float,
         typer.Option(
@@ -105,11 +113,15 @@ def serve(
 
         async def load(manifest: Manifest) -> ServedEngine:
             return await AsyncLLM(
-                manifest.path,
+                sources.get(manifest.name, manifest.name),
                 max_model_len=context,
                 num_threads=threads,
                 backend=backend.value,
                 dtype=dtype.value,
+                use_mmap=mmap,
+                use_mlock=mlock,
+                max_memory=max_memory,
+                packed_cache=packed_cache,
                 isolated=not in_process,
             ).__aenter__()  # loads it; the server closes it
 

@@ -91,12 +91,16 @@ class Embedder:
         texts = self._take(min(max_num_tokens, self._executor.max_num_batched_tokens))
         if not texts:
             return []
+        by_request: dict[str, list[_Text]] = {}
+        for text in texts:
+            by_request.setdefault(text.request.request_id, []).append(text)
         try:
             vectors = self._compute(texts)
-        except Exception as error:
-            logger.error("an embedding pass failed", exc_info=error)
-            message = f"the model could not compute a step ({type(error).__name__}); see the log"
-            return [self._fail(name, message) for name in {t.request.request_id for t in texts}]
+        except Exception as error:  # noqa: BLE001 - one pass's failure must not be the engine's
+            if len(by_request) == 1:
+                return [self._fail_pass(texts, error)]
+            # Once more by themselves, so that it ends only whom it fails for.
+            return [chunk for own in by_request.values() for chunk in self._compute_apart(own)]
         return self._hand_out(texts, vectors)
 
     def close(self) -> list[OutputChunk]:
@@ -123,6 +127,14 @@ class Embedder:
             if queue:
                 ready.append(request_id)
         return taken
+
+    def _compute_apart(self, texts: list[_Text]) -> list[OutputChunk]:
+        """The texts of one request."""
+        try:
+            vectors = self._compute(texts)
+        except Exception as error:  # noqa: BLE001 - as in step
+            return [self._fail_pass(texts, error)]
+        return self._hand_out(texts, vectors)
 
     def _compute(self, texts: list[_Text]) -> list[Float32Array]:
         """A vector per text."""
@@ -193,6 +205,12 @@ class Embedder:
                 chunk = dataclasses.replace(chunk, finish_reason="stop", usage=usage)
             chunks.append(chunk)
         return chunks
+
+    def _fail_pass(self, texts: list[_Text], error: Exception) -> OutputChunk:
+        """The last chunk of the request that these texts are of."""
+        logger.error("an embedding pass failed", exc_info=error)
+        message = f"the model could not compute a step ({type(error).__name__}); see the log"
+        return self._fail(texts[0].request.request_id, message)
 
     def _fail(self, request_id: str, message: str) -> OutputChunk:
         del self._waiting[request_id]

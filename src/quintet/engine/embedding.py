@@ -22,6 +22,7 @@ class EmbeddingSpec:
             tokens for yes and no; or "no".
         num_labels: of the classifier.
         relevant_label: the one that says that a document answers a query.
+        has_token_types: whether it is told which of a pair a token belongs to.
     """
 
     hidden_size: int
@@ -30,6 +31,7 @@ class EmbeddingSpec:
     ranks: Literal["no", "classifier", "judge"] = "no"
     num_labels: int = 0
     relevant_label: int = 0
+    has_token_types: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ def embedding_spec(model: Model, source: GGUFFile | SafetensorsDir) -> Embedding
             ranks="classifier",
             num_labels=num_labels,
             relevant_label=_relevant(labels, num_labels),
+            has_token_types=_has_token_types(model),
         )
     is_judge = model.head == "logits" and model.config.architecture in _JUDGES
     return EmbeddingSpec(
@@ -42,6 +43,12 @@ def embedding_spec(model: Model, source: GGUFFile | SafetensorsDir) -> Embedding
         is_causal=program.is_causal,
         ranks="judge" if is_judge else "no",
     )
+
+
+def _has_token_types(model: Model) -> bool:
+    """RoBERTa keeps a table of them with a single row."""
+    name = "token_types.weight"
+    return name in model.program.weights and model.weights.tensors[name].shape[0] > 1
 
 
 def _labels(source: GGUFFile | SafetensorsDir) -> list[str]:

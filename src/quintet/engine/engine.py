@@ -130,6 +130,7 @@ class Engine:
         self._embedder = Embedder(
             executor, pool, is_causal=embedding is None or embedding.is_causal
         )
+        self._max_tokens = config.max_num_batched_tokens
         self._max_mixed_tokens = config.max_num_mixed_prefill_tokens
         self._deadlines = Deadlines()
         self._meter = Meter(num_blocks=executor.num_blocks, block_bytes=block_bytes)
@@ -209,11 +210,9 @@ class Engine:
         chunks = self._step_sequences() if self._groups else []
         if self._embedder.has_work:
             # Beside sequences a pass is as short as a prompt's chunk would be.
-            is_alone = not self._groups
-            max_num_tokens = (
-                self._executor.max_num_batched_tokens if is_alone else self._max_mixed_tokens
+            vectors = self._embedder.step(
+                self._max_mixed_tokens if self._groups else self._max_tokens
             )
-            vectors = self._embedder.step(max_num_tokens)
             for chunk in vectors:
                 self._meter.embedded(chunk)
             chunks += vectors

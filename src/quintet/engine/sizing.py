@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from dataclasses import dataclass
@@ -40,6 +39,8 @@ def plan_cache(
     block_bytes: int,
     weight_bytes: int,
     available_bytes: int,
+    max_memory: int | None = None,
+    buffer_bytes: int = 0,
 ) -> CachePlan:
     """
     Size the KV cache.
@@ -50,11 +51,14 @@ def plan_cache(
         block_bytes: of one KV block.
         weight_bytes: still to be loaded, so not available to the cache.
         available_bytes: of memory, now.
+        max_memory: bytes that weights, cache and buffers may take together.  The cache gets what
+            the others leave, unless `kv_cache_bytes` says how much.
+        buffer_bytes: of intermediate results.
 
     Raises:
         RequestError: `max_model_len` beyond what the model was trained for.
-        CapacityError: `max_model_len` was asked for and the cache cannot hold it, or the
-            cache would hold nothing; says how many bytes are needed.
+        CapacityError: `max_model_len` was asked for and the cache cannot hold it, the cache would
+            hold nothing, or `max_memory` does not hold it all; says how many bytes are needed.
     """
     wanted_len = config.max_model_len or context_length
     if wanted_len > context_length:
@@ -68,10 +72,24 @@ def plan_cache(
         cache_bytes = config.kv_cache_bytes
         num_blocks = cache_bytes // block_bytes
     else:
-        cache_bytes = max(0, available_bytes - weight_bytes) // 4
+        cache_bytes = max(0, available_bytes - weight_bytes)
+        # Who sets a limit has thought of the other programs; else they keep most of the memory.
+        cache_bytes = cache_bytes // 4 if max_memory is None else cache_bytes
+        if max_memory is not None:
+            cache_bytes = min(cache_bytes, max(0, max_memory - weight_bytes - buffer_bytes))
         num_blocks = min(cache_bytes // block_bytes, config.max_num_seqs * wanted_blocks)
     num_blocks = min(num_blocks, _MAX_BLOCKS)
 
+    if max_memory is not None:
+        # As much as was asked for, or else as little as is of use.
+        least_blocks = wanted_blocks if config.max_model_len is not None else 1
+        least_blocks = least_blocks if config.kv_cache_bytes is None else num_blocks
+        check_limit(
+            max_memory,
+            weight_bytes=weight_bytes,
+            buffer_bytes=buffer_bytes,
+            cache_bytes=block_bytes * least_blocks,
+        )
     max_model_len = min(wanted_len, num_blocks * BLOCK_SIZE)
     if max_model_len < (2 if config.max_model_len is None else wanted_len):
         raise CapacityError(
@@ -92,16 +110,14 @@ def plan_cache(
     return CachePlan(num_blocks, max_model_len)
 
 
-def plan_encoder(config: EngineConfig, context_length: int) -> tuple[CachePlan, EngineConfig]:
+def plan_encoder(config: EngineConfig, context_length: int) -> CachePlan:
     """
-    The cache of a model that sees a text whole, which holds the texts of one pass.
+    The cache of a model that sees a text whole, which holds the texts of one pass: as many as
+    `max_num_batched_tokens` says, or a single one of any length.
 
     Args:
         config: what the user decided.
         context_length: tokens the model was trained for.
-
-    Returns:
-        The cache, and the config with passes that take the longest text.
 
     Raises:
         RequestError: `max_model_len` beyond what the model was trained for.
@@ -115,8 +131,23 @@ def plan_encoder(config: EngineConfig, context_length: int) -> tuple[CachePlan, 
         )
     num_tokens = max(config.max_num_batched_tokens, max_model_len)
     # Each text has blocks of its own: twice over, short texts fill a pass as well.
-    blocks = CachePlan(2 * -(-num_tokens // BLOCK_SIZE), max_model_len)
-    return blocks, dataclasses.replace(config, max_num_batched_tokens=num_tokens)
+    return CachePlan(2 * -(-num_tokens // BLOCK_SIZE), max_model_len)
+
+
+def check_limit(max_memory: int, *, weight_bytes: int, buffer_bytes: int, cache_bytes: int) -> None:
+    """
+    Refuse what a limit does not hold.
+
+    Raises:
+        CapacityError: with the bytes of each part.
+    """
+    needed = weight_bytes + buffer_bytes + cache_bytes
+    if needed > max_memory:
+        raise CapacityError(
+            f"max_memory: expected at least {needed} bytes ({weight_bytes} of weights, "
+            f"{buffer_bytes} of buffers, {cache_bytes} of KV cache), found {max_memory}",
+            resource="memory",
+        )
 
 
 def available_memory_bytes() -> int:

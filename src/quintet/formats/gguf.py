@@ -17,9 +17,9 @@ import numpy.typing as npt
 from quintet.formats.gguf_header import Header, read_header
 from quintet.formats.gguf_metadata import ValueType
 from quintet.formats.gguf_split import check_shards, shard_paths
-from quintet.formats.mapped_file import MappedFile
+from quintet.formats.mapped_file import ModelFile, open_model_file
 from quintet.formats.quants import dequantize
-from quintet.formats.weights import TensorEntry, TensorInfo
+from quintet.formats.weights import SourceIdentity, TensorEntry, TensorInfo
 
 _File = TypeVar("_File", bound="GGUFFile")
 
@@ -41,7 +41,7 @@ class GGUFFile:
     """
 
     def __init__(
-        self, path: Path, paths: list[Path], files: list[MappedFile], headers: list[Header]
+        self, path: Path, paths: list[Path], files: list[ModelFile], headers: list[Header]
     ) -> None:
         """Use `open`."""
         self.path = path
@@ -51,7 +51,7 @@ class GGUFFile:
         self.metadata: Mapping[str, Any] = headers[0].metadata
         self.value_types: Mapping[str, ValueType] = headers[0].value_types
         self._files = files
-        self._entries: dict[str, tuple[MappedFile, TensorEntry]] = {
+        self._entries: dict[str, tuple[ModelFile, TensorEntry]] = {
             name: (file, entry)
             for file, header in zip(files, headers, strict=True)
             for name, entry in header.entries.items()
@@ -61,12 +61,13 @@ class GGUFFile:
         )
 
     @classmethod
-    def open(cls: type[_File], path: str | os.PathLike[str]) -> _File:
+    def open(cls: type[_File], path: str | os.PathLike[str], *, use_mmap: bool = True) -> _File:
         """
         Open a file, and its siblings if it is a shard, and check all headers.
 
         Args:
             path: a GGUF file, or any shard `name-00001-of-00003.gguf` of a model.
+            use_mmap: map the files; otherwise each tensor is read when it is asked for.
 
         Raises:
             ModelNotFoundError: no such file, or a shard is missing.
@@ -75,18 +76,31 @@ class GGUFFile:
                 is known but cannot be dequantised is only refused when asked for its values.
         """
         path = Path(path)
-        opened = MappedFile(path)
+        opened = open_model_file(path, use_mmap=use_mmap)
         header = read_header(opened)
         paths = shard_paths(path, header)
-        files = [opened if shard == path else MappedFile(shard) for shard in paths]
+        files = [
+            opened if shard == path else open_model_file(shard, use_mmap=use_mmap)
+            for shard in paths
+        ]
         headers = [header if file is opened else read_header(file) for file in files]
         check_shards(paths, headers)
         return cls(path, paths, files, headers)
 
+    @property
+    def identity(self) -> SourceIdentity:
+        """Which files these are, as they were when they were opened."""
+        return SourceIdentity.of(self._files, (entry for _, entry in self._entries.values()))
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether `raw` gives views of the mapped files."""
+        return all(file.is_mapped for file in self._files)
+
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
-        """The tensor's bytes as stored: a read-only [num_bytes] uint8 view of the file."""
+        """The tensor's bytes as stored: [num_bytes] uint8, read-only."""
         file, entry = self._entries[name]
-        return file.bytes[entry.offset : entry.offset + entry.info.num_bytes]
+        return file.read(entry.offset, entry.info.num_bytes)
 
     def dequantized(self, name: str) -> npt.NDArray[np.float32]:
         """The tensor's values: a fresh float32 array of its shape."""

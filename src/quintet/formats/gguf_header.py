@@ -19,7 +19,7 @@ from quintet.errors import UnsupportedModelError
 from quintet.formats.byte_reader import ByteReader
 from quintet.formats.ggml_types import DEQUANTIZABLE, GGMLType
 from quintet.formats.gguf_metadata import ValueType, read_count, read_metadata
-from quintet.formats.mapped_file import MappedFile
+from quintet.formats.mapped_file import ModelFile
 from quintet.formats.weights import TensorEntry, TensorInfo
 
 MAGIC = b"GGUF"
@@ -54,7 +54,7 @@ class Header:
     entries: Mapping[str, TensorEntry]
 
 
-def read_header(file: MappedFile) -> Header:
+def read_header(file: ModelFile) -> Header:
     """
     Read and check everything before the tensor data.
 
@@ -62,7 +62,9 @@ def read_header(file: MappedFile) -> Header:
         ModelFormatError: the file breaks the format.
         UnsupportedModelError: a tensor in a number format without a known size.
     """
-    reader = ByteReader(file.bytes, path=file.path, max_bytes=MAX_HEADER_BYTES)
+    # One byte more than may be read: a header that ends there is too long, not cut off.
+    head = file.head(MAX_HEADER_BYTES + 1)
+    reader = ByteReader(head, path=file.path, max_bytes=MAX_HEADER_BYTES)
     version = _read_version(reader)
     num_tensors = reader.count("tensor count", item_bytes=_MIN_TENSOR_BYTES, max_count=MAX_TENSORS)
     metadata, value_types = read_metadata(reader, read_count(reader))

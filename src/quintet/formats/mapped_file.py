@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
-import stat
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from quintet.errors import ModelFormatError, ModelNotFoundError
+from quintet.formats.read_file import ReadFile, identity_of, open_regular
 
 
 class MappedFile:
@@ -24,28 +24,21 @@ class MappedFile:
     Attributes:
         path: as given.
         size: bytes.
+        identity: see `identity_of`.
 
     Raises:
-        ModelNotFoundError: no such file, not a regular file, or not readable.
-        ModelFormatError: the file is empty.
+        ModelNotFoundError, ModelFormatError: as for `open_regular`.
     """
+
+    is_mapped = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._bytes: npt.NDArray[np.uint8] | None = None
+        descriptor, status = open_regular(self.path)
+        self.size = status.st_size
+        self.identity = identity_of(status)
         try:
-            # Non-blocking: opening a FIFO must not wait for somebody to write to it.
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise ModelNotFoundError(f"cannot open {self.path}: {reason}") from error
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ModelNotFoundError(f"{self.path} is not a regular file")
-            self.size = status.st_size
-            if self.size == 0:
-                raise ModelFormatError("expected a model file, found no bytes", path=self.path)
             mapping = mmap.mmap(descriptor, self.size, access=mmap.ACCESS_READ)
         finally:
             os.close(descriptor)
@@ -58,6 +51,26 @@ class MappedFile:
             raise ValueError(f"{self.path} is closed")
         return self._bytes
 
+    def head(self, num_bytes: int) -> npt.NDArray[np.uint8]:
+        """At least the first `num_bytes` bytes, or all there are."""
+        return self.bytes
+
+    def read(self, offset: int, num_bytes: int) -> npt.NDArray[np.uint8]:
+        """[num_bytes] uint8, read-only: a view of what is at `offset`."""
+        return self.bytes[offset : offset + num_bytes]
+
     def close(self) -> None:
         """Let go of the mapping; it ends when the last view of it does.  Safe to call twice."""
         self._bytes = None
+
+
+ModelFile: TypeAlias = MappedFile | ReadFile
+
+
+def open_model_file(path: str | os.PathLike[str], *, use_mmap: bool) -> ModelFile:
+    """A model's file, mapped or read piece by piece.
+
+    Raises:
+        ModelNotFoundError, ModelFormatError: as for `open_regular`.
+    """
+    return MappedFile(path) if use_mmap else ReadFile(path)

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from quintet.errors import ModelFormatError, ModelNotFoundError
-from quintet.formats.mapped_file import MappedFile
+from quintet.formats.mapped_file import ModelFile, open_model_file
 from quintet.formats.quants import dequantize
 from quintet.formats.safetensors_header import read_header
 from quintet.formats.strict_json import load_object
-from quintet.formats.weights import TensorEntry, TensorInfo
+from quintet.formats.weights import SourceIdentity, TensorEntry, TensorInfo
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -49,7 +49,7 @@ class SafetensorsDir:
     def __init__(
         self,
         directory: Path,
-        files: list[MappedFile],
+        files: list[ModelFile],
         *,
         config: dict[str, Any],
         generation_config: dict[str, Any],
@@ -60,7 +60,7 @@ class SafetensorsDir:
         self.config = config
         self.generation_config = generation_config
         self._files = files
-        self._entries: dict[str, tuple[MappedFile, TensorEntry]] = {}
+        self._entries: dict[str, tuple[ModelFile, TensorEntry]] = {}
         for file in files:
             for name, entry in read_header(file).items():
                 if name in self._entries:
@@ -75,12 +75,15 @@ class SafetensorsDir:
         )
 
     @classmethod
-    def open(cls: type[_Dir], path: str | os.PathLike[str]) -> _Dir:
+    def open(cls: type[_Dir], path: str | os.PathLike[str], *, use_mmap: bool = True) -> _Dir:
         """
         Open a model directory, or one safetensors file, and check all headers.
 
         A directory needs config.json and model.safetensors, or else an index that names its
         shards.  Beside a single file config.json is read if it is there ({} otherwise).
+
+        Args:
+            use_mmap: map the files; otherwise each tensor is read when it is asked for.
 
         Raises:
             ModelNotFoundError: a file that must be there is not.
@@ -89,7 +92,7 @@ class SafetensorsDir:
         """
         path = Path(path)
         if not os.path.isdir(path):
-            files = [MappedFile(path)]
+            files = [open_model_file(path, use_mmap=use_mmap)]
             return cls(
                 path.parent,
                 files,
@@ -100,20 +103,33 @@ class SafetensorsDir:
         generation_config = _optional_object(path / GENERATION_CONFIG_NAME)
         # With both a single file and an index, transformers takes the single file.
         if os.path.exists(path / SINGLE_NAME):
-            files = [MappedFile(path / SINGLE_NAME)]
+            files = [open_model_file(path / SINGLE_NAME, use_mmap=use_mmap)]
             return cls(path, files, config=config, generation_config=generation_config)
         if not os.path.exists(path / INDEX_NAME):
             raise ModelNotFoundError(f"{path} has neither {SINGLE_NAME} nor {INDEX_NAME}")
         weight_map = _read_index(path / INDEX_NAME)
-        files = [MappedFile(path / name) for name in sorted(set(weight_map.values()))]
+        files = [
+            open_model_file(path / name, use_mmap=use_mmap)
+            for name in sorted(set(weight_map.values()))
+        ]
         source = cls(path, files, config=config, generation_config=generation_config)
         source._check_index(weight_map)
         return source
 
+    @property
+    def identity(self) -> SourceIdentity:
+        """Which files these are, as they were when they were opened."""
+        return SourceIdentity.of(self._files, (entry for _, entry in self._entries.values()))
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether `raw` gives views of the mapped files."""
+        return all(file.is_mapped for file in self._files)
+
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
-        """The tensor's bytes as stored: a read-only [num_bytes] uint8 view of the file."""
+        """The tensor's bytes as stored: [num_bytes] uint8, read-only."""
         file, entry = self._entries[name]
-        return file.bytes[entry.offset : entry.offset + entry.info.num_bytes]
+        return file.read(entry.offset, entry.info.num_bytes)
 
     def dequantized(self, name: str) -> npt.NDArray[np.float32]:
         """The tensor's values: a fresh float32 array of its shape."""

@@ -17,7 +17,7 @@ from quintet.errors import ModelFormatError, UnsupportedModelError
 from quintet.formats import strict_json
 from quintet.formats.byte_reader import U64, ByteReader
 from quintet.formats.ggml_types import MAX_TENSOR_EXTENT, GGMLType
-from quintet.formats.mapped_file import MappedFile
+from quintet.formats.mapped_file import ModelFile
 from quintet.formats.weights import TensorEntry, TensorInfo
 
 MAX_HEADER_BYTES = 16 * 2**20
@@ -40,7 +40,7 @@ _TYPES = {
 _READABLE = ("F32", "F16", "BF16")
 
 
-def read_header(file: MappedFile) -> dict[str, TensorEntry]:
+def read_header(file: ModelFile) -> dict[str, TensorEntry]:
     """
     The tensors of a file by name, in the order of their data.
 
@@ -48,7 +48,8 @@ def read_header(file: MappedFile) -> dict[str, TensorEntry]:
         ModelFormatError: the file breaks the format.
         UnsupportedModelError: a tensor with a dtype we have no number format for.
     """
-    reader = ByteReader(file.bytes, path=file.path, max_bytes=file.size)
+    head = file.head(U64.size + MAX_HEADER_BYTES)
+    reader = ByteReader(head, path=file.path, max_bytes=file.size)
     header_bytes = reader.count("header length", item_bytes=1, max_count=MAX_HEADER_BYTES)
     encoded = reader.take(header_bytes, "header").tobytes()
     if encoded[:1] != b"{":
@@ -63,7 +64,7 @@ def read_header(file: MappedFile) -> dict[str, TensorEntry]:
     return _lay_out(file, spans, data_start=reader.position)
 
 
-def _read_entry(file: MappedFile, name: str, entry: Any) -> tuple[int, int, TensorInfo]:
+def _read_entry(file: ModelFile, name: str, entry: Any) -> tuple[int, int, TensorInfo]:
     """One header entry: begin and end of its data, and what it is."""
     part = f"tensor {name!r}"
     if not 0 < len(name.encode()) <= MAX_NAME_BYTES or "\0" in name:
@@ -92,7 +93,7 @@ def _read_entry(file: MappedFile, name: str, entry: Any) -> tuple[int, int, Tens
     return begin, end, TensorInfo(name, shape, ggml_type, num_bytes)
 
 
-def _sizes(file: MappedFile, part: str, field: str, value: Any, *, max_len: int) -> tuple[int, ...]:
+def _sizes(file: ModelFile, part: str, field: str, value: Any, *, max_len: int) -> tuple[int, ...]:
     """A list of at most `max_len` sizes."""
     if not isinstance(value, list) or len(value) > max_len:
         raise _error(file, part, f"expected {field} to be a list of at most {max_len}")
@@ -105,7 +106,7 @@ def _sizes(file: MappedFile, part: str, field: str, value: Any, *, max_len: int)
 
 
 def _lay_out(
-    file: MappedFile, spans: list[tuple[int, int, TensorInfo]], *, data_start: int
+    file: ModelFile, spans: list[tuple[int, int, TensorInfo]], *, data_start: int
 ) -> dict[str, TensorEntry]:
     entries: dict[str, TensorEntry] = {}
     position = 0
@@ -132,5 +133,5 @@ def _lay_out(
     return entries
 
 
-def _error(file: MappedFile, part: str, message: str) -> ModelFormatError:
+def _error(file: ModelFile, part: str, message: str) -> ModelFormatError:
     return ModelFormatError(message, path=file.path, part=part, offset=U64.size)

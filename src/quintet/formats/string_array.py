@@ -7,13 +7,13 @@ positions are worked out: vectorised where strings are short, one by one where t
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
+from quintet._native import decode_pairs, decode_strings
 from quintet.formats.byte_reader import U64, ByteReader
 
 Positions = npt.NDArray[np.int64]
@@ -56,10 +56,18 @@ class StringArray(Sequence[str]):
         return self.raw(index).decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
-        encoded = self._encoded
-        starts = self._starts.tolist()
-        for start, end in itertools.pairwise(starts):
-            yield encoded[start + U64.size : end].decode("utf-8", "surrogateescape")
+        return iter(self.to_list())
+
+    def to_list(self) -> list[str]:
+        """All strings, made at once."""
+        return decode_strings(self._encoded, self._starts)
+
+    def to_pairs(self) -> list[tuple[str, str]] | int:
+        """All strings cut in two, or the index of one without a space to cut it at.
+
+        The cut is the first space; one at the start of a string belongs to the left half.
+        """
+        return decode_pairs(self._encoded, self._starts)
 
     def __repr__(self) -> str:
         return f"StringArray of {len(self)}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -41,18 +44,57 @@ class TensorEntry:
     offset: int
 
 
+@dataclass(frozen=True)
+class SourceIdentity:
+    """
+    Which files a source reads.
+
+    Attributes:
+        paths: the files, absolute, in order.
+        digest: changes whenever a file is replaced or written to (device, inode, size and time of
+            change), and with the tensors' names, types, shapes and offsets.
+    """
+
+    paths: tuple[str, ...]
+    digest: str
+
+    @classmethod
+    def of(cls, files: Sequence[IdentifiedFile], entries: Iterable[TensorEntry]) -> SourceIdentity:
+        """The identity of open files with these tensors."""
+        facts = ([file.identity for file in files], list(entries))
+        return cls(
+            tuple(os.path.realpath(file.path) for file in files),
+            hashlib.sha256(repr(facts).encode()).hexdigest(),
+        )
+
+
+class IdentifiedFile(Protocol):
+    """An open file that knows what it was when it was opened."""
+
+    path: Path
+    identity: tuple[int, int, int, int]
+
+
 class WeightSource(Protocol):
-    """Named tensors in an open, memory-mapped file or set of files; a context manager."""
+    """Named tensors in an open file or set of files; a context manager."""
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors by name, in file order."""
 
+    @property
+    def identity(self) -> SourceIdentity:
+        """Which files these are."""
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether `raw` gives views of memory-mapped files, rather than copies."""
+
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         """
-        The tensor's bytes as stored: [num_bytes] uint8, a read-only view of the mapping.
+        The tensor's bytes as stored: [num_bytes] uint8, read-only.
 
-        The view keeps the mapping alive, even after `close`.
+        A view of the mapping keeps it alive, even after `close`.
 
         Raises:
             KeyError: no tensor of that name.

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from quintet.errors import ModelNotFoundError, RequestError
+from quintet.hub.aliases import alias_of
 from quintet.hub.manifest import Manifest, canonical_name
 from quintet.hub.packaged import packaged_models
 from quintet.hub.store import Store
@@ -19,8 +20,8 @@ def resolve(model: str | os.PathLike[str], store: Store | None = None) -> Path:
 
     Args:
         model: the name of a packaged or stored model, or a path to a GGUF file, a safetensors
-            file or a Hugging Face directory.  A packaged name wins over a stored one, which
-            wins over a path; `./demo` is always a path.
+            file or a Hugging Face directory.  An alias wins over a packaged name, which wins over
+            a stored one, which wins over a path; `./demo` is a path, unless it is an alias.
         store: where names are looked up; None: the user's.
 
     Raises:
@@ -28,6 +29,7 @@ def resolve(model: str | os.PathLike[str], store: Store | None = None) -> Path:
         ModelFormatError: the store's manifest of that name is damaged.
     """
     store = Store() if store is None else store
+    model = alias_of(os.fspath(model), store.root)
     manifest = find(model, store)
     if manifest is not None:
         if not _is_whole(manifest.path):
@@ -57,10 +59,9 @@ def find(model: str | os.PathLike[str], store: Store | None = None) -> Manifest 
     Raises:
         ModelFormatError: the manifest of that name is damaged.
     """
-    name = os.fspath(model)
-    if not _is_name(name):
-        return None
-    return (Store() if store is None else store).find(name)
+    store = Store() if store is None else store
+    name = alias_of(os.fspath(model), store.root)
+    return store.find(name) if _is_name(name) else None
 
 
 def _is_whole(path: Path) -> bool:

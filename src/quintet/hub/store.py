@@ -23,6 +23,7 @@ from pathlib import Path
 
 from quintet.errors import ModelFormatError, ModelNotFoundError, QuintetError, RequestError
 from quintet.hub import files
+from quintet.hub.aliases import alias_of
 from quintet.hub.blobs import BlobWriter
 from quintet.hub.manifest import (
     MAX_MANIFEST_BYTES,
@@ -84,7 +85,7 @@ class Store:
 
     def find(self, name: str) -> Manifest | None:
         """The same as `get`, with None instead of ModelNotFoundError."""
-        name = canonical_name(name)
+        name = canonical_name(alias_of(name, self.root))
         for packaged in packaged_manifests().values():
             if packaged.name.lower() == name.lower():
                 return packaged

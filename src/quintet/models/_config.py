@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from quintet.errors import ModelFormatError
 
@@ -40,6 +40,10 @@ class Config:
         rope_layers: per layer, whether it rotates q and k; () where all do.
         query_growth, query_growth_period: see `quintet.graph.ScaleByPosition`; 0 for none.
         num_experts_used: of those a token is sent to; 0 without experts.
+        expert_weights_normalized, expert_weights_factor, expert_scoring: see
+            `quintet.graph.Routing`.
+        kv_lora_rank: width of the latent that keys and values are made of; 0 without.
+        value_head_dim: columns of a head's values, where they are fewer than head_dim; else 0.
     """
 
     architecture: str
@@ -71,6 +75,10 @@ class Config:
     query_growth_period: int = 1
     num_experts_used: int = 0
     expert_weights_normalized: bool = True
+    expert_weights_factor: float = 1.0
+    expert_scoring: Literal["softmax", "sigmoid"] = "softmax"
+    kv_lora_rank: int = 0
+    value_head_dim: int = 0
 
     def for_context(self, num_tokens: int | None) -> Config:
         """The same, for a model that will see no more than num_tokens of a sequence."""

@@ -112,6 +112,7 @@ def from_hf(
     activation: tuple[str, str] = ("hidden_act", "silu"),
     has_windows: bool = False,
     partial_rotary: bool = False,
+    rotary_dim: int | None = None,
     default_theta: float = 10000.0,
     **fields: Any,
 ) -> Config:
@@ -121,6 +122,7 @@ def from_hf(
         activation: the key of the activation function, and what it must be.
         has_windows: whether the architecture's own code reads `sliding_window`.
         partial_rotary: the same of `partial_rotary_factor`.
+        rotary_dim: what is rotated of a head, where the architecture has a key of its own for it.
         fields: of Config, that are the architecture's own.
 
     Raises:
@@ -149,7 +151,7 @@ def from_hf(
         raise UnsupportedModelError("partial rotary embedding", path or "config.json")
     scaled = _rope.scaled_from_hf(
         theta_keys.number("rope_theta", default=default_theta),
-        int(head_dim * part),
+        rotary_dim or int(head_dim * part),
         rope,
         keys,
         longest,
@@ -297,7 +299,14 @@ def fused_swiglu(w: Scope, x: Tensor) -> Tensor:
 
 def moe(w: Scope, x: Tensor, c: Config, *, biases: bool = False, limit: float = 0.0) -> Tensor:
     """The weighted sum of the experts that the router chooses: [n, hidden_size] -> the same."""
-    routing = Routing(c.num_experts_used, normalize=c.expert_weights_normalized)
+    bias = f"{w.prefix}exp_probs_b.bias"
+    routing = Routing(
+        c.num_experts_used,
+        scoring=c.expert_scoring,
+        normalize=c.expert_weights_normalized,
+        factor=c.expert_weights_factor,
+        bias=bias if w.graph.has(bias) else None,
+    )
     return w.moe(x, linear(w, x, "ffn_gate_inp"), routing, biases=biases, limit=limit)
 
 

@@ -52,6 +52,7 @@ class Architecture:
         build: writes the program; see `quintet.graph`.
         weight_names: GGUF tensor name to Hugging Face name, `{i}` for the layer and `{e}` for the
             expert.
+        gguf_weights: makes the tensors that `build` reads of those of a GGUF file.
         hf_weights: makes the tensors of a GGUF file of those of a directory, already renamed,
             where they differ by more than names.
         hf_nested: how names begin in the directory of a model that this one is a part of, and what
@@ -68,6 +69,7 @@ class Architecture:
     from_hf: Callable[[Mapping[str, Any], WeightSource, str | None], AnyConfig]
     build: Callable[[Graph, Any], Tensor]
     weight_names: Mapping[str, str]
+    gguf_weights: Callable[[WeightSource], WeightSource] = _as_they_are
     hf_weights: Callable[[WeightSource], WeightSource] = _as_they_are
     hf_nested: Mapping[str, str] = field(default_factory=dict)
     hf_prefix: str = ""
@@ -126,7 +128,7 @@ def load_model(source: GGUFFile | SafetensorsDir, *, context_length: int | None 
         architecture = architectures().get(name)
         if architecture is None:
             raise UnsupportedModelError("architecture", name, architectures())
-        weights = source
+        weights = architecture.gguf_weights(source)
         config = architecture.from_gguf(source.metadata, weights, path)
         pooling = _pooling.from_gguf(source.metadata, name, path)
     else:

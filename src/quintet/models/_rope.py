@@ -120,8 +120,8 @@ def scaled_from_hf(
         attention_factor = scaling.number("attention_factor", default=usual)
         return Scaled(_interpolated(inv_freq, factor, ramp), attention_factor)
     if kind in ("longrope", "su"):
-        both = keys if keys.has("original_max_position_embeddings") else scaling
-        original = both.integer("original_max_position_embeddings", maximum=MAX_CONTEXT)
+        where = keys if keys.has("original_max_position_embeddings") else scaling
+        original = where.integer("original_max_position_embeddings", maximum=MAX_CONTEXT)
         factor = max(1.0, context_length / original)
         if scaling.has("factor"):
             factor = scaling.number("factor")
@@ -175,7 +175,7 @@ def scaled_from_gguf(
             if keys.has(f"rope.scaling.{name}") and keys.number(f"rope.scaling.{name}") != 1.0:
                 raise UnsupportedModelError("rope scaling", f"yarn with {name}")
         factor = keys.number("rope.scaling.factor")
-        original = keys.number("rope.scaling.original_context_length", default=context_length)
+        trained = keys.number("rope.scaling.original_context_length", default=context_length)
         attention_factor = _yarn_mscale(factor, 1.0)
         attention_factor *= keys.number("rope.scaling.attn_factor", default=1.0)
         if keys.has("rope.scaling.yarn_log_multiplier"):
@@ -186,7 +186,7 @@ def scaled_from_gguf(
         ramp = _yarn_ramp(
             theta,
             rotary_dim,
-            original,
+            trained,
             keys.number("rope.scaling.yarn_beta_fast", default=32.0),
             keys.number("rope.scaling.yarn_beta_slow", default=1.0),
             truncate=yarn_truncate,
@@ -249,7 +249,8 @@ def _yarn_ramp(
     low, high = pair_that_turns(beta_fast), pair_that_turns(beta_slow)
     if truncate:
         low, high = float(math.floor(low)), float(math.ceil(high))
-    low, high = max(low, 0.0), min(high, float(rotary_dim - 1))
+    low = max(low, 0.0)
+    high = min(high, float(rotary_dim - 1))
     span = high - low if high != low else 0.001
     return tuple(min(1.0, max(0.0, (i - low) / span)) for i in range(rotary_dim // 2))
 

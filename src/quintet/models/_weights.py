@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from quintet.errors import ModelFormatError
 from quintet.formats.ggml_types import GGMLType
-from quintet.formats.weights import TensorInfo, WeightSource
+from quintet.formats.weights import SourceIdentity, TensorInfo, WeightSource
 
 
 class RenamedWeights:
@@ -54,6 +54,14 @@ class RenamedWeights:
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self._tensors
+
+    @property
+    def identity(self) -> SourceIdentity:
+        return self._source.identity
+
+    @property
+    def is_mapped(self) -> bool:
+        return self._source.is_mapped
 
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         return self._source.raw(self._names[name])
@@ -106,6 +114,14 @@ class DerivedWeights:
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self._tensors
+
+    @property
+    def identity(self) -> SourceIdentity:
+        return self._source.identity
+
+    @property
+    def is_mapped(self) -> bool:
+        return self._source.is_mapped and not self._derived
 
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         if name in self._derived:

@@ -58,8 +58,7 @@ def build(g: Graph, c: EncoderConfig) -> Tensor:
 
 
 def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | None) -> EncoderConfig:
-    keys = Keys(metadata, "bert.", path)
-    return EncoderConfig(architecture="bert", **_encoder.common_from_gguf(keys, source))
+    return _config(_encoder.common_from_gguf(Keys(metadata, "bert.", path), source), source)
 
 
 def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -> EncoderConfig:
@@ -71,6 +70,13 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
         activation="hidden_act",
         expected="gelu",
     )
+    return _config(common, source)
+
+
+def _config(common: dict[str, Any], source: WeightSource) -> EncoderConfig:
+    positions = source.tensors.get("position_embd.weight")
+    if positions is not None:  # whatever else is claimed, it knows no others
+        common["context_length"] = min(common["context_length"], positions.shape[0])
     return EncoderConfig(architecture="bert", **common)
 
 

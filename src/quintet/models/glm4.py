@@ -1,6 +1,6 @@
-"""GLM-4-0414 decoder.  Differs from Llama in four places: what a block adds is normalised too, only a
-part of each head is rotated, in pairs of neighbours, q, k and v have biases, and gate and up are one
-matrix.
+"""GLM-4-0414 decoder.  Differs from Llama in four places: what a block adds is normalised too, only
+a part of each head is rotated, in pairs of neighbours, q, k and v have biases, and gate and up are
+one matrix.
 
 Source: Glm4Config and its model in transformers; GLM-4, arXiv:2406.12793, section 2.
 """

@@ -1,5 +1,5 @@
-"""Granite 3 decoder: Llama with four multipliers, of embeddings, of what a block adds to the residual,
-of attention scores and of logits.
+"""Granite 3 decoder: Llama with four multipliers, of embeddings, of what a block adds to the
+residual, of attention scores and of logits.
 
 Source: Granite 3.0 language models, IBM 2024, section 2; GraniteConfig of transformers.
 """

@@ -3,8 +3,8 @@
 GGUF stores q and k with the rows of each head permuted so that rotary pairs
 are neighbours; Hugging Face keeps pairs half a head apart.
 
-Source: Llama 2, arXiv:2307.09288, section 2.2; Llama 3, arXiv:2407.21783, section 3.2; Mixtral, arXiv:2401.04088,
-section 2.
+Source: Llama 2, arXiv:2307.09288, section 2.2; Llama 3, arXiv:2407.21783, section 3.2; Mixtral,
+arXiv:2401.04088, section 2.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ministral 3 decoder, and the text part of Mistral Small 3.1: Llama whose queries grow with the
 logarithm of their position past the length of its first training.
 
-Source: Ministral3Config and its model in transformers; Meta AI 2025, Llama 4 (the scaling of queries).
+Source: Ministral3Config and its model in transformers; Meta AI 2025, Llama 4 (scaled queries).
 """
 
 from __future__ import annotations

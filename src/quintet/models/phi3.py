@@ -1,5 +1,5 @@
-"""Phi-3 and Phi-4-mini decoders.  Differ from Llama in three places: q, k and v are one matrix and so
-are gate and up, a layer may see a window only, and the models for long texts divide their rotary
+"""Phi-3 and Phi-4-mini decoders.  Differ from Llama in three places: q, k and v are one matrix and
+so are gate and up, a layer may see a window only, and the models for long texts divide their rotary
 frequencies by one list of factors for short texts and by another for long ones.
 
 Which list it is follows from the length that the model is run for: see `_rope.scaled_from_hf`.

@@ -6,14 +6,25 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from quintet.engine.output import FinishReason, OutputChunk, Timings, TokenLogprob, Usage
+from quintet.engine.output import (
+    FinishReason,
+    OutputChunk,
+    PromptLogprobs,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
 from quintet.parsing.events import ToolCallDelta
 from quintet.server.engines import GenerationRequest, ServedModel, stream_all
 
 
 @dataclass(slots=True)
 class Answer:
-    """One answer, as far as it has come."""
+    """One answer, as far as it has come.
+
+    Args:
+        ending: the log probability of a final stop token, which is no text.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -24,6 +35,8 @@ class Answer:
     stop_reason: str | int | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+    ending: TokenLogprob | None = None
+    prompt_logprobs: PromptLogprobs | None = None
 
     def add(self, chunk: OutputChunk) -> None:
         """Take in the answer's next chunk."""
@@ -31,7 +44,12 @@ class Answer:
         self.reasoning += chunk.reasoning
         self.token_ids += chunk.token_ids
         self.tool_calls += chunk.tool_calls
-        self.logprobs += text_logprobs(chunk)
+        of_text = text_logprobs(chunk)
+        self.logprobs += of_text
+        if chunk.logprobs and len(of_text) < len(chunk.logprobs):
+            self.ending = chunk.logprobs[-1]
+        if chunk.prompt_logprobs is not None:
+            self.prompt_logprobs = chunk.prompt_logprobs
         if chunk.finish_reason is not None:
             self.finish_reason = chunk.finish_reason
             self.stop_reason = chunk.stop_reason
@@ -40,16 +58,16 @@ class Answer:
 
 
 async def collect(model: ServedModel, requests: Sequence[GenerationRequest]) -> list[Answer]:
-    """Run requests together to their ends; one answer per request.
+    """Run requests together to their ends; `params.n` answers per request, in the requests' order.
 
     Raises:
         EngineError: a request ended without being finished.
     """
-    answers = [Answer() for _ in requests]
+    groups = [[Answer() for _ in range(r.params.n)] for r in requests]
     async with contextlib.aclosing(stream_all(model, requests)) as stream:
         async for index, chunk in stream:
-            answers[index].add(chunk)
-    return answers
+            groups[index][chunk.index].add(chunk)
+    return [answer for group in groups for answer in group]
 
 
 def text_logprobs(chunk: OutputChunk) -> Sequence[TokenLogprob]:

@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from quintet.engine.admission import EngineLimits
 from quintet.engine.client import EngineState
-from quintet.engine.output import OutputChunk
+from quintet.engine.output import OutputChunk, Usage
 from quintet.engine.request import RequestOptions
 from quintet.engine.stats import EngineStats
 from quintet.errors import EngineError
@@ -48,7 +51,7 @@ Prompt: TypeAlias = "str | list[int] | ChatPrompt"
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One answer to generate.
+    """The answers to generate to one prompt, `params.n` of them.
 
     Args:
         prompt: text, token ids or a conversation.
@@ -96,6 +99,53 @@ class ServedTokenizer(Protocol):
     def chat_templates(self) -> Mapping[str, str]:
         """Jinja sources by name; "default" is the one."""
 
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+        """Token ids of a conversation as the model wants to read it."""
+
+
+class EmbeddingUsage(Protocol):
+    """Tokens that embeddings took."""
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Of all inputs."""
+
+
+class Embeddings(Protocol):
+    """Vectors of texts."""
+
+    @property
+    def embeddings(self) -> NDArray[np.float32]:
+        """[num_inputs, num_dimensions] float32, finite."""
+
+    @property
+    def usage(self) -> EmbeddingUsage:
+        """Tokens they took."""
+
+
+class RankedDocument(Protocol):
+    """A document and how well it answers."""
+
+    @property
+    def index(self) -> int:
+        """Of the document, as they were given."""
+
+    @property
+    def relevance_score(self) -> float:
+        """The more the better."""
+
+
+class Ranking(Protocol):
+    """Documents, the best first."""
+
+    @property
+    def results(self) -> Sequence[RankedDocument]:
+        """As many as were asked for."""
+
+    @property
+    def usage(self) -> EmbeddingUsage:
+        """Tokens they took."""
+
 
 class ServedEngine(Protocol):
     """The part of `AsyncLLM` the server uses.
@@ -129,6 +179,21 @@ class ServedEngine(Protocol):
         enable_thinking: bool | None = None,
     ) -> int:
         """Tokens of a conversation as the model would read it."""
+
+    async def embed(
+        self,
+        inputs: Sequence[str | list[int]],
+        *,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        truncate: bool = False,
+    ) -> Embeddings:
+        """The vectors of texts or token ids, of length 1 each, cut to `dimensions`."""
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None
+    ) -> Ranking:
+        """Documents by how well they answer a query."""
 
     @property
     def tokenizer(self) -> ServedTokenizer:
@@ -197,7 +262,8 @@ async def stream_all(
 ) -> AsyncGenerator[tuple[int, OutputChunk], None]:
     """Run requests together; yield (index of the request, chunk) as chunks come.
 
-    The first error ends all of them; so does closing this generator.
+    `OutputChunk.index` tells the answers of one request apart; each of them has an end.  The
+    first error ends all requests; so does closing this generator.
 
     Raises:
         EngineError: a request ended without being finished.
@@ -251,6 +317,7 @@ async def _stream_one(
         )
     else:
         chunks = engine.stream(prompt, request.params, **request.options)
+    ends = _Ends(request.params.n)
     try:
         while True:
             model.num_waiting += 1
@@ -263,7 +330,38 @@ async def _stream_one(
             if chunk.finish_reason == "abort":
                 raise EngineError("the request was aborted")
             yield chunk
+            for end in ends.missing_after(chunk):
+                yield end
     finally:
         close = getattr(chunks, "aclose", None)
         if close is not None:
             await close()
+
+
+class _Ends:
+    """Ends of the answers that the engine drops without a word: a late request has one for all."""
+
+    def __init__(self, num_answers: int) -> None:
+        self._num_generated_tokens = [0] * num_answers
+        self._unfinished = set(range(num_answers))
+
+    def missing_after(self, chunk: OutputChunk) -> Iterator[OutputChunk]:
+        self._num_generated_tokens[chunk.index] += len(chunk.token_ids)
+        if chunk.finish_reason is None:
+            return
+        self._unfinished.discard(chunk.index)
+        if not chunk.is_last:
+            return
+        for index in sorted(self._unfinished):
+            usage = chunk.usage and Usage(
+                chunk.usage.num_prompt_tokens,
+                chunk.usage.num_cached_tokens,
+                self._num_generated_tokens[index],
+            )
+            yield OutputChunk(
+                chunk.request_id,
+                finish_reason=chunk.finish_reason,
+                usage=usage,
+                timings=chunk.timings,
+                index=index,
+            )

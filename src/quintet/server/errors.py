@@ -34,6 +34,7 @@ class HTTPRefusal(Exception):  # noqa: N818 - a refusal is the protocol's answer
         message: shown to the client.
         code: the machine-readable reason.
         headers: sent along, e.g. `WWW-Authenticate`.
+        details: further fields of the error object.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class HTTPRefusal(Exception):  # noqa: N818 - a refusal is the protocol's answer
         *,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         self.status = status
         self.message = message
         self.code = code
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
         super().__init__(message)
 
 
@@ -65,7 +68,7 @@ class ErrorReply:
     code: str | None = None
     param: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    details: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def openai_body(self) -> dict[str, Any]:
         """`{"error": {message, type, param, code, ...}}`; code is a string or null."""
@@ -106,7 +109,14 @@ def error_reply(error: BaseException) -> ErrorReply:
     """What a client is told about an error."""
     if isinstance(error, HTTPRefusal):
         kind = "authentication_error" if error.status == 401 else INVALID_REQUEST
-        return ErrorReply(error.status, error.message, kind, error.code, headers=error.headers)
+        return ErrorReply(
+            error.status,
+            error.message,
+            kind,
+            error.code,
+            headers=error.headers,
+            details=error.details,
+        )
     for row in _TABLE:
         if isinstance(error, row.error):
             return ErrorReply(

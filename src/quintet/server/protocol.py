@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol with the deadlines and the cap it lacks.
+"""uvicorn's protocols, HTTP/1.1 and WebSocket, with the deadlines and the cap they lack.
 
 uvicorn bounds an idle keep-alive connection, but not how long a client may
 take over its headers, nor how long it may refuse to read a reply.
@@ -7,10 +7,16 @@ take over its headers, nor how long it may refuse to read a reply.
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from quintet.server.settings import Settings
+
+# In the state of a WebSocket's scope: an asyncio.Event, put there by an app that wants to end its
+# work before the server stops, and then closes the connection itself.
+DRAINING: Final = "quintet.draining"
 
 
 def bounded_protocol(settings: Settings) -> type[asyncio.Protocol]:
@@ -29,7 +35,9 @@ def bounded_protocol(settings: Settings) -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
+            if self.transport.get_protocol() is not self:  # it has become a WebSocket
+                _cancel(self._headers_due)
+            elif self.cycle is not None and not self.cycle.response_complete:
                 _cancel(self._headers_due)
                 self._headers_due = None
             elif self._headers_due is None:  # the next request on a kept-alive connection
@@ -53,6 +61,34 @@ def bounded_protocol(settings: Settings) -> type[asyncio.Protocol]:
             return self.loop.call_later(seconds, self.transport.abort)
 
     return BoundedProtocol
+
+
+def bounded_websocket(settings: Settings) -> type[asyncio.Protocol]:
+    """A protocol class for `uvicorn.Config(ws=...)` under these settings."""
+
+    class BoundedWebSocket(WebSocketsSansIOProtocol):
+        _write_due: asyncio.TimerHandle | None = None
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._write_due = self.loop.call_later(settings.stall_timeout_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            _cancel(self._write_due)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            _cancel(self._write_due)
+            super().connection_lost(exc)
+
+        def shutdown(self) -> None:
+            draining = self.scope["state"].get(DRAINING) if self.handshake_complete else None
+            if isinstance(draining, asyncio.Event):
+                draining.set()
+            else:
+                super().shutdown()
+
+    return BoundedWebSocket
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

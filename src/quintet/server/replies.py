@@ -35,7 +35,7 @@ class ErrorWriter:
     async def on_error(self, request: Request, error: Exception) -> Response:
         """A handler for Starlette: errors raised on purpose."""
         response = self.response(request.url.path, error)
-        if response.status_code >= 500:
+        if response.status_code >= 500 and not isinstance(error, HTTPRefusal):
             _log.error("request %s: %s", request.state.request_id, error)
         return response
 

@@ -16,7 +16,7 @@ from quintet.errors import RequestError
 from quintet.server.app import create_app
 from quintet.server.guard import MAX_HEADER_BYTES
 from quintet.server.models import Models
-from quintet.server.protocol import bounded_protocol
+from quintet.server.protocol import bounded_protocol, bounded_websocket
 from quintet.server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 create_app(models, settings),
                 http=bounded_protocol(settings),
-                ws="websockets-sansio",
+                ws=bounded_websocket(settings),
                 ws_max_size=settings.max_body_bytes,
                 ws_per_message_deflate=False,
                 lifespan="on",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from quintet.errors import RequestError
 
 MIB = 1024 * 1024
+DIALECTS = ("ollama", "woolly")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -25,11 +26,13 @@ class Settings:
         body_timeout_s: from the first byte of a body to its last.
         header_timeout_s: from a connection's start to the end of its first headers.
         idle_timeout_s: how long a kept-alive connection may wait for its next request.
+        socket_idle_s: how long a WebSocket on which nothing is pending may stay silent.
         keep_alive_s: silence on a stream after which a comment is sent.
         stall_timeout_s: how long one write may wait for a client that does not read.
         drain_timeout_s: how long running requests may finish after SIGTERM.
         stuck_after_s: waiting work without an engine step for this long is ill health.
         max_connections: connections open at the same time.
+        dialect: whose interface has the paths that several claim; one of DIALECTS.
     """
 
     host: str = "127.0.0.1"
@@ -41,11 +44,20 @@ class Settings:
     body_timeout_s: float = 30.0
     header_timeout_s: float = 10.0
     idle_timeout_s: float = 60.0
+    socket_idle_s: float = 300.0
     keep_alive_s: float = 15.0
     stall_timeout_s: float = 30.0
     drain_timeout_s: float = 30.0
     stuck_after_s: float = 60.0
     max_connections: int = 512
+    dialect: str = "ollama"
+
+    def __post_init__(self) -> None:
+        if self.dialect not in DIALECTS:
+            raise RequestError(
+                f"expected one of {', '.join(DIALECTS)}, found {self.dialect!r}",
+                parameter="dialect",
+            )
 
     @property
     def is_loopback(self) -> bool:

@@ -44,12 +44,12 @@ NDJSON = FrameFormat("application/x-ndjson")
 def event(data: Any, name: str | None = None) -> bytes:
     """One server-sent event carrying JSON."""
     line = b"" if name is None else b"event: " + name.encode() + b"\n"
-    return line + b"data: " + _json(data) + b"\n\n"
+    return line + b"data: " + json_bytes(data) + b"\n\n"
 
 
 def ndjson_line(data: Any) -> bytes:
     """One line carrying JSON."""
-    return _json(data) + b"\n"
+    return json_bytes(data) + b"\n"
 
 
 class FrameStream(Response):
@@ -137,5 +137,6 @@ async def _next(frames: AsyncGenerator[bytes, None]) -> bytes | None:
         return None
 
 
-def _json(data: Any) -> bytes:
+def json_bytes(data: Any) -> bytes:
+    """JSON in one line, as UTF-8."""
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

@@ -12,7 +12,7 @@ from tokenizers.models import Model
 
 from quintet.errors import ModelFormatError, RequestError
 from quintet.tokenizer.plain_model import spells, without
-from quintet.tokenizer.vocabulary import TokenKind
+from quintet.tokenizer.vocabulary import TokenKind, ids_of_kinds
 
 # Kinds that text only means when it comes from a template, never from a user.
 CONTROL_KINDS = frozenset([TokenKind.CONTROL, TokenKind.UNKNOWN])
@@ -32,6 +32,7 @@ class Codec:
         added_bytes: the bytes an added token's spelling stands for.
         drops_leading_space: decoding drops one space at the start of a text, which encoding added.
         prefix_ids, suffix_ids: what `add_special` puts around a text.
+        between_ids: what stands between the two texts of a pair, which has the same around it.
         chat_templates: Jinja sources by name; "default" is the usual one.
     """
 
@@ -46,6 +47,7 @@ class Codec:
     eog_ids: frozenset[int]
     prefix_ids: tuple[int, ...] = ()
     suffix_ids: tuple[int, ...] = ()
+    between_ids: tuple[int, ...] = ()
     added_bytes: Callable[[str], bytes] = str.encode
     chat_templates: Mapping[str, str] = field(default_factory=dict)
 
@@ -72,8 +74,8 @@ class Codec:
         matcher = self._assemble(known, parse_special=False)
         ids = [
             token_id
-            for token_id, kind in enumerate(self.kinds)
-            if kind == TokenKind.CONTROL and self.tokens[token_id] in control
+            for token_id in ids_of_kinds(self.kinds, [TokenKind.CONTROL])
+            if self.tokens[token_id] in control
         ]
         with library_errors("tokenizer"):
             return without(known, control) if spells(matcher, control, ids) else known

@@ -30,6 +30,7 @@ from tokenizers import AddedToken
 from quintet.errors import RequestError
 from quintet.tokenizer.chat import ChatTemplate, plain_json
 from quintet.tokenizer.codec import CONTROL_KINDS, Codec, encode_text
+from quintet.tokenizer.vocabulary import ids_of_kinds
 
 
 class ChatEncoder:
@@ -46,8 +47,7 @@ class ChatEncoder:
         self._spellings = _Spellings([token for token in codec.added if token.special])
         self._control_ids = {
             codec.tokens[token_id]: token_id
-            for token_id, kind in enumerate(codec.kinds)
-            if kind in CONTROL_KINDS
+            for token_id in ids_of_kinds(codec.kinds, CONTROL_KINDS)
         }
 
     def encode(

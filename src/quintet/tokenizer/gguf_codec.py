@@ -16,7 +16,7 @@ from quintet.errors import ModelFormatError, UnsupportedModelError
 from quintet.tokenizer.codec import CONTROL_KINDS, Codec
 from quintet.tokenizer.end_of_generation import SPELLINGS, end_of_generation_ids
 from quintet.tokenizer.gguf_schemes import BUILDERS, Scheme
-from quintet.tokenizer.vocabulary import PREFIX, TokenKind, Vocabulary
+from quintet.tokenizer.vocabulary import PREFIX, TokenKind, Vocabulary, ids_of_kinds
 
 # Tokens besides EOS that end what the model says; a file break ends a code model's answer.
 _ENDING_KEYS = ("eot", "eom", "fim_pad", "fim_rep", "fim_sep")
@@ -61,6 +61,8 @@ def read_codec(metadata: Mapping[str, Any]) -> Codec:
         eog_ids=eog_ids,
         prefix_ids=prefix_ids,
         suffix_ids=suffix_ids,
+        # Unigram with both around it is XLM-RoBERTa, whose pairs have the end twice between them.
+        between_ids=suffix_ids * (2 if model == "t5" and prefix_ids else 1),
         chat_templates=_chat_templates(metadata),
     )
 
@@ -100,9 +102,8 @@ def _added_tokens(vocabulary: Vocabulary, model_name: str) -> list[AddedToken]:
     # Source: llama.cpp, which goes by the model's name too.
     is_phi3 = any(name in model_name.lower() for name in ("phi-3", "phi3"))
     added = []
-    for token_id, kind in enumerate(vocabulary.kinds):
-        if kind not in CONTROL_KINDS and kind != TokenKind.USER_DEFINED:
-            continue
+    for token_id in ids_of_kinds(vocabulary.kinds, [*CONTROL_KINDS, TokenKind.USER_DEFINED]):
+        kind = vocabulary.kinds[token_id]
         text = vocabulary.tokens[token_id]
         strips_right = is_phi3 and text not in ("<unk>", "<s>", "<|endoftext|>")
         added.append(
@@ -121,8 +122,7 @@ def _plain_words(vocabulary: Vocabulary) -> set[str]:
     }
     if not suspects:
         return set()
-    merged = {merge.replace(" ", "") for merge in vocabulary.strings("merges")}
-    return suspects & merged
+    return {text for left, right in vocabulary.merges if (text := left + right) in suspects}
 
 
 def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -63,7 +63,9 @@ def _gemma4(vocabulary: Vocabulary) -> Scheme:
 
 def _byte_pair_named(vocabulary: Vocabulary, name: str) -> Scheme:
     rules = pre_tokenization(name)
-    merges = [_halves(merge) for merge in vocabulary.strings("merges", required=True)]
+    if not vocabulary.has("merges"):
+        raise ModelFormatError("expected an array, found no such key", part=PREFIX + "merges")
+    merges = vocabulary.merges
     try:
         model = models.BPE(
             vocab=vocabulary.ids,
@@ -191,15 +193,6 @@ def _hash_spelled(vocabulary: Vocabulary) -> dict[str, int]:
         else:
             spelled["##" + token] = token_id
     return spelled
-
-
-def _halves(merge: str) -> tuple[str, str]:
-    cut = merge.find(" ", 1)  # a space at the start belongs to the left half
-    if cut < 0:
-        raise ModelFormatError(
-            f"expected two tokens with a space between, found {merge!r}", part=PREFIX + "merges"
-        )
-    return merge[:cut], merge[cut + 1 :]
 
 
 def _bad_merges(

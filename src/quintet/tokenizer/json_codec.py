@@ -74,6 +74,7 @@ def read_json_codec(path: str | os.PathLike[str], config: Mapping[str, Any] | No
         eog_ids=end_of_generation_ids(added_ids, [eos_id, *_generation_eos(generation, tokens)]),
         prefix_ids=prefix_ids,
         suffix_ids=suffix_ids,
+        between_ids=_between(tokenizer, prefix_ids, suffix_ids),
         chat_templates=_chat_templates(path, config),
     )
 
@@ -125,6 +126,17 @@ def _affixes(
         if full[start : start + len(bare)] == bare:
             return tuple(full[:start]), tuple(full[start + len(bare) :])
     return (), ()
+
+
+def _between(
+    tokenizer: tokenizers.Tokenizer, prefix: tuple[int, ...], suffix: tuple[int, ...]
+) -> tuple[int, ...]:
+    """What the post-processor puts between the texts of a pair; the end of the first if nothing."""
+    around = tuple(tokenizer.encode("", "").ids)
+    end = len(around) - len(suffix)
+    if around[: len(prefix)] == prefix and around[end:] == suffix and end > len(prefix):
+        return around[len(prefix) : end]
+    return suffix
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from quintet.tokenizer.codec import CONTROL_KINDS, Codec, encode_text
 from quintet.tokenizer.control_text import ChatEncoder
 from quintet.tokenizer.gguf_codec import read_codec
 from quintet.tokenizer.json_codec import read_json_codec
-from quintet.tokenizer.vocabulary import TokenKind
+from quintet.tokenizer.vocabulary import TokenKind, ids_of_kinds
 
 
 class Tokenizer:
@@ -26,6 +26,7 @@ class Tokenizer:
         bos_id, eos_id: begin and end of sequence, where the vocabulary has them.
         eog_ids: every token after which generation stops.
         prefix_ids, suffix_ids: what `encode` puts before and after a text.
+        between_ids: what stands between the two texts of a pair.
         add_bos, add_eos: whether `encode` puts a token before and after the text.
         drops_leading_space: `decode` drops one space at the start of the text.
         chat_templates: Jinja sources by name, as the model carries them.
@@ -35,15 +36,14 @@ class Tokenizer:
         self._codec = codec
         self._plain = codec.matcher(parse_special=False)
         self._special = codec.matcher(parse_special=True)
-        self._control_ids = frozenset(
-            token_id for token_id, kind in enumerate(codec.kinds) if kind in CONTROL_KINDS
-        )
+        self._control_ids = frozenset(ids_of_kinds(codec.kinds, CONTROL_KINDS))
         self._bytes: dict[int, bytes] = {}
         self.vocab_size = len(codec.tokens)
         self.bos_id = codec.bos_id
         self.eos_id = codec.eos_id
         self.eog_ids = codec.eog_ids
         self.prefix_ids, self.suffix_ids = codec.prefix_ids, codec.suffix_ids
+        self.between_ids = codec.between_ids
         self.add_bos = bool(codec.prefix_ids)
         self.add_eos = bool(codec.suffix_ids)
         self.drops_leading_space = codec.drops_leading_space

@@ -7,13 +7,15 @@ absent: llama.cpp, src/llama-vocab.cpp.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from quintet.errors import ModelFormatError
+from quintet.formats.string_array import StringArray
 
 PREFIX = "tokenizer.ggml."
 
@@ -43,11 +45,10 @@ class Vocabulary:
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
         self._metadata = metadata
-        self.tokens = [
-            token or f"[EMPTY_{token_id}]"
-            for token_id, token in enumerate(self.strings("tokens", required=True))
-        ]
-        self.ids = {token: token_id for token_id, token in enumerate(self.tokens)}
+        self.tokens = self.strings("tokens", required=True)
+        if not all(self.tokens):
+            self.tokens = [token or f"[EMPTY_{i}]" for i, token in enumerate(self.tokens)]
+        self.ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
         if not self.tokens:
             raise ModelFormatError(
                 "expected at least one token, found none", part=PREFIX + "tokens"
@@ -55,6 +56,10 @@ class Vocabulary:
         if len(self.ids) != len(self.tokens):
             raise self._duplicate_token()
         self.kinds = self._read_kinds()
+
+    def has(self, name: str) -> bool:
+        """Whether the file has `tokenizer.ggml.<name>`."""
+        return PREFIX + name in self._metadata
 
     def text(self, name: str, default: str) -> str:
         """The string `tokenizer.ggml.<name>`, or the default where the file has none."""
@@ -89,10 +94,26 @@ class Vocabulary:
 
     def strings(self, name: str, *, required: bool = False) -> list[str]:
         """The string array `tokenizer.ggml.<name>`; empty when absent and not required."""
+        values = self._metadata.get(PREFIX + name)
+        if isinstance(values, StringArray):
+            return values.to_list()
         values = self._array(name, required=required)
         if not all(isinstance(value, str) for value in values):
             raise ModelFormatError("expected an array of strings", part=PREFIX + name)
         return values
+
+    @cached_property
+    def merges(self) -> list[tuple[str, str]]:
+        """`tokenizer.ggml.merges`: the two halves of each; empty when absent.
+
+        Raises:
+            ModelFormatError: one without a space between two halves.
+        """
+        values = self._metadata.get(PREFIX + "merges")
+        if isinstance(values, StringArray):
+            pairs = values.to_pairs()
+            return [_halves(values[pairs])] if isinstance(pairs, int) else pairs
+        return [_halves(merge) for merge in self.strings("merges")]
 
     def scores(self) -> list[float]:
         """`tokenizer.ggml.scores`: a finite number per token."""
@@ -162,3 +183,24 @@ def _wrong_type(name: str, expected: str, value: object) -> ModelFormatError:
     return ModelFormatError(
         f"expected {expected}, found {type(value).__name__}", part=PREFIX + name
     )
+
+
+def ids_of_kinds(kinds: bytes | bytearray, wanted: Collection[TokenKind]) -> list[int]:
+    """The ids, ascending, of the tokens that are of one of some kinds.
+
+    Args:
+        kinds: TokenKind by token id.
+    """
+    is_wanted = np.zeros(256, np.bool_)
+    is_wanted[list(wanted)] = True
+    found: list[int] = np.flatnonzero(is_wanted[np.frombuffer(kinds, np.uint8)]).tolist()
+    return found
+
+
+def _halves(merge: str) -> tuple[str, str]:
+    cut = merge.find(" ", 1)  # a space at the start belongs to the left half
+    if cut < 0:
+        raise ModelFormatError(
+            f"expected two tokens with a space between, found {merge!r}", part=PREFIX + "merges"
+        )
+    return merge[:cut], merge[cut + 1 :]

@@ -17,6 +17,7 @@ from engine.fake import make_request
 from quintet import errors
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
+from quintet.engine.embedding import EmbeddingRequest, EmbeddingSpec, Vectors
 from quintet.engine.loading import ModelOptions
 from quintet.engine.output import OutputChunk, Timings, TokenLogprob, Usage
 from quintet.engine.request import Priority
@@ -31,6 +32,7 @@ from quintet.engine.worker.messages import (
     Audit,
     Audited,
     Close,
+    Embed,
     Load,
     LoadFailed,
     Loading,
@@ -85,6 +87,7 @@ LAST = OutputChunk(
                 dry_sequence_breakers="\n",
             )
         ),
+        Embed(EmbeddingRequest("e", ((1, 2), (3,)), "rank", (1, 1), (7,))),
         Abort("r"),
         Audit(3),
         Close(),
@@ -108,6 +111,17 @@ def test_messages_arrive_in_the_worker_as_they_were_sent(message: messages.ToWor
             EngineStats(1, 2),
         ),
         Step((OutputChunk("q", error="e", finish_reason="error"), LAST), EngineStats(1, 2)),
+        Ready(
+            EngineLimits(
+                9,
+                8,
+                7,
+                embedding=EmbeddingSpec(4, "cls", False, "classifier", 2, 1, True),
+                can_generate=False,
+            ),
+            EngineStats(),
+        ),
+        Step((OutputChunk("e", vectors=Vectors((2, 0), 3, bytes(range(24)))),), EngineStats()),
         Audited(1, "leak"),
     ],
 )

@@ -18,14 +18,17 @@ from quintet.server.dialect import Context, Dialect
 from quintet.server.dialects.llamacpp.bodies import (
     CompletionBody,
     DetokenizeBody,
+    EmbeddingBody,
     GenerationBody,
     InfillBody,
+    RerankBody,
     TokenizeBody,
 )
 from quintet.server.dialects.llamacpp.completion import Reply
 from quintet.server.dialects.llamacpp.params import request_options, sampling_params
 from quintet.server.dialects.llamacpp.prompts import infill_prompt, prompts
 from quintet.server.dialects.llamacpp.status import props, slots
+from quintet.server.dialects.llamacpp.vectors import embed, rerank
 from quintet.server.dialects.openai.bodies import ChatBody, parse_body
 from quintet.server.dialects.openai.chat import chat_requests
 from quintet.server.disconnect import unless_disconnected
@@ -50,6 +53,8 @@ ALIASES = {
     "/completions": "/completion",
     "/embeddings": "/embedding",
     "/reranking": "/rerank",
+    "/v1/rerank": "/rerank",
+    "/v1/reranking": "/rerank",
 }
 _PATHS = (
     "/completion",
@@ -57,6 +62,8 @@ _PATHS = (
     "/tokenize",
     "/detokenize",
     "/apply-template",
+    "/embedding",
+    "/rerank",
     "/props",
     "/slots",
     "/lora-adapters",
@@ -80,6 +87,8 @@ def dialect(context: Context) -> Dialect:
         Route("/tokenize", handlers.tokenize, methods=["POST"]),
         Route("/detokenize", handlers.detokenize, methods=["POST"]),
         Route("/apply-template", handlers.apply_template, methods=["POST"]),
+        Route("/embedding", handlers.embedding, methods=["POST"]),
+        Route("/rerank", handlers.rerank, methods=["POST"]),
         Route("/props", handlers.get_props, methods=["GET"]),
         Route("/props", _refuse_change, methods=["POST"]),
         Route("/slots", handlers.get_slots, methods=["GET"]),
@@ -153,6 +162,24 @@ class _Handlers:
             render = model.engine.tokenizer.render_chat
             text = await asyncio.to_thread(render, prompt.messages, **options)
         return JSONResponse({"prompt": text})
+
+    async def embedding(self, request: Request) -> Response:
+        body = parse_body(EmbeddingBody, await self._body(request))
+
+        async def work() -> Any:
+            async with self._models.use(self._name(body.model)) as model:
+                return await embed(body, model)
+
+        return JSONResponse(await unless_disconnected(request.receive, work()))
+
+    async def rerank(self, request: Request) -> Response:
+        body = parse_body(RerankBody, await self._body(request))
+
+        async def work() -> Any:
+            async with self._models.use(self._name(body.model)) as model:
+                return await rerank(body, model)
+
+        return JSONResponse(await unless_disconnected(request.receive, work()))
 
     async def get_props(self, request: Request) -> Response:
         async with self._models.use(self._name(request.query_params.get("model"))) as model:

@@ -1,11 +1,14 @@
 """Request bodies: client fields only, unknown ones ignored, types taken literally.
 
-Source: OpenAI API reference, "Create chat completion" and "Create completion";
-top_k, min_p and the other samplers OpenAI lacks carry vLLM's names.
+Sources: OpenAI API reference, "Create chat completion", "Create completion" and "Create
+embeddings"; what OpenAI lacks carries the names of vLLM, docs/serving/openai_compatible_server.md
+(top_k, guided_json, structured_outputs, priority, continuous_usage_stats...), or of llama-server,
+tools/server/README.md (typical_p, dry_multiplier, samplers, grammar...).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,9 +21,16 @@ MAX_TOP_LOGPROBS = 20
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 256
 MAX_LOGIT_BIAS = 1024
+MAX_EMBEDDINGS = 2048
+MAX_GUIDED_CHOICES = 1024
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+KeepAlive = float | str
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class Body(BaseModel):
@@ -31,6 +41,7 @@ class Body(BaseModel):
 
 class StreamOptions(Body):
     include_usage: bool = False
+    continuous_usage_stats: bool = False
 
 
 class ChatTemplateKwargs(Body):
@@ -40,24 +51,65 @@ class ChatTemplateKwargs(Body):
     enable_thinking: bool | None = None
 
 
-class SamplingBody(Body):
-    """What chat completions and completions have in common."""
+class JsonSchema(Body):
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
 
-    model: Annotated[str, Field(min_length=1, max_length=256)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
-    max_tokens: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+
+class ResponseFormat(Body):
+    type: str
+    json_schema: JsonSchema | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+GuidedJson = str | dict[str, Any] | bool
+GuidedChoice = Annotated[list[str], Field(min_length=1, max_length=MAX_GUIDED_CHOICES)]
+
+
+class StructuredOutputs(Body):
+    """vLLM's newer spelling of the guided_* fields."""
+
+    json_: GuidedJson | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: GuidedChoice | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    structural_tag: Any = None
+
+
+class SamplerBody(Body):
+    """How tokens are drawn and what form they must take: on every route that generates."""
+
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    typical_p: float | None = None
+    top_n_sigma: float | None = None
+    dynatemp_range: float | None = None
+    dynatemp_exponent: float | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: int | None = None
+    dry_penalty_last_n: int | None = None
+    dry_sequence_breakers: Annotated[list[str], Field(max_length=16)] | None = None
+    mirostat: int | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    samplers: Annotated[list[str], Field(max_length=16)] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    include_stop_str_in_output: bool | None = None
     logit_bias: (
         Annotated[
             dict[Annotated[str, Field(pattern="^[0-9]{1,10}$")], float],
@@ -67,6 +119,38 @@ class SamplingBody(Body):
     ) = None
     min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     ignore_eos: bool | None = None
+    grammar: str | None = None
+    json_schema: GuidedJson | None = None
+    guided_json: GuidedJson | None = None
+    guided_regex: str | None = None
+    guided_choice: GuidedChoice | None = None
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
+    response_format: ResponseFormat | None = None
+    # Named only to be refused: each would change the answer.
+    allowed_token_ids: Any = None
+    bad_words: Any = None
+    use_beam_search: Any = None
+    prompt_logprobs: Any = None
+    truncate_prompt_tokens: Any = None
+
+
+class RequestBody(SamplerBody):
+    """What every route that generates has besides: the model, and how the request is served."""
+
+    model: ModelName
+    stream: bool | None = None
+    priority: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    timeout: float | None = None
+    keep_alive: KeepAlive | None = None
+
+
+class SamplingBody(RequestBody):
+    """What chat completions and completions have in common."""
+
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    max_tokens: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
 
 
 class ContentPart(Body):
@@ -106,36 +190,34 @@ class Tool(Body):
     function: FunctionDefinition
 
 
-class JsonSchema(Body):
-    name: str | None = None
-    description: str | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-    strict: bool | None = None
+class ThinkingBody(Body):
+    """Two spellings of one switch."""
+
+    enable_thinking: bool | None = None
+    chat_template_kwargs: ChatTemplateKwargs | None = None
 
 
-class ResponseFormat(Body):
-    type: str
-    json_schema: JsonSchema | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+class ConversationBody(ThinkingBody):
+    """What becomes the prompt of a chat."""
 
-
-class ChatBody(SamplingBody):
-    """POST /v1/chat/completions."""
-
+    model: ModelName
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
+
+
+class ChatBody(SamplingBody, ConversationBody):
+    """POST /v1/chat/completions."""
+
+    max_completion_tokens: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     modalities: list[str] | None = None
     functions: Any = None
     function_call: Any = None
     chat_template: Any = None
-    chat_template_kwargs: ChatTemplateKwargs | None = None
-    enable_thinking: bool | None = None
 
 
 class CompletionBody(SamplingBody):
@@ -144,22 +226,49 @@ class CompletionBody(SamplingBody):
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool | None = None
-    best_of: int | None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
     suffix: str | None = None
 
 
+class EmbeddingBody(Body):
+    """POST /v1/embeddings."""
+
+    model: ModelName
+    input: str | list[str] | list[TokenId] | list[list[TokenId]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    keep_alive: KeepAlive | None = None
+
+
+def wants_usage(body: SamplingBody) -> bool:
+    """Whether a stream is to end with its usage."""
+    return body.stream_options is not None and body.stream_options.include_usage
+
+
+def wants_continuous_usage(body: SamplingBody) -> bool:
+    """Whether each chunk of a stream is to carry the usage so far."""
+    return bool(body.stream and body.stream_options and body.stream_options.continuous_usage_stats)
+
+
+_TAG = "["  # begins the name of a union's member, which is no part of the body
 _EXPECTED: dict[int | str, str] = {
     "prompt": "a string, a list of strings, a list of token ids, or a list of such lists",
     "stop": f"a string or at most {MAX_STOP_STRINGS}, each of 1 to {MAX_STOP_CHARS} characters",
     "content": "a string or a list of content parts",
+    "keep_alive": 'seconds or a duration such as "5m"',
     "logit_bias": f"an object of at most {MAX_LOGIT_BIAS} token ids, as strings, to numbers",
 }
 
 B = TypeVar("B", bound=BaseModel)
 
 
-def parse_body(kind: type[B], value: Any) -> B:
+def parse_body(kind: type[B], value: Any, expected: Mapping[int | str, str] | None = None) -> B:
     """Check a JSON value against a body.
+
+    Args:
+        kind: the body.
+        value: what the client sent.
+        expected: what to say of fields of which their types say too much.
 
     Raises:
         RequestError: names the first field at fault and what was expected; never echoes values.
@@ -170,12 +279,15 @@ def parse_body(kind: type[B], value: Any) -> B:
         return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise _refusal(first["loc"], first["msg"]) from None
+        raise _refusal(first["loc"], first["msg"], _EXPECTED | dict(expected or {})) from None
 
 
-def _refusal(location: tuple[int | str, ...], message: str) -> RequestError:
+def _refusal(
+    location: tuple[int | str, ...], message: str, expected: Mapping[int | str, str]
+) -> RequestError:
+    location = tuple(part for part in location if not str(part).startswith(_TAG))
     for depth, part in enumerate(location):
-        if part in _EXPECTED:  # a union: its members' own complaints would mislead
-            location, message = location[: depth + 1], f"expected {_EXPECTED[part]}"
+        if part in expected:  # a union: its members' own complaints would mislead
+            location, message = location[: depth + 1], f"expected {expected[part]}"
             break
     return RequestError(message, parameter=".".join(map(str, location))[:100])

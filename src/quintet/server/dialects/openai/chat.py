@@ -1,38 +1,38 @@
-"""Chat completions: body to engine requests, engine output to replies."""
+"""Chat completions: body to engine request, and how it is answered."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.errors import RequestError
-from quintet.server.answers import Answer, text_logprobs
-from quintet.server.dialects.openai.bodies import ChatBody, ContentPart, Message, ToolCall
-from quintet.server.dialects.openai.replies import (
-    ReplyHeader,
-    TokenBytes,
-    token_name,
-    usage_body,
-    wire_logprob,
+from quintet.server.answers import Answer
+from quintet.server.dialects.openai.bodies import (
+    ChatBody,
+    ContentPart,
+    ConversationBody,
+    Message,
+    ToolCall,
+    wants_continuous_usage,
+    wants_usage,
 )
-from quintet.server.dialects.openai.sampling import refuse, sampling_params
+from quintet.server.dialects.openai.chat_replies import ChatChunks, chat_reply
+from quintet.server.dialects.openai.replies import ReplyHeader, Work
+from quintet.server.dialects.openai.sampling import refuse, request_options, sampling_params
 from quintet.server.dialects.openai.structure import (
     checked_tool_choice,
-    deltas,
-    finish_reason,
-    message,
-    response_constraint,
+    constraint_of,
     shown_tools,
+    thinking_switch,
 )
-from quintet.server.engines import ChatPrompt, GenerationRequest
+from quintet.server.engines import ChatPrompt, GenerationRequest, ServedEngine, ServedModel
 from quintet.server.limits import parse_json
 
 MAX_ARGUMENTS_DEPTH = 32
 
 
 def chat_requests(body: ChatBody) -> list[GenerationRequest]:
-    """The engine requests of a body: `n` answers to one conversation.
+    """The engine request of a body: `n` answers to one conversation.
 
     Raises:
         RequestError: values out of range, or a history that cannot be understood.
@@ -41,100 +41,68 @@ def chat_requests(body: ChatBody) -> list[GenerationRequest]:
     _refuse_unsupported(body)
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("expected logprobs: true beside it", parameter="top_logprobs")
-    prompt = ChatPrompt(
-        [_history(sent, index) for index, sent in enumerate(body.messages)],
-        shown_tools(body),
-        _enable_thinking(body),
-        checked_tool_choice(body.tool_choice),
-        body.parallel_tool_calls is not False,
-    )
     max_tokens = body.max_tokens
     if body.max_completion_tokens is not None:
         max_tokens = body.max_completion_tokens
-    all_params = sampling_params(
+    params = sampling_params(
         body,
         max_tokens=max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        constraint=response_constraint(body.response_format),
+        constraint=constraint_of(body),
+        n=body.n or 1,
     )
-    return [GenerationRequest(prompt, params) for params in all_params]
+    return [GenerationRequest(chat_prompt(body), params, request_options(body))]
 
 
-def chat_reply(
-    header: ReplyHeader, answers: Sequence[Answer], wants_logprobs: bool, token_bytes: TokenBytes
-) -> dict[str, Any]:
-    """The whole reply of a request that does not stream."""
-    choices = [
-        {
-            "index": index,
-            "message": message(answer.text, answer.reasoning, answer.tool_calls),
-            "logprobs": _logprobs(answer.logprobs, token_bytes) if wants_logprobs else None,
-            "finish_reason": finish_reason(answer.finish_reason, bool(answer.tool_calls)),
-        }
-        for index, answer in enumerate(answers)
-    ]
-    usages = [answer.usage for answer in answers]
-    return header.reply(choices, usage=usage_body(usages, num_per_prompt=len(answers)))
+def chat_prompt(body: ConversationBody) -> ChatPrompt:
+    """The conversation of a body.
+
+    Raises:
+        RequestError: a history that cannot be understood.
+        UnsupportedParameterError: fields that cannot be honoured.
+    """
+    return ChatPrompt(
+        [_history(sent, index) for index, sent in enumerate(body.messages)],
+        shown_tools(body.tools, body.tool_choice),
+        thinking_switch(body, body.reasoning_effort),
+        checked_tool_choice(body.tool_choice),
+        body.parallel_tool_calls is not False,
+    )
 
 
-class ChatChunks:
-    """The chunks of a streamed reply: role, deltas, finish, and usage if asked for."""
+async def count_prompt_tokens(prompt: ChatPrompt, engine: ServedEngine) -> int:
+    """Tokens of a conversation, tools and the start of the answer included."""
+    return await engine.count_tokens(
+        prompt.messages, tools=prompt.tools, enable_thinking=prompt.enable_thinking
+    )
 
-    def __init__(
-        self,
-        header: ReplyHeader,
-        *,
-        num_choices: int,
-        wants_logprobs: bool,
-        wants_usage: bool,
-        token_bytes: TokenBytes,
-    ) -> None:
-        self._header = header
-        self._num_choices = num_choices
-        self._wants_logprobs = wants_logprobs
-        self._wants_usage = wants_usage
-        self._token_bytes = token_bytes
-        self._usages: list[Usage | None] = [None] * num_choices
-        self._has_calls = [False] * num_choices
 
-    def start(self) -> Iterator[dict[str, Any]]:
-        """Every choice says who speaks."""
-        for index in range(self._num_choices):
-            yield self._chunk(index, {"role": "assistant", "content": ""})
+async def chat_work(
+    body: ChatBody, requests: Sequence[GenerationRequest], model: ServedModel
+) -> Work:
+    """How the requests of a body are answered."""
+    tokenizer = model.engine.tokenizer
+    num_choices = body.n or 1
+    prompt_lengths: list[int] | None = None
+    prompt = requests[0].prompt
+    if wants_continuous_usage(body) and isinstance(prompt, ChatPrompt):
+        prompt_lengths = [await count_prompt_tokens(prompt, model.engine)]
 
-    def add(self, index: int, chunk: OutputChunk) -> Iterator[dict[str, Any]]:
-        """What an engine chunk adds to choice `index`; nothing while its text is undecided."""
-        logprobs = text_logprobs(chunk) if self._wants_logprobs else ()
-        parts = list(deltas(chunk)) or ([{"content": ""}] if logprobs else [])
-        for part in parts:
-            yield self._chunk(index, part, logprobs=logprobs)
-            logprobs = ()
-        self._has_calls[index] |= bool(chunk.tool_calls)
-        if chunk.finish_reason is not None:
-            self._usages[index] = chunk.usage
-            reason = finish_reason(chunk.finish_reason, self._has_calls[index])
-            yield self._chunk(index, {}, finish_reason=reason)
+    def reply(answers: Sequence[Answer]) -> dict[str, Any]:
+        header = ReplyHeader.new("chatcmpl", "chat.completion", body.model)
+        return chat_reply(header, answers, bool(body.logprobs), tokenizer.token_bytes)
 
-    def end(self) -> Iterator[dict[str, Any]]:
-        """The usage, in a chunk without choices."""
-        if self._wants_usage:
-            yield self._header.reply([], usage=usage_body(self._usages, self._num_choices))
+    def chunks() -> ChatChunks:
+        return ChatChunks(
+            ReplyHeader.new("chatcmpl", "chat.completion.chunk", body.model),
+            num_choices=num_choices,
+            wants_logprobs=bool(body.logprobs),
+            wants_usage=wants_usage(body),
+            token_bytes=tokenizer.token_bytes,
+            prompt_lengths=prompt_lengths,
+        )
 
-    def _chunk(
-        self,
-        index: int,
-        delta: dict[str, Any],
-        *,
-        logprobs: Sequence[TokenLogprob] = (),
-        finish_reason: str | None = None,
-    ) -> dict[str, Any]:
-        choice = {
-            "index": index,
-            "delta": delta,
-            "logprobs": _logprobs(logprobs, self._token_bytes) if logprobs else None,
-            "finish_reason": finish_reason,
-        }
-        return self._header.reply([choice])
+    return Work(requests, reply, chunks)
 
 
 def _refuse_unsupported(body: ChatBody) -> None:
@@ -145,12 +113,6 @@ def _refuse_unsupported(body: ChatBody) -> None:
             raise refuse(name, "not supported; use tools")
     if body.chat_template is not None:
         raise refuse("chat_template", "templates in requests are refused; the model's own is used")
-
-
-def _enable_thinking(body: ChatBody) -> bool | None:
-    if body.enable_thinking is not None:
-        return body.enable_thinking
-    return body.chat_template_kwargs.enable_thinking if body.chat_template_kwargs else None
 
 
 def _history(message: Message, index: int) -> dict[str, Any]:
@@ -188,15 +150,7 @@ def _part_text(part: ContentPart, where: str) -> str:
 
 
 def _tool_call(call: ToolCall, where: str) -> dict[str, Any]:
-    """Arguments travel as a JSON string but templates print an object."""
-    try:
-        arguments = parse_json(call.function.arguments.encode() or b"{}", MAX_ARGUMENTS_DEPTH)
-    except RequestError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise RequestError(
-            "expected arguments that are a JSON object in a string", parameter=f"{where}.tool_calls"
-        )
+    arguments = parsed_arguments(call.function.arguments, f"{where}.tool_calls")
     function = {"name": call.function.name, "arguments": arguments}
     rendered: dict[str, Any] = {"type": "function", "function": function}
     if call.id is not None:
@@ -204,16 +158,16 @@ def _tool_call(call: ToolCall, where: str) -> dict[str, Any]:
     return rendered
 
 
-def _logprobs(logprobs: Iterable[TokenLogprob], token_bytes: TokenBytes) -> dict[str, Any]:
-    def entry(token_id: int, logprob: float) -> dict[str, Any]:
-        raw = token_bytes(token_id)
-        return {"token": token_name(raw), "logprob": wire_logprob(logprob), "bytes": list(raw)}
+def parsed_arguments(text: str, where: str) -> dict[str, Any]:
+    """The arguments of a call: they travel as a JSON string but templates print an object.
 
-    content = [
-        {
-            **entry(item.token_id, item.logprob),
-            "top_logprobs": [entry(token_id, logprob) for token_id, logprob in item.top],
-        }
-        for item in logprobs
-    ]
-    return {"content": content, "refusal": None}
+    Raises:
+        RequestError: anything else.
+    """
+    try:
+        arguments = parse_json(text.encode() or b"{}", MAX_ARGUMENTS_DEPTH)
+    except RequestError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise RequestError("expected arguments that are a JSON object in a string", parameter=where)
+    return arguments

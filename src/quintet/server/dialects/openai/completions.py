@@ -1,151 +1,139 @@
-"""Completions, OpenAI's older interface: body to engine requests, engine output to replies."""
+"""Completions, OpenAI's older interface: body to engine requests, and how they are answered."""
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.errors import RequestError
-from quintet.server.answers import Answer, text_logprobs
-from quintet.server.dialects.openai.bodies import MAX_CHOICES, CompletionBody
-from quintet.server.dialects.openai.replies import (
-    ReplyHeader,
-    TokenBytes,
-    token_name,
-    usage_body,
-    wire_logprob,
+from quintet.server.answers import Answer
+from quintet.server.dialects.openai.bodies import (
+    MAX_CHOICES,
+    CompletionBody,
+    wants_continuous_usage,
+    wants_usage,
 )
-from quintet.server.dialects.openai.sampling import refuse, sampling_params
-from quintet.server.engines import GenerationRequest
+from quintet.server.dialects.openai.completion_replies import (
+    CompletionChunks,
+    Echo,
+    Shape,
+    completion_reply,
+)
+from quintet.server.dialects.openai.replies import ReplyHeader, Work
+from quintet.server.dialects.openai.sampling import refuse, request_options, sampling_params
+from quintet.server.dialects.openai.structure import constraint_of
+from quintet.server.engines import GenerationRequest, ServedModel, ServedTokenizer
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, which chat completions do not have
 
 
 def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
-    """The engine requests of a body: `n` answers to each prompt, prompt by prompt.
+    """The engine requests of a body, one per prompt; `best_of` answers each, or `n`.
 
     Raises:
         RequestError: values out of range, no prompt, or too many answers at once.
         UnsupportedParameterError: fields that cannot be honoured.
     """
-    if body.echo:
-        raise refuse("echo", "log probabilities of the prompt are not available")
     if body.suffix:
-        raise refuse("suffix", "not supported")
-    if body.best_of not in (None, body.n or 1):
-        raise refuse("best_of", "only the value of n is supported")
+        raise refuse("suffix", "not supported: the text is continued, not filled in")
+    num_answers = _num_answers(body)
     prompts = _prompts(body)
-    num_choices = len(prompts) * (body.n or 1)
+    num_choices = len(prompts) * num_answers
     if not 1 <= num_choices <= MAX_CHOICES:
         raise RequestError(
             f"expected 1 to {MAX_CHOICES} answers (prompts times n), found {num_choices}",
             parameter="prompt",
         )
     max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    all_params = sampling_params(body, max_tokens=max_tokens, logprobs=body.logprobs)
-    return [GenerationRequest(prompt, params) for prompt in prompts for params in all_params]
+    is_ranked = num_answers > (body.n or 1)
+    params = sampling_params(
+        body,
+        # The engine generates at least one token; it is left out of the reply.
+        max_tokens=1 if is_prompt_alone(body) else max_tokens,
+        logprobs=0 if is_ranked and body.logprobs is None else body.logprobs,
+        constraint=constraint_of(body),
+        n=num_answers,
+        prompt_logprobs=body.logprobs if body.echo else None,
+    )
+    options = request_options(body)
+    return [GenerationRequest(prompt, params, options) for prompt in prompts]
 
 
-def completion_reply(
-    header: ReplyHeader,
-    answers: Sequence[Answer],
-    num_per_prompt: int,
-    wants_logprobs: bool,
-    token_bytes: TokenBytes,
-) -> dict[str, Any]:
-    """The whole reply of a request that does not stream."""
-    choices = [
-        {
-            "index": index,
-            "text": answer.text,
-            "logprobs": LogprobsWriter(token_bytes).write(answer.logprobs)
-            if wants_logprobs
-            else None,
-            "finish_reason": answer.finish_reason,
-        }
-        for index, answer in enumerate(answers)
+def is_prompt_alone(body: CompletionBody) -> bool:
+    """Whether only the prompt is asked for, which evaluations do for its log probabilities."""
+    return bool(body.echo) and body.max_tokens == 0
+
+
+async def completion_work(
+    body: CompletionBody, requests: Sequence[GenerationRequest], model: ServedModel
+) -> Work:
+    """How the requests of a body are answered."""
+    tokenizer = model.engine.tokenizer
+    num_answers, n = _num_answers(body), body.n or 1
+    prompt_lengths: list[int] | None = None
+    prompts = [request.prompt for request in requests]
+    wants_ids = bool(body.echo) and body.logprobs is not None
+    if wants_ids or wants_continuous_usage(body):
+        ids = await asyncio.to_thread(_token_ids, prompts, tokenizer)
+        requests = [
+            replace(request, prompt=own) for request, own in zip(requests, ids, strict=True)
+        ]
+        if wants_continuous_usage(body):
+            prompt_lengths = [len(own) for own in ids]
+    header = ReplyHeader.new("cmpl", "text_completion", body.model)
+    echoes = [
+        Echo(tokenizer, prompt, request.prompt)
+        for prompt, request in zip(prompts, requests, strict=True)
+        if body.echo
     ]
-    return header.reply(choices, usage=usage_body([a.usage for a in answers], num_per_prompt))
+    shape = Shape(n, body.logprobs is not None, is_prompt_alone(body))
+
+    def reply(answers: Sequence[Answer]) -> dict[str, Any]:
+        ranked = [
+            index
+            for first in range(0, len(answers), num_answers)
+            for index in best(answers[first : first + num_answers], n, first)
+        ]
+        return completion_reply(header, shape, answers, ranked, echoes, tokenizer.token_bytes)
+
+    def chunks() -> CompletionChunks:
+        return CompletionChunks(
+            header,
+            shape,
+            num_choices=len(requests) * n,
+            wants_usage=wants_usage(body),
+            token_bytes=tokenizer.token_bytes,
+            echoes=echoes,
+            prompt_lengths=prompt_lengths,
+        )
+
+    return Work(requests, reply, chunks)
 
 
-class CompletionChunks:
-    """The chunks of a streamed reply: text, the last of each choice with its finish reason."""
+def best(answers: Sequence[Answer], n: int, first: int) -> list[int]:
+    """The places of the n answers with the highest log probability per token, best first."""
 
-    def __init__(
-        self,
-        header: ReplyHeader,
-        *,
-        num_choices: int,
-        num_per_prompt: int,
-        wants_logprobs: bool,
-        wants_usage: bool,
-        token_bytes: TokenBytes,
-    ) -> None:
-        self._header = header
-        self._num_per_prompt = num_per_prompt
-        self._wants_logprobs = wants_logprobs
-        self._wants_usage = wants_usage
-        self._writers = [LogprobsWriter(token_bytes) for _ in range(num_choices)]
-        self._usages: list[Usage | None] = [None] * num_choices
+    def score(index: int) -> float:
+        values = [item.logprob for item in answers[index].logprobs]
+        return sum(values) / len(values) if values else 0.0
 
-    def start(self) -> Iterator[dict[str, Any]]:
-        """Nothing: completions have no opening chunk."""
-        return iter(())
-
-    def add(self, index: int, chunk: OutputChunk) -> Iterator[dict[str, Any]]:
-        """What an engine chunk adds to choice `index`; nothing while its text is undecided."""
-        logprobs = text_logprobs(chunk) if self._wants_logprobs else ()
-        if chunk.finish_reason is not None:
-            self._usages[index] = chunk.usage
-        if chunk.text or logprobs or chunk.finish_reason is not None:
-            choice = {
-                "index": index,
-                "text": chunk.text,
-                "logprobs": self._writers[index].write(logprobs) if logprobs else None,
-                "finish_reason": chunk.finish_reason,
-            }
-            yield self._header.reply([choice])
-
-    def end(self) -> Iterator[dict[str, Any]]:
-        """The usage, in a chunk without choices."""
-        if self._wants_usage:
-            yield self._header.reply([], usage=usage_body(self._usages, self._num_per_prompt))
+    if len(answers) == n:
+        return list(range(first, first + n))
+    places = sorted(range(len(answers)), key=score, reverse=True)
+    return [first + place for place in places[:n]]
 
 
-class LogprobsWriter:
-    """Log probabilities in the older shape, whose offsets run on from chunk to chunk."""
-
-    def __init__(self, token_bytes: TokenBytes) -> None:
-        self._token_bytes = token_bytes
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._num_chars = 0
-
-    def write(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
-        """Parallel lists; `text_offset` counts characters from the start of the answer."""
-        tokens: list[str] = []
-        values: list[float] = []
-        tops: list[dict[str, float]] = []
-        offsets: list[int] = []
-        for item in logprobs:
-            raw = self._token_bytes(item.token_id)
-            tokens.append(token_name(raw))
-            values.append(wire_logprob(item.logprob))
-            tops.append(
-                {
-                    token_name(self._token_bytes(token_id)): wire_logprob(logprob)
-                    for token_id, logprob in item.top
-                }
-            )
-            offsets.append(self._num_chars)
-            self._num_chars += len(self._decoder.decode(raw))
-        return {
-            "tokens": tokens,
-            "token_logprobs": values,
-            "top_logprobs": tops,
-            "text_offset": offsets,
-        }
+def _num_answers(body: CompletionBody) -> int:
+    n = body.n or 1
+    if body.best_of is None or body.best_of == n:
+        return n
+    if body.best_of < n:
+        raise RequestError(f"expected at least n, {n}, found {body.best_of}", parameter="best_of")
+    if body.stream:
+        raise refuse("best_of", "the best answers are known only when all are whole: do not stream")
+    return body.best_of
 
 
 def _prompts(body: CompletionBody) -> list[str | list[int]]:
@@ -156,3 +144,13 @@ def _prompts(body: CompletionBody) -> list[str | list[int]]:
     if prompt and isinstance(prompt[0], int):
         return [[token for token in prompt if isinstance(token, int)]]
     return [item for item in prompt if not isinstance(item, int)]
+
+
+def _token_ids(prompts: Sequence[Any], tokenizer: ServedTokenizer) -> list[list[int]]:
+    """As the engine encodes text itself."""
+    return [
+        tokenizer.encode(prompt, add_special=True, parse_special=True)
+        if isinstance(prompt, str)
+        else prompt
+        for prompt in prompts
+    ]

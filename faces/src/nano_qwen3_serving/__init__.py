@@ -1,0 +1,1 @@
+"""The interface of nano-qwen3-serving on top of Quintet."""

@@ -1,0 +1,1 @@
+"""OpenAI's Responses interface: over HTTP, as typed events, and over a WebSocket."""
