@@ -259,6 +259,8 @@ def write_gguf(row: Row, model: Any, path: Path, matrix_type: gguf.GGMLQuantizat
     names = gguf.get_tensor_name_map(arch, c.num_hidden_layers)
     rope = c.rope_parameters.get("full_attention", c.rope_parameters)
     writer = gguf.GGUFWriter(path, row.gguf_arch)
+    writer.add_tokenizer_model("none")
+    writer.add_vocab_size(c.vocab_size)
     writer.add_block_count(c.num_hidden_layers)
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
@@ -378,6 +380,10 @@ def add_hyperparameters(writer: gguf.GGUFWriter, arch: str, c: Any) -> None:
         writer.add_final_logit_softcapping(c.final_logit_softcapping)
     if arch == "deepseek2":
         writer.add_kv_lora_rank(c.kv_lora_rank)
+        if c.q_lora_rank:
+            writer.add_q_lora_rank(c.q_lora_rank)
+        writer.add_leading_dense_block_count(c.first_k_dense_replace)
+        writer.add_expert_shared_count(c.n_shared_experts)
         writer.add_expert_weights_scale(c.routed_scaling_factor)
         writer.add_expert_weights_norm(c.norm_topk_prob)
         is_v3 = c.model_type == "deepseek_v3"
@@ -393,8 +399,8 @@ def add_hyperparameters(writer: gguf.GGUFWriter, arch: str, c: Any) -> None:
     if getattr(c, "num_local_experts", None) or getattr(c, "num_experts", None):
         writer.add_expert_count(getattr(c, "num_local_experts", None) or c.num_experts)
         writer.add_expert_used_count(c.num_experts_per_tok)
-        if hasattr(c, "moe_intermediate_size"):
-            writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+        width = getattr(c, "moe_intermediate_size", c.intermediate_size)
+        writer.add_expert_feed_forward_length(width)
 
 
 def quantize(values: np.ndarray, matrix_type: gguf.GGMLQuantizationType) -> np.ndarray:
