@@ -248,12 +248,15 @@ void bind_plan(nb::module_& m) {
       .def(
           "add_experts",
           [](Plan& plan, int num_experts, int num_used, int gate, int up, int down, int gate_bias, int up_bias,
-             int down_bias, int selection_bias, bool sigmoid, bool normalize, float factor, float limit) {
+             int down_bias, int selection_bias, int num_groups, int num_groups_used, int group_top, bool sigmoid,
+             bool normalize, float factor, float limit) {
             return plan.add_experts({num_experts, num_used, gate, up, down, gate_bias, up_bias, down_bias,
-                                     selection_bias, sigmoid, normalize, factor, limit});
+                                     selection_bias, num_groups, num_groups_used, group_top, sigmoid, normalize, factor,
+                                     limit});
           },
           nb::kw_only(), "num_experts"_a, "num_used"_a, "gate"_a, "up"_a, "down"_a, "gate_bias"_a, "up_bias"_a,
-          "down_bias"_a, "selection_bias"_a, "sigmoid"_a, "normalize"_a, "factor"_a, "limit"_a)
+          "down_bias"_a, "selection_bias"_a, "num_groups"_a, "num_groups_used"_a, "group_top"_a, "sigmoid"_a,
+          "normalize"_a, "factor"_a, "limit"_a)
       .def("row_route", &Plan::row_route, "scores"_a, "experts"_a)
       .def("run_experts", &Plan::run_experts, "src"_a, "experts"_a)
       .def("row_combine", &Plan::row_combine, "experts"_a, "dst"_a)

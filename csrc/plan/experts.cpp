@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <functional>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -163,6 +165,24 @@ class ExpertActPhase final : public Phase {
   int experts_;
 };
 
+// Sets the ranks of all experts but those of the best groups to -infinity.
+void keep_best_groups(const Experts& e, std::vector<double>& ranked) {
+  const auto per_group = static_cast<ptrdiff_t>(ranked.size()) / e.num_groups;
+  std::vector<std::pair<double, int>> groups;
+  for (int g = 0; g < e.num_groups; g++) {
+    std::vector<double> best(ranked.begin() + g * per_group, ranked.begin() + (g + 1) * per_group);
+    // A NaN has no order.
+    for (double& value : best) value = std::isnan(value) ? -std::numeric_limits<double>::infinity() : value;
+    std::sort(best.begin(), best.end(), std::greater<>());
+    groups.emplace_back(std::accumulate(best.begin(), best.begin() + e.group_top, 0.0), g);
+  }
+  std::stable_sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  for (size_t i = static_cast<size_t>(e.num_groups_used); i < groups.size(); i++) {
+    const ptrdiff_t first = groups[i].second * per_group;
+    std::fill_n(ranked.begin() + first, per_group, -std::numeric_limits<double>::infinity());
+  }
+}
+
 // Chooses one row's experts.  The sums run over the experts in their order, in double: there are few.
 void route(const Experts& e, const float* scores, const float* bias, int* chosen, float* weights) {
   const int n = e.num_experts;
@@ -175,10 +195,16 @@ void route(const Experts& e, const float* scores, const float* bias, int* chosen
     for (int i = 0; i < n; i++) sum += activated[static_cast<size_t>(i)] = std::exp(scores[i] - largest);
     for (double& value : activated) value /= sum;
   }
-  const auto rank = [&](int i) {
-    if (bias != nullptr) return activated[static_cast<size_t>(i)] + static_cast<double>(bias[i]);
-    return e.sigmoid ? activated[static_cast<size_t>(i)] : static_cast<double>(scores[i]);
-  };
+  // By what experts are ranked; without a bias the scores themselves, which have the same order.
+  std::vector<double> ranked(static_cast<size_t>(n));
+  for (int i = 0; i < n; i++) {
+    const auto at = static_cast<size_t>(i);
+    ranked[at] = bias != nullptr ? activated[at] + static_cast<double>(bias[i])
+                 : e.sigmoid     ? activated[at]
+                                 : static_cast<double>(scores[i]);
+  }
+  if (e.num_groups > 1) keep_best_groups(e, ranked);
+  const auto rank = [&](int i) { return ranked[static_cast<size_t>(i)]; };
   // Insertion keeps the best so far; a NaN is never better, so that a broken row still has experts.
   int found = 0;
   for (int i = 0; i < n; i++) {
@@ -201,6 +227,10 @@ void route(const Experts& e, const float* scores, const float* bias, int* chosen
 
 int Plan::add_experts(const ExpertOptions& o) {
   require(o.num_experts > 0 && o.num_used > 0 && o.num_used <= o.num_experts, "experts: more used than there are");
+  require(o.num_groups > 0 && o.num_experts % o.num_groups == 0 && o.num_groups_used > 0 &&
+              o.num_groups_used <= o.num_groups && o.group_top > 0 && o.group_top <= o.num_experts / o.num_groups &&
+              o.num_used <= o.num_groups_used * (o.num_experts / o.num_groups),
+          "experts: groups that do not fit");
   const PackedMatrix& gate = matrix(o.gate);
   const PackedMatrix& up = matrix(o.up);
   const PackedMatrix& down = matrix(o.down);
@@ -228,6 +258,9 @@ int Plan::add_experts(const ExpertOptions& o) {
   e->up_bias = o.up_bias;
   e->down_bias = o.down_bias;
   e->selection_bias = o.selection_bias;
+  e->num_groups = o.num_groups;
+  e->num_groups_used = o.num_groups_used;
+  e->group_top = o.group_top;
   e->sigmoid = o.sigmoid;
   e->normalize = o.normalize;
   e->factor = o.factor;

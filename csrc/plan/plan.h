@@ -79,12 +79,13 @@ struct Rotation {
 struct Experts {
   int num_experts = 0;
   int num_used = 0;
-  int width = 0;                                     // of a row, in and out
-  int inner = 0;                                     // rows of gate and up in each expert
-  int gate = 0, up = 0, down = 0;                    // matrices, each of all experts one behind the other
-  int gate_bias = -1, up_bias = -1, down_bias = -1;  // vectors, likewise, or -1
-  int selection_bias = -1;                           // a vector, or -1
-  bool sigmoid = false;                              // else softmax
+  int width = 0;                                           // of a row, in and out
+  int inner = 0;                                           // rows of gate and up in each expert
+  int gate = 0, up = 0, down = 0;                          // matrices, each of all experts one behind the other
+  int gate_bias = -1, up_bias = -1, down_bias = -1;        // vectors, likewise, or -1
+  int selection_bias = -1;                                 // a vector, or -1
+  int num_groups = 1, num_groups_used = 1, group_top = 1;  // see quintet.graph.Routing
+  bool sigmoid = false;                                    // else softmax
   bool normalize = true;
   float factor = 1;
   float limit = 0;                               // of swiglu_clamped; 0: silu
@@ -98,6 +99,7 @@ struct Experts {
 
 struct ExpertOptions {
   int num_experts, num_used, gate, up, down, gate_bias, up_bias, down_bias, selection_bias;
+  int num_groups, num_groups_used, group_top;
   bool sigmoid, normalize;
   float factor, limit;
 };

@@ -177,6 +177,8 @@ class Routing:
         normalize: weights of the chosen are divided by their sum.
         factor: multiplies the weights.
         bias: a vector [num_experts] added to the activated scores for the choice only.
+        num_groups, num_groups_used: experts are neighbours in groups, of which the best are chosen
+            from; a group's score is the sum of its `group_top` best.
 
     Source: Shazeer et al. 2017, arXiv:1701.06538; DeepSeek-V3, arXiv:2412.19437, section 2.1.2
     (sigmoid, bias).
@@ -187,6 +189,9 @@ class Routing:
     normalize: bool = True
     factor: float = 1.0
     bias: str | None = None
+    num_groups: int = 1
+    num_groups_used: int = 1
+    group_top: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -583,6 +588,15 @@ class Scope:
                     found == (num_experts, size),
                     f"{name}.bias: expected {(num_experts, size)}, found {found}",
                 )
+        per_group = num_experts // routing.num_groups
+        g._check(
+            num_experts % routing.num_groups == 0
+            and 1 <= routing.group_top <= per_group
+            and 1 <= routing.num_groups_used <= routing.num_groups
+            and routing.num_used <= routing.num_groups_used * per_group,
+            f"moe: {routing.num_used} experts of {routing.num_groups_used} groups, "
+            f"of {num_experts} in {routing.num_groups}",
+        )
         panel = 16  # rows that native kernels hold together; an expert must not share one
         if inner % panel or width % panel:
             raise UnsupportedModelError("experts of a width that is no multiple of 16", f"{inner}")

@@ -68,6 +68,7 @@ MLA = {
     "moe_intermediate_size": 32,
     "first_k_dense_replace": 1,
 }
+GROUPS = {"n_routed_experts": 12, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3}
 MLA_ROPE = {**YARN_ROPE, "factor": 8.0, "mscale": 0.707, "mscale_all_dim": 0.707}
 GPT_OSS = {
     "head_dim": 32,
@@ -180,6 +181,13 @@ PARITY = [
             "routed_scaling_factor": 2.5,
         },
     ),
+    Row(
+        "deepseek2-groups",
+        "DeepseekV2",
+        "deepseek2",
+        {**MLA, **GROUPS, "topk_method": "group_limited_greedy"},
+    ),
+    Row("deepseek3-groups", "DeepseekV3", "deepseek2", {**MLA, **GROUPS, "norm_topk_prob": True}),
     Row("gemma2", "Gemma2", "gemma2", {**GEMMA, "head_dim": 32, "query_pre_attn_scalar": 32}),
     Row(
         "gemma3",
@@ -380,6 +388,9 @@ def add_hyperparameters(writer: gguf.GGUFWriter, arch: str, c: Any) -> None:
         writer.add_final_logit_softcapping(c.final_logit_softcapping)
     if arch == "deepseek2":
         writer.add_kv_lora_rank(c.kv_lora_rank)
+        if c.n_group:
+            writer.add_expert_group_count(c.n_group)
+            writer.add_expert_group_used_count(c.topk_group)
         if c.q_lora_rank:
             writer.add_q_lora_rank(c.q_lora_rank)
         writer.add_leading_dense_block_count(c.first_k_dense_replace)

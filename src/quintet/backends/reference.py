@@ -215,12 +215,20 @@ def softcap(x: Array, cap: float) -> Array:
 
 def route(scores: Array, routing: graph.Routing, bias: Array | None) -> tuple[Array, Array]:
     """[n, num_experts] scores -> the chosen experts and their weights, [n, num_used] each."""
-    if routing.scoring == "softmax":
-        weights = softmax(scores)
-        ranked = scores if bias is None else weights + bias
-    else:
+    weights = softmax(scores)
+    if routing.scoring == "sigmoid":
         weights = 1 / (1 + np.exp(-np.clip(scores, -80, None)))
-        ranked = scores if bias is None else weights + bias
+    ranked = weights if bias is None else weights + bias
+    if routing.num_groups > 1:
+        groups = ranked.reshape(len(ranked), routing.num_groups, -1)
+        best = np.sort(groups, axis=-1)[..., -routing.group_top :].sum(axis=-1)
+        order = np.argsort(-best, axis=-1, kind="stable")
+        unused = order[:, routing.num_groups_used :, None]
+        groups = groups.copy()
+        np.put_along_axis(
+            groups, np.broadcast_to(unused, (*unused.shape[:2], groups.shape[2])), -np.inf, axis=1
+        )
+        ranked = groups.reshape(ranked.shape)
     chosen = np.argsort(-ranked, axis=-1, kind="stable")[:, : routing.num_used]
     taken = np.take_along_axis(weights, chosen, axis=-1)
     if routing.normalize:

@@ -40,8 +40,8 @@ class Config:
         rope_layers: per layer, whether it rotates q and k; () where all do.
         query_growth, query_growth_period: see `quintet.graph.ScaleByPosition`; 0 for none.
         num_experts_used: of those a token is sent to; 0 without experts.
-        expert_weights_normalized, expert_weights_factor, expert_scoring: see
-            `quintet.graph.Routing`.
+        expert_weights_normalized, expert_weights_factor, expert_scoring, num_expert_groups,
+            num_expert_groups_used: see `quintet.graph.Routing`.
         kv_lora_rank: width of the latent that keys and values are made of; 0 without.
         value_head_dim: columns of a head's values, where they are fewer than head_dim; else 0.
     """
@@ -77,6 +77,8 @@ class Config:
     expert_weights_normalized: bool = True
     expert_weights_factor: float = 1.0
     expert_scoring: Literal["softmax", "sigmoid"] = "softmax"
+    num_expert_groups: int = 1
+    num_expert_groups_used: int = 1
     kv_lora_rank: int = 0
     value_head_dim: int = 0
 

@@ -306,6 +306,9 @@ def moe(w: Scope, x: Tensor, c: Config, *, biases: bool = False, limit: float = 
         normalize=c.expert_weights_normalized,
         factor=c.expert_weights_factor,
         bias=bias if w.graph.has(bias) else None,
+        num_groups=c.num_expert_groups,
+        num_groups_used=c.num_expert_groups_used,
+        group_top=2 if c.expert_scoring == "sigmoid" and c.num_expert_groups > 1 else 1,
     )
     return w.moe(x, linear(w, x, "ffn_gate_inp"), routing, biases=biases, limit=limit)
 

@@ -4,7 +4,8 @@ some that all tokens pass through.
 
 Attention runs on the keys and values that the latent stands for: the KV cache holds 2 * num_heads *
 head_dim values per token and layer rather than the latent, and values are padded to head_dim.
-Routing that is limited to the best groups of experts is refused.
+Experts may be chosen from the best groups only, a group's score being its best expert in V2 and the
+sum of its best two in V3.
 
 Source: DeepSeek-V2, arXiv:2405.04434, section 2; DeepSeek-V3, arXiv:2412.19437, section 2.1.
 """
@@ -119,8 +120,6 @@ def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | Non
     rotary_dim = keys.integer("rope.dimension_count", maximum=MAX_WIDTH)
     groups = keys.integer("expert_group_count", maximum=MAX_EXPERTS, default=1)
     used = keys.integer("expert_group_used_count", maximum=MAX_EXPERTS, default=groups)
-    if groups != used:
-        raise UnsupportedModelError("routing", f"to {used} of {groups} groups of experts")
     gating = keys.integer("expert_gating_func", maximum=MAX_EXPERTS, default=_SOFTMAX)
     if gating not in (_SOFTMAX, _SIGMOID):
         raise UnsupportedModelError("expert_gating_func", str(gating), ("1", "2"))
@@ -150,6 +149,8 @@ def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | Non
         expert_weights_normalized=keys.flag("expert_weights_norm", default=False),
         expert_weights_factor=keys.number("expert_weights_scale", default=1.0),
         expert_scoring="sigmoid" if gating == _SIGMOID else "softmax",
+        num_expert_groups=groups,
+        num_expert_groups_used=used,
     )
 
 
@@ -161,9 +162,11 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     is_v3 = config.get("model_type") == "deepseek_v3"
     groups = keys.integer("n_group", maximum=MAX_EXPERTS, default=1)
     used = keys.integer("topk_group", maximum=MAX_EXPERTS, default=groups)
-    limited = is_v3 or config.get("topk_method", "greedy") != "greedy"
-    if limited and groups != used:
-        raise UnsupportedModelError("routing", f"to {used} of {groups} groups of experts")
+    method = config.get("topk_method") or "greedy"
+    if method not in ("greedy", "group_limited_greedy", "noaux_tc"):
+        raise UnsupportedModelError("topk_method", str(method))
+    if groups == used or (method == "greedy" and not is_v3):
+        groups = used = 1
     normalized = keys.flag("norm_topk_prob", default=is_v3)
     if normalized and not is_v3:
         raise UnsupportedModelError("norm_topk_prob", "in a DeepSeek-V2 model")
@@ -188,6 +191,8 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
         expert_weights_normalized=normalized,
         expert_weights_factor=keys.number("routed_scaling_factor", default=1.0),
         expert_scoring="sigmoid" if is_v3 else "softmax",
+        num_expert_groups=groups,
+        num_expert_groups_used=used,
     )
 
 
