@@ -91,6 +91,8 @@ def test_the_text_part_of_a_model_with_eyes_loads(name, tmp_path):
         ("phi3", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}),
         ("granite", {"rope_parameters": {"rope_type": "ntk", "rope_theta": 1e4}}),
         ("olmo2", {"hidden_act": "relu"}),
+        ("llama", {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}),
+        ("olmo3", {"layer_types": ["linear_attention"] * 5}),
         ("smollm3", {"hidden_act": "gelu"}),
         ("llama", {"partial_rotary_factor": 0.5}),
         ("ministral3", {"model_type": "other"}),
@@ -111,7 +113,6 @@ def test_what_would_run_wrong_is_refused(name, change, tmp_path):
 @pytest.mark.parametrize(
     ("name", "key", "value"),
     [
-        ("olmo2", "olmo2.attention.sliding_window", 64),
         ("qwen2-yarn", "qwen2.rope.scaling.yarn_attn_factor", 2.0),
         ("qwen2-yarn", "qwen2.rope.scaling.type", "dynamic"),
         ("deepseek2-lite", "deepseek2.expert_gating_func", 3),

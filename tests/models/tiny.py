@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,17 @@ PARITY = [
     Row("granite", "Granite", "granite", GRANITE),
     Row("granite-tied", "Granite", "granite", {**GRANITE, "tie_word_embeddings": True}),
     Row("olmo2", "Olmo2", "olmo2"),
+    Row(
+        "olmo3",
+        "Olmo3",
+        "olmo2",
+        {
+            **TOKENS,
+            "sliding_window": 20,
+            "num_hidden_layers": 5,
+            "rope_parameters": {**YARN_ROPE, "factor": 8.0},
+        },
+    ),
     Row("smollm3", "SmolLM3", "smollm3", {**TOKENS, "num_hidden_layers": 5}),
     Row("glm4", "Glm4", "glm4", {**TOKENS, "head_dim": 32, "attention_bias": True}),
     Row(
@@ -221,7 +233,9 @@ def make_hf(row: Row, directory: Path, *, dtype: torch.dtype = torch.float32) ->
     stem = "Gemma3Text" if row.hf == "Gemma3" else row.hf
     config_class = getattr(transformers, stem + "Config")
     config = config_class(
-        **{**BASE, **row.overrides}, attn_implementation="eager", experts_implementation="eager"
+        **{**BASE, **copy.deepcopy(row.overrides)},
+        attn_implementation="eager",
+        experts_implementation="eager",
     )
     torch.manual_seed(hash_of(row.id))
     model = getattr(transformers, row.hf + "ForCausalLM")(config).eval()

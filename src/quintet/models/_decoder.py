@@ -140,6 +140,8 @@ def from_hf(
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, Mapping):
         raise keys.error("rope_scaling", f"expected an object, found {rope!r}")
+    if any(isinstance(value, Mapping) for value in rope.values()):
+        raise UnsupportedModelError("rope_parameters", f"by kind of layer: {', '.join(rope)}")
     theta_keys = Keys(rope, path=path) if "rope_theta" in rope else keys
     context_length = longest = keys.integer("max_position_embeddings", maximum=MAX_CONTEXT)
     if not has_windows and keys.has("sliding_window") and config.get("use_sliding_window", True):
@@ -172,6 +174,33 @@ def from_hf(
         "qkv_bias": "blk.0.attn_q.bias" in source.tensors,
     }
     return Config(**{**common, **fields})
+
+
+def rope_by_kind(
+    config: Mapping[str, Any], path: str | None, *, theta: float, local_theta: Any
+) -> tuple[dict[str, Any], float]:
+    """The `rope_parameters` of layers that see all tokens, and the theta of those with a window.
+
+    Args:
+        theta: of the former, where the configuration has none.
+        local_theta: of the latter, where it has rope parameters of one kind only.
+    """
+    keys = Keys(config, path=path)
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kinds = ("full_attention", "sliding_attention")
+    if not isinstance(rope, Mapping):
+        raise keys.error("rope_parameters", f"expected an object, found {rope!r}")
+    if not any(kind in rope for kind in kinds):
+        rope = {
+            "full_attention": {"rope_theta": config.get("rope_theta", theta), **rope},
+            "sliding_attention": {"rope_theta": local_theta},
+        }
+    if not all(isinstance(rope.get(kind), Mapping) for kind in kinds):
+        raise keys.error("rope_parameters", f"expected {' and '.join(kinds)}, found {rope!r}")
+    local = Keys(rope["sliding_attention"], path=path)
+    if local.values.get("rope_type", "default") != "default":
+        raise UnsupportedModelError("rope scaling of layers with a window", str(dict(local.values)))
+    return dict(rope["full_attention"]), local.number("rope_theta", default=theta)
 
 
 def experts_used(keys: Keys, name: str) -> int:

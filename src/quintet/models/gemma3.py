@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
 from quintet.models import _decoder, _rope
@@ -73,21 +72,9 @@ def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | Non
 def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -> Config:
     values = dict(config.get("text_config") or config)
     keys = Keys(values, path=path)
-    # transformers 5 has theta and scaling by kind of layer; before, they stood apart.
-    rope = values.get("rope_parameters") or {
-        "full_attention": {
-            "rope_theta": values.get("rope_theta", 1e6),
-            **(values.get("rope_scaling") or {}),
-        },
-        "sliding_attention": {"rope_theta": values.get("rope_local_base_freq", 10000.0)},
-    }
-    kinds = ("full_attention", "sliding_attention")
-    if not isinstance(rope, Mapping) or not all(isinstance(rope.get(k), Mapping) for k in kinds):
-        raise keys.error("rope_parameters", f"expected {' and '.join(kinds)}, found {rope!r}")
-    local = Keys(rope["sliding_attention"], path=path)
-    if local.values.get("rope_type", "default") != "default":
-        raise UnsupportedModelError("rope scaling of layers with a window", str(local.values))
-    values["rope_parameters"] = rope["full_attention"]
+    values["rope_parameters"], local_theta = _decoder.rope_by_kind(
+        values, path, theta=1e6, local_theta=values.get("rope_local_base_freq", 10000.0)
+    )
     num_layers = keys.integer("num_hidden_layers", maximum=MAX_LAYERS)
     head_dim = keys.integer("head_dim", maximum=MAX_WIDTH, default=256)
     period = keys.integer("sliding_window_pattern", maximum=MAX_LAYERS, default=_PERIOD)
@@ -106,9 +93,7 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
             default_theta=1e6,
             **common_from_hf(keys),
             windows=_decoder.windows_from_hf(keys, num_layers, default),
-            local_inv_freq=_rope.inverse_frequencies(
-                local.number("rope_theta", default=10000.0), head_dim
-            ),
+            local_inv_freq=_rope.inverse_frequencies(local_theta, head_dim),
         )
     )
 
