@@ -22,7 +22,7 @@ namespace quintet {
 namespace {
 
 constexpr int kRowChunk = 256;  // as in phases.cpp
-constexpr size_t kItemBytes = 128 << 10;
+constexpr size_t kItemBytes = 256 << 10;
 
 int share_of(int count, int worker, int threads) {
   return static_cast<int>(static_cast<int64_t>(count) * worker / threads);
@@ -54,7 +54,7 @@ class GatherPhase final : public Phase {
     for (int i = begin * e.num_used; i < end * e.num_used; i++) {
       const int visit = next[static_cast<size_t>(chosen[i])]++;
       e.visits.as<int>()[i] = visit;
-      plan.kernels().make_rows(x.row(i / e.num_used), x.stride, 1, e.width, forms.row_out(visit));
+      plan.kernels().make_rows(x.row(i / e.num_used), x.stride, 1, e.width, forms.row_out(visit, 0));
     }
   }
 
@@ -68,8 +68,8 @@ class ExpertLinearPhase final : public Phase {
   struct Task {
     int matrix, output, bias;
   };
-  ExpertLinearPhase(int experts, int forms, std::vector<Task> tasks)
-      : experts_(experts), forms_(forms), tasks_(std::move(tasks)) {}
+  ExpertLinearPhase(int experts, int forms, std::vector<Task> tasks, int num_threads)
+      : experts_(experts), forms_(forms), tasks_(std::move(tasks)), share_(num_threads) {}
   void reset() override { share_.reset(); }
 
   PhaseInfo info(const Plan& plan) const override {
@@ -102,12 +102,13 @@ class ExpertLinearPhase final : public Phase {
     const PackedMatrix& any = plan.matrix(tasks_[0].matrix);
     const int panels = num_panels(any.n) / e.num_experts;
     const size_t bytes = std::max<size_t>(panel_bytes(any.layout, any.k), 1);
-    const int per_item = std::clamp(static_cast<int>(kItemBytes / bytes), 1, panels);
+    // An even number, as in phases.cpp.
+    const int per_item = std::max(2, static_cast<int>(kItemBytes / bytes) / 2 * 2);
     const int runs = (panels + per_item - 1) / per_item;
     const auto items_per_task = static_cast<int64_t>(visited.size()) * runs;
     const int64_t count = items_per_task * static_cast<int64_t>(tasks_.size());
     const Rows rows = plan.forms(forms_).rows(num_visits);
-    share_.for_each(count, context.worker, plan.num_threads(), [&](int64_t item) {
+    share_.for_each(count, context.worker, [&](int64_t item) {
       const Task& task = tasks_[static_cast<size_t>(item / items_per_task)];
       const int64_t local = item % items_per_task;
       const int expert = visited[static_cast<size_t>(local / runs)];
@@ -157,7 +158,7 @@ class ExpertActPhase final : public Phase {
       } else {
         plan.kernels().silu_mul(g, up.row(visit), e.inner, g);
       }
-      plan.kernels().make_rows(g, gate.stride, 1, e.inner, forms.row_out(visit));
+      plan.kernels().make_rows(g, gate.stride, 1, e.inner, forms.row_out(visit, 0));
     }
   }
 
@@ -314,10 +315,11 @@ void Plan::run_experts(int src, int experts_id) {
   phases_.push_back(std::make_unique<GatherPhase>(src, experts_id));
   using Task = ExpertLinearPhase::Task;
   phases_.push_back(std::make_unique<ExpertLinearPhase>(
-      experts_id, e.in_forms, std::vector<Task>{{e.gate, e.gate_rows, e.gate_bias}, {e.up, e.up_rows, e.up_bias}}));
+      experts_id, e.in_forms, std::vector<Task>{{e.gate, e.gate_rows, e.gate_bias}, {e.up, e.up_rows, e.up_bias}},
+      num_threads()));
   phases_.push_back(std::make_unique<ExpertActPhase>(experts_id));
-  phases_.push_back(std::make_unique<ExpertLinearPhase>(experts_id, e.inner_forms,
-                                                        std::vector<Task>{{e.down, e.out_rows, e.down_bias}}));
+  phases_.push_back(std::make_unique<ExpertLinearPhase>(
+      experts_id, e.inner_forms, std::vector<Task>{{e.down, e.out_rows, e.down_bias}}, num_threads()));
 }
 
 void Plan::row_combine(int experts_id, int dst) {

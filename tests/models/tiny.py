@@ -59,10 +59,10 @@ EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 
 MLA = {
     "num_key_value_heads": 4,
     "kv_lora_rank": 32,
-    "q_lora_rank": 48,
+    "q_lora_rank": 64,
     "qk_nope_head_dim": 16,
     "qk_rope_head_dim": 8,
-    "v_head_dim": 20,
+    "v_head_dim": 16,
     "n_routed_experts": 6,
     "num_experts_per_tok": 2,
     "n_shared_experts": 2,
