@@ -23,10 +23,10 @@ from quintet.errors import UnsupportedModelError
 from quintet.formats.ggml_types import GGMLType
 from quintet.formats.weights import TensorInfo, WeightSource
 from quintet.graph import Graph, Rotary, Scope, Tensor
-from quintet.models import _decoder
+from quintet.models import _blocks, _decoder
 from quintet.models._config import MAX_EXPERTS, MAX_WIDTH, Config, Keys
+from quintet.models._derived import Derived, DerivedWeights, stacked_experts
 from quintet.models._registry import Architecture
-from quintet.models._weights import Derived, DerivedWeights, stacked_experts
 
 _SOFTMAX, _SIGMOID = 1, 2  # of `expert_gating_func`
 
@@ -40,13 +40,13 @@ def attention(w: Scope, x: Tensor, layer: int, c: Config) -> Tensor:
     if g.has(f"{w.prefix}attn_q.weight"):
         q = w.linear(x, "attn_q")
     else:
-        latent = w.rms_norm(_decoder.linear(w, x, "attn_q_a"), "attn_q_a_norm", eps=c.rms_norm_eps)
+        latent = w.rms_norm(_blocks.linear(w, x, "attn_q_a"), "attn_q_a_norm", eps=c.rms_norm_eps)
         q = w.linear(latent, "attn_q_b")
     runs = [
         ((0, head * c.head_dim + plain, rotated), (0, head * c.head_dim, plain)) for head in heads
     ]
     q = g.rope(g.arrange([q], sum(runs, ())), head_dim=c.head_dim, rotary=rotary)
-    latent, shared = g.split(_decoder.linear(w, x, "attn_kv_a_mqa"), c.kv_lora_rank, rotated)
+    latent, shared = g.split(_blocks.linear(w, x, "attn_kv_a_mqa"), c.kv_lora_rank, rotated)
     latent = w.rms_norm(latent, "attn_kv_a_norm", eps=c.rms_norm_eps)
     shared = g.rope(shared, head_dim=rotated, rotary=rotary)
     if g.has(f"{w.prefix}attn_kv_b.weight"):
@@ -71,7 +71,7 @@ def attention(w: Scope, x: Tensor, layer: int, c: Config) -> Tensor:
         scale=c.attention_scale,
     )
     y = g.arrange([y], [(0, head * c.head_dim, c.value_head_dim) for head in heads])
-    return _decoder.linear(w, y, "attn_output")
+    return _blocks.linear(w, y, "attn_output")
 
 
 def shared_experts(w: Scope, x: Tensor) -> Tensor:
@@ -88,14 +88,14 @@ def build(g: Graph, c: Config) -> Tensor:
         h = w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps)
         x = g.add(x, attention(w, h, layer, c))
         h = w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps)
-        if not _decoder.has_experts(w):
-            x = g.add(x, _decoder.swiglu(w, h))
+        if not _blocks.has_experts(w):
+            x = g.add(x, _blocks.swiglu(w, h))
             continue
-        mixed = _decoder.moe(w, h, c)
+        mixed = _blocks.moe(w, h, c)
         if g.has(f"{w.prefix}ffn_gate_shexp.weight"):
             mixed = g.add(mixed, shared_experts(w, h))
         x = g.add(x, mixed)
-    return _decoder.head(g, x, c)
+    return _blocks.head(g, x, c)
 
 
 def _fields(

@@ -16,10 +16,10 @@ from typing import Any
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Scope, Tensor
-from quintet.models import _decoder
+from quintet.models import _blocks, _decoder
 from quintet.models._config import MAX_LAYERS, Config, Keys
+from quintet.models._derived import norms_plus_one
 from quintet.models._registry import Architecture
-from quintet.models._weights import norms_plus_one
 
 _LAYERS_OF_27B = 46
 
@@ -36,11 +36,11 @@ def build(g: Graph, c: Config) -> Tensor:
     for layer in range(c.num_layers):
         w = g.scope(f"blk.{layer}")
         h = w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps)
-        h = _decoder.attend(w, *_decoder.qkv(w, h), layer, c)
+        h = _blocks.attend(w, *_blocks.qkv(w, h), layer, c)
         x = g.add(x, w.rms_norm(h, "post_attention_norm", eps=c.rms_norm_eps))
         h = mlp(w, w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps))
         x = g.add(x, w.rms_norm(h, "post_ffw_norm", eps=c.rms_norm_eps))
-    return _decoder.head(g, x, c)
+    return _blocks.head(g, x, c)
 
 
 def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | None) -> Config:

@@ -15,10 +15,10 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _decoder, _rope
+from quintet.models import _blocks, _decoder, _rope
 from quintet.models._config import MAX_LAYERS, MAX_WIDTH, Config, Keys
+from quintet.models._derived import norms_plus_one
 from quintet.models._registry import Architecture
-from quintet.models._weights import norms_plus_one
 from quintet.models.gemma2 import (
     WEIGHT_NAMES,
     common_from_hf,
@@ -37,14 +37,14 @@ def build(g: Graph, c: Config) -> Tensor:
     for layer in range(c.num_layers):
         w = g.scope(f"blk.{layer}")
         h = w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps)
-        q, k, v = _decoder.qkv(w, h)
+        q, k, v = _blocks.qkv(w, h)
         q = w.rms_norm(q, "attn_q_norm", eps=c.rms_norm_eps)
         k = w.rms_norm(k, "attn_k_norm", eps=c.rms_norm_eps)
-        h = _decoder.attend(w, q, k, v, layer, c)
+        h = _blocks.attend(w, q, k, v, layer, c)
         x = g.add(x, w.rms_norm(h, "post_attention_norm", eps=c.rms_norm_eps))
         h = mlp(w, w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps))
         x = g.add(x, w.rms_norm(h, "post_ffw_norm", eps=c.rms_norm_eps))
-    return _decoder.head(g, x, c)
+    return _blocks.head(g, x, c)
 
 
 def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | None) -> Config:

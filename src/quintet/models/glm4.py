@@ -13,7 +13,7 @@ from typing import Any
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _decoder
+from quintet.models import _blocks, _decoder
 from quintet.models._config import Config
 from quintet.models._registry import Architecture
 
@@ -24,11 +24,11 @@ def build(g: Graph, c: Config) -> Tensor:
     for layer in range(c.num_layers):
         w = g.scope(f"blk.{layer}")
         h = w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps)
-        h = _decoder.attend(w, *_decoder.qkv(w, h), layer, c)
+        h = _blocks.attend(w, *_blocks.qkv(w, h), layer, c)
         x = g.add(x, w.rms_norm(h, "post_attention_norm", eps=c.rms_norm_eps))
-        h = _decoder.fused_swiglu(w, w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps))
+        h = _blocks.fused_swiglu(w, w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps))
         x = g.add(x, w.rms_norm(h, "post_ffw_norm", eps=c.rms_norm_eps))
-    return _decoder.head(g, x, c)
+    return _blocks.head(g, x, c)
 
 
 def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | None) -> Config:

@@ -22,10 +22,10 @@ from quintet.formats.quants import dequantize
 from quintet.formats.quants_32 import MXFP4
 from quintet.formats.weights import TensorInfo, WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _decoder
+from quintet.models import _blocks, _decoder
 from quintet.models._config import MAX_LAYERS, Config, Keys
+from quintet.models._derived import Derived, DerivedWeights
 from quintet.models._registry import Architecture
-from quintet.models._weights import Derived, DerivedWeights
 
 _LIMIT = 7.0  # of the activation; GGUF does not say
 _ALPHA = 1.702  # of csrc/kernels/kernels.h
@@ -37,10 +37,10 @@ def build(g: Graph, c: Config) -> Tensor:
     for layer in range(c.num_layers):
         w = g.scope(f"blk.{layer}")
         h = w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps)
-        x = g.add(x, _decoder.attend(w, *_decoder.qkv(w, h), layer, c, sinks=True))
+        x = g.add(x, _blocks.attend(w, *_blocks.qkv(w, h), layer, c, sinks=True))
         h = w.rms_norm(x, "post_attention_norm", eps=c.rms_norm_eps)
-        x = g.add(x, _decoder.moe(w, h, c, biases=True, limit=_LIMIT))
-    return _decoder.head(g, x, c)
+        x = g.add(x, _blocks.moe(w, h, c, biases=True, limit=_LIMIT))
+    return _blocks.head(g, x, c)
 
 
 def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | None) -> Config:

@@ -11,7 +11,7 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _decoder
+from quintet.models import _blocks, _decoder
 from quintet.models._config import Config, Keys
 from quintet.models._registry import Architecture
 
@@ -22,11 +22,11 @@ def build(g: Graph, c: Config) -> Tensor:
     for layer in range(c.num_layers):
         w = g.scope(f"blk.{layer}")
         h = w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps)
-        h = _decoder.attend(w, *_decoder.qkv(w, h), layer, c)
+        h = _blocks.attend(w, *_blocks.qkv(w, h), layer, c)
         x = g.add(x, g.scale(h, c.residual_scale))
-        h = _decoder.swiglu(w, w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps))
+        h = _blocks.swiglu(w, w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps))
         x = g.add(x, g.scale(h, c.residual_scale))
-    return _decoder.head(g, x, c)
+    return _blocks.head(g, x, c)
 
 
 def _multipliers(

@@ -14,10 +14,10 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Rotary, Scope, Tensor
-from quintet.models import _decoder
+from quintet.models import _blocks, _decoder
 from quintet.models._config import Config, Keys
+from quintet.models._derived import stacked_experts
 from quintet.models._registry import Architecture
-from quintet.models._weights import stacked_experts
 
 
 def attention(w: Scope, x: Tensor, layer: int, c: Config) -> Tensor:
@@ -44,7 +44,7 @@ def build(g: Graph, c: Config) -> Tensor:
         h = w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps)
         x = g.add(x, attention(w, h, layer, c))
         h = w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps)
-        x = g.add(x, _decoder.moe(w, h, c) if _decoder.has_experts(w) else mlp(w, h))
+        x = g.add(x, _blocks.moe(w, h, c) if _blocks.has_experts(w) else mlp(w, h))
     x = g.root.rms_norm(g.select_rows(x), "output_norm", eps=c.rms_norm_eps)
     return g.root.linear(x, "token_embd" if c.tie_word_embeddings else "output")
 

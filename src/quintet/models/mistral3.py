@@ -12,7 +12,7 @@ from typing import Any
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _decoder
+from quintet.models import _blocks, _decoder
 from quintet.models._config import MAX_CONTEXT, Config, Keys
 from quintet.models._registry import Architecture
 
@@ -22,14 +22,14 @@ def build(g: Graph, c: Config) -> Tensor:
     x = g.root.embed("token_embd")
     for layer in range(c.num_layers):
         w = g.scope(f"blk.{layer}")
-        q, k, v = _decoder.qkv(w, w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps))
+        q, k, v = _blocks.qkv(w, w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps))
         if c.query_growth:
             # Rotation keeps lengths, so that it may come before or after.
             q = g.scale_by_position(q, growth=c.query_growth, period=c.query_growth_period)
-        x = g.add(x, _decoder.attend(w, q, k, v, layer, c))
+        x = g.add(x, _blocks.attend(w, q, k, v, layer, c))
         h = w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps)
-        x = g.add(x, _decoder.swiglu(w, h))
-    return _decoder.head(g, x, c)
+        x = g.add(x, _blocks.swiglu(w, h))
+    return _blocks.head(g, x, c)
 
 
 def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | None) -> Config:

@@ -13,7 +13,7 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _decoder, _rope
+from quintet.models import _blocks, _decoder, _rope
 from quintet.models._config import MAX_LAYERS, Config, Keys
 from quintet.models._registry import Architecture
 
@@ -26,14 +26,14 @@ def build(g: Graph, c: Config) -> Tensor:
     x = g.root.embed("token_embd")
     for layer in range(c.num_layers):
         w = g.scope(f"blk.{layer}")
-        q, k, v = _decoder.qkv(w, x)
+        q, k, v = _blocks.qkv(w, x)
         q = w.rms_norm(q, "attn_q_norm", eps=c.rms_norm_eps)
         k = w.rms_norm(k, "attn_k_norm", eps=c.rms_norm_eps)
-        h = _decoder.attend(w, q, k, v, layer, c)
+        h = _blocks.attend(w, q, k, v, layer, c)
         x = g.add(x, w.rms_norm(h, "post_attention_norm", eps=c.rms_norm_eps))
-        h = _decoder.swiglu(w, x)
+        h = _blocks.swiglu(w, x)
         x = g.add(x, w.rms_norm(h, "post_ffw_norm", eps=c.rms_norm_eps))
-    return _decoder.head(g, x, c)
+    return _blocks.head(g, x, c)
 
 
 def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | None) -> Config:

@@ -15,7 +15,7 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _decoder
+from quintet.models import _blocks, _decoder
 from quintet.models._config import MAX_CONTEXT, Config, Keys
 from quintet.models._registry import Architecture
 
@@ -27,11 +27,11 @@ def build(g: Graph, c: Config) -> Tensor:
     for layer in range(c.num_layers):
         w = g.scope(f"blk.{layer}")
         h = w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps)
-        q, k, v = g.split(_decoder.linear(w, h, "attn_qkv"), *widths)
-        x = g.add(x, _decoder.attend(w, q, k, v, layer, c))
+        q, k, v = g.split(_blocks.linear(w, h, "attn_qkv"), *widths)
+        x = g.add(x, _blocks.attend(w, q, k, v, layer, c))
         h = w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps)
-        x = g.add(x, _decoder.fused_swiglu(w, h))
-    return _decoder.head(g, x, c)
+        x = g.add(x, _blocks.fused_swiglu(w, h))
+    return _blocks.head(g, x, c)
 
 
 def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | None) -> Config:

@@ -11,10 +11,10 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _decoder
+from quintet.models import _blocks, _decoder
 from quintet.models._config import Config, Keys
+from quintet.models._derived import stacked_experts
 from quintet.models._registry import Architecture
-from quintet.models._weights import stacked_experts
 
 
 def build(g: Graph, c: Config) -> Tensor:
@@ -22,13 +22,13 @@ def build(g: Graph, c: Config) -> Tensor:
     x = g.root.embed("token_embd")
     for layer in range(c.num_layers):
         w = g.scope(f"blk.{layer}")
-        q, k, v = _decoder.qkv(w, w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps))
+        q, k, v = _blocks.qkv(w, w.rms_norm(x, "attn_norm", eps=c.rms_norm_eps))
         q = w.rms_norm(q, "attn_q_norm", eps=c.rms_norm_eps)
         k = w.rms_norm(k, "attn_k_norm", eps=c.rms_norm_eps)
-        x = g.add(x, _decoder.attend(w, q, k, v, layer, c))
+        x = g.add(x, _blocks.attend(w, q, k, v, layer, c))
         h = w.rms_norm(x, "ffn_norm", eps=c.rms_norm_eps)
-        x = g.add(x, _decoder.moe(w, h, c) if _decoder.has_experts(w) else _decoder.swiglu(w, h))
-    return _decoder.head(g, x, c)
+        x = g.add(x, _blocks.moe(w, h, c) if _blocks.has_experts(w) else _blocks.swiglu(w, h))
+    return _blocks.head(g, x, c)
 
 
 def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | None) -> Config:
