@@ -79,6 +79,12 @@ class Runtime:
                 raise
         return runtime
 
+    def seen_through(self, client: EngineClient) -> Runtime:
+        """The same model, asked through another client of its engine; ids stay unique."""
+        runtime = Runtime(client, self.tokenizer)
+        runtime._ids = self._ids
+        return runtime
+
     @classmethod
     def _load_isolated(cls, path: Path, options: ModelOptions, config: EngineConfig) -> Runtime:
         from quintet.engine.worker.process import EngineProcess  # msgspec and zmq, for few
