@@ -93,7 +93,7 @@ class Generation:
                 vectors: list[list[float]] = []
                 count = 0
                 if inputs:
-                    output = await model.engine.embed(
+                    output = await model.embed(
                         inputs, dimensions=body.dimensions, truncate=body.truncate is not False
                     )
                     vectors = output.embeddings.tolist()
@@ -116,7 +116,7 @@ class Generation:
             async with self._models.use(_name(body), keep_alive_s(body.keep_alive)) as model:
                 if not body.prompt:
                     return {"embedding": []}
-                output = await model.engine.embed([body.prompt], normalize=False, truncate=True)
+                output = await model.embed([body.prompt], normalize=False, truncate=True)
             return {"embedding": output.embeddings[0].tolist()}
 
         return JSONResponse(await unless_disconnected(request.receive, work()))

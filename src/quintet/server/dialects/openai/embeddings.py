@@ -35,7 +35,7 @@ async def embeddings(context: Context, request: Request) -> Response:
 
     async def work() -> dict[str, Any]:
         async with context.models.use(body.model, keep_s) as model:
-            output = await model.engine.embed(inputs, dimensions=body.dimensions)
+            output = await model.embed(inputs, dimensions=body.dimensions)
         return embedding_reply(body, output.embeddings, output.usage.num_prompt_tokens)
 
     return JSONResponse(await unless_disconnected(request.receive, work()))

@@ -26,7 +26,6 @@ from quintet.server.dialects.openai.chat import (
 from quintet.server.dialects.openai.completions import completion_requests, completion_work
 from quintet.server.dialects.openai.embeddings import embeddings
 from quintet.server.dialects.openai.responses.routes import response_routes
-from quintet.server.errors import ErrorReply
 from quintet.server.limits import read_json
 
 
@@ -42,7 +41,7 @@ def dialect(context: Context) -> Dialect:
         Route("/v1/models", handlers.list_models, methods=["GET"]),
         Route("/v1/models/{name:path}", handlers.get_model, methods=["GET"]),
     ]
-    return Dialect(routes, ("/v1/",), ErrorReply.openai_body)
+    return Dialect(routes, ("/v1/",), context.flavour.error_body)
 
 
 class _Handlers:
@@ -75,21 +74,20 @@ class _Handlers:
         return await embeddings(self._context, request)
 
     async def list_models(self, request: Request) -> Response:
-        data = [_model_object(manifest) for manifest in self._models.catalog.list()]
+        data = [self._model_object(manifest) for manifest in self._models.catalog.list()]
         return JSONResponse({"object": "list", "data": data})
 
     async def get_model(self, request: Request) -> Response:
         manifest = self._models.find(request.path_params["name"])
-        return JSONResponse(_model_object(manifest))
+        return JSONResponse(self._model_object(manifest))
+
+    def _model_object(self, manifest: Manifest) -> dict[str, Any]:
+        return {
+            "id": manifest.name,
+            "object": "model",
+            "created": int(manifest.modified_at),
+            "owned_by": self._context.flavour.owner,
+        }
 
     async def _json(self, request: Request) -> Any:
         return await read_json(request.receive, self._context.settings)
-
-
-def _model_object(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "id": manifest.name,
-        "object": "model",
-        "created": int(manifest.modified_at),
-        "owned_by": "quintet",
-    }

@@ -167,7 +167,7 @@ class Handlers:
 
         async def work() -> dict[str, Any]:
             async with self._current.use(body.model) as model:
-                vectors = (await model.engine.embed(inputs)).embeddings
+                vectors = (await model.embed(inputs)).embeddings
                 return {
                     "embeddings": vectors.tolist(),
                     "dimensions": vectors.shape[1],
