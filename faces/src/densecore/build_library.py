@@ -73,7 +73,7 @@ def build(folder: str | os.PathLike[str]) -> Path:
 def declarations() -> str:
     """What the header declares, without what is the preprocessor's."""
     text = (_CAPI / HEADER).read_text().replace("DENSECORE_API ", "")
-    text = re.sub(r'#ifdef __cplusplus.*?#endif\n', "", text, flags=re.DOTALL)
+    text = re.sub(r"#ifdef __cplusplus.*?#endif\n", "", text, flags=re.DOTALL)
     return re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)
 
 
@@ -91,12 +91,12 @@ def _emit(path: Path) -> None:
 def _python() -> tuple[str, list[str]]:
     """The folder of its headers, and what to link with."""
     config = sysconfig.get_config_vars()
-    include = sysconfig.get_path("include")
     if not config.get("Py_ENABLE_SHARED"):
         raise RuntimeError(
             f"expected a Python with a shared library, found {sys.executable} without one; "
             "build it with --enable-shared"
         )
+    include = sysconfig.get_path("include")
     if not (Path(include) / "Python.h").exists():
         raise RuntimeError(f"expected Python's headers, found no Python.h in {include}")
     folder, version = config["LIBDIR"], config["LDVERSION"]

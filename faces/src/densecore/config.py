@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from densecore.exceptions import request_errors
+from densecore.exceptions import InvalidConfigError
 
 if TYPE_CHECKING:
     from quintet import SamplingParams
@@ -46,9 +46,9 @@ class GenerationConfig:
         Raises:
             InvalidConfigError: a value was set out of range.
         """
-        from quintet import Constraint, SamplingParams
+        from quintet import Constraint, RequestError, SamplingParams
 
-        with request_errors():
+        try:
             return SamplingParams(
                 max_tokens=self.max_tokens,
                 temperature=self.temperature,
@@ -58,3 +58,8 @@ class GenerationConfig:
                 stop=self.stop_sequences or (),
                 constraint=Constraint.json_object() if self.json_mode else None,
             )
+        except RequestError as error:
+            text = str(error)
+            if error.parameter == "stop":
+                text = f"stop_sequences: {text.removeprefix('stop: ')}"
+            raise InvalidConfigError(text) from error

@@ -14,9 +14,7 @@ def metrics_of(stats: EngineStats) -> dict[str, float]:
     """
     num_new_prompt_tokens = stats.num_prompt_tokens - stats.num_cached_tokens
     num_computed = num_new_prompt_tokens + stats.num_generated_tokens
-    num_ended_well = (
-        stats.num_finished - stats.num_failed - stats.num_aborted - stats.num_timed_out
-    )
+    num_ended_well = stats.num_finished - stats.num_failed - stats.num_aborted - stats.num_timed_out
     return {
         "requests_per_second": stats.requests_per_second,
         "tokens_per_second": stats.tokens_per_second,
