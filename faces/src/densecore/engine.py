@@ -183,7 +183,8 @@ class DenseCore:
             InferenceError: the text does not fit, or the request failed.
         """
         _check_text(text, "text")
-        return self.embed_batch([text], pooling, normalize)[0]
+        vector: Vectors = self.embed_batch([text], pooling, normalize)[0]
+        return vector
 
     def embed_batch(
         self, texts: Sequence[str], pooling: str = "mean", normalize: bool = True

@@ -33,7 +33,7 @@ class InvalidConfigError(DenseCoreError, ValueError):
     """A parameter that cannot be served as it stands."""
 
 
-class TimeoutError(DenseCoreError, builtins.TimeoutError):  # noqa: A001 - its name elsewhere
+class TimeoutError(DenseCoreError, builtins.TimeoutError):
     """A request took longer than it may."""
 
 

@@ -90,8 +90,9 @@ def prune_model(
             cannot be written.
         InvalidConfigError: a target that the model's shape does not allow.
     """
-    from quintet.hub.resolve import resolve
     from quintet.tools.prune import PruneTargets, prune
+
+    from quintet.hub.resolve import resolve
 
     config = config or PruneConfig()
     config.check()

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from densecore import build_library
 from densecore.capi.exports import code_of
 from densecore.capi.placement import Pinning, choose_cpus
 from densecore.exceptions import TimeoutError
-
 from quintet import CapacityError, EngineError, ModelNotFoundError, RequestError
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -179,7 +179,7 @@ def test_errors_have_their_codes():
 
 @pytest.fixture
 def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """sysfs of a machine with two nodes of four cores of two threads: CPU c and c + 8 are a core."""
+    """sysfs of two nodes with four cores each; CPUs c and c + 8 are threads of one core."""
     for node in (0, 1):
         folder = tmp_path / "node" / f"node{node}"
         folder.mkdir(parents=True)

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from densecore import DenseCore
 from densecore.exceptions import InvalidConfigError, ModelLoadError
 
 pytest.importorskip("langchain_core")
 
-from densecore.integrations import DenseCoreChatModel, DenseCoreEmbeddings
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
+
+from densecore.integrations import DenseCoreChatModel, DenseCoreEmbeddings
 
 QUESTION = "What is the capital of France?"
 

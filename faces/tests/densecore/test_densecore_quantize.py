@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from densecore import DenseCore
 from densecore.exceptions import InvalidConfigError, ModelLoadError
 from densecore.quantize import FORMATS, QuantConfig, quantize_model
-
 from quintet.tools.inspect import inspect_model
 
 pytest.importorskip("quintet.tools.quantize")

@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import densecore
 import numpy as np
 import pytest
+
+import densecore
 from densecore import DenseCore, GenerationConfig
 from densecore.exceptions import (
     DenseCoreError,
@@ -22,7 +23,6 @@ from densecore.exceptions import (
     TimeoutError,
 )
 from densecore.hub import pretrained_model
-
 from quintet import LLM, SamplingParams
 from quintet.hub.resolve import resolve
 

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+
 from densecore.server import serve_arguments
 
 BASE = ["serve", "--dialect", "densecore"]

@@ -25,11 +25,11 @@ try:
         AIMessage,
         AIMessageChunk,
         BaseMessage,
+        InvalidToolCall,
         convert_to_openai_messages,
     )
     from langchain_core.messages.ai import UsageMetadata
     from langchain_core.messages.tool import (
-        InvalidToolCall,
         ToolCall,
         ToolCallChunk,
         invalid_tool_call,
@@ -144,7 +144,7 @@ class DenseCoreChatModel(BaseChatModel):
                 usage = chunk.usage if chunk.is_last else None
                 piece = ChatGenerationChunk(
                     message=AIMessageChunk(
-                        chunk.text,
+                        content=chunk.text,
                         tool_call_chunks=[_call_chunk(delta) for delta in chunk.tool_calls],
                         usage_metadata=None
                         if usage is None
@@ -182,7 +182,9 @@ class DenseCoreChatModel(BaseChatModel):
             stop_sequences=stop or self.stop_sequences,
             json_mode=bool(kwargs.get("json_mode", False)),
         )
-        options = {name: kwargs[name] for name in ("tools", "tool_choice") if name in kwargs}
+        options: dict[str, Any] = {
+            name: kwargs[name] for name in ("tools", "tool_choice") if name in kwargs
+        }
         return config, options
 
 
