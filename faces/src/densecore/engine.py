@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -214,15 +214,25 @@ class DenseCore:
             return self._llm.tokenizer.encode(text, add_special=False)
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
-        """The text of token ids.
+        """The text of token ids; one that the model does not have becomes U+FFFD.
 
         Raises:
-            InvalidConfigError: an id that the model does not have.
+            InvalidConfigError: below 0, or no number.
         """
-        try:
-            return self._llm.tokenizer.decode(token_ids)
-        except IndexError as error:
-            raise InvalidConfigError(f"token_ids: {error}") from error
+        tokenizer = self._llm.tokenizer
+        parts: list[str] = []
+        known: list[int] = []
+        for token_id in token_ids:
+            if not isinstance(token_id, SupportsIndex) or token_id.__index__() < 0:
+                raise InvalidConfigError(
+                    f"token_ids: expected numbers from 0, found {token_id!r:.40}"
+                )
+            if token_id.__index__() < tokenizer.vocab_size:
+                known.append(token_id.__index__())
+            else:
+                parts += [tokenizer.decode(known), "\ufffd"]
+                known = []
+        return "".join([*parts, tokenizer.decode(known)])
 
     def get_metrics(self) -> dict[str, Any]:
         """The engine's counters: of all programs of this process that share the model.

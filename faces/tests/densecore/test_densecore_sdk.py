@@ -191,7 +191,8 @@ def test_tokens_there_and_back(model: DenseCore):
     assert model.detokenize(ids) == "Hello, world!"
     with LLM("demo") as llm:
         assert ids == llm.tokenizer.encode("Hello, world!", add_special=False)
-    for wrong in ([10**6], [-1]):
+    assert model.detokenize([*ids, 10**6, *ids]) == "Hello, world!\ufffdHello, world!"
+    for wrong in ([-1], ["1"]):
         with pytest.raises(InvalidConfigError):
             model.detokenize(wrong)
 
