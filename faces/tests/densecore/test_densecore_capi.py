@@ -149,6 +149,34 @@ def test_the_header_is_what_is_exported(library: Path):
     )
 
 
+def test_python_programs_may_load_it(library: Path):
+    """In an interpreter that runs already, as `ctypes` does it."""
+    code = """
+import ctypes, sys, threading
+library = ctypes.CDLL(sys.argv[1])
+library.InitEngine.restype = ctypes.c_void_p
+library.FreeEngine.argtypes = [ctypes.c_void_p]
+Callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p)
+library.SubmitRequest.argtypes = [
+    ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, Callback, ctypes.c_void_p
+]
+texts, is_done = [], threading.Event()
+def on_token(token, is_finished, user_data):
+    texts.append(token.decode())
+    if is_finished:
+        is_done.set()
+callback = Callback(on_token)
+engine = library.InitEngine(b"demo", None, 1, -1, 0)
+assert library.SubmitRequest(engine, b"The capital of France", 5, callback, None) == 1
+assert is_done.wait(60)
+library.FreeEngine(engine)
+print(len("".join(texts)) > 0)
+"""
+    command = [sys.executable, "-c", code, str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
 def test_building_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

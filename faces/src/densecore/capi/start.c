@@ -8,11 +8,20 @@
 #include <stdlib.h>
 
 __attribute__((visibility("hidden"))) void densecore_start_python(int install_signal_handlers) {
+  /* The program's locale is the program's: Python would set it, and the environment with it. */
+  PyPreConfig before;
+  PyPreConfig_InitPythonConfig(&before);
+  before.configure_locale = 0;
+  before.coerce_c_locale = 0;
+  before.utf8_mode = 1;
+  before.parse_argv = 0;
   PyConfig config;
   PyConfig_InitPythonConfig(&config);
   config.install_signal_handlers = install_signal_handlers;
   config.parse_argv = 0;
-  PyStatus status = PyConfig_SetString(&config, &config.program_name, DENSECORE_PYTHON);
+  PyStatus status = Py_PreInitialize(&before);
+  if (!PyStatus_Exception(status))
+    status = PyConfig_SetString(&config, &config.program_name, DENSECORE_PYTHON);
   if (!PyStatus_Exception(status)) status = Py_InitializeFromConfig(&config);
   PyConfig_Clear(&config);
   if (PyStatus_Exception(status)) {

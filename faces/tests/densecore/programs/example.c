@@ -1,5 +1,8 @@
 /* The fragments of the API reference in one program. */
+#include <locale.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "densecore.h"
@@ -21,11 +24,13 @@ static void on_embedding(const float *embedding, int size, void *user_data) {
 }
 
 int main(void) {
+  unsetenv("LC_CTYPE");
   DenseCoreHandle engine = InitEngine("demo", NULL, 8, -1, 0);
   if (!engine) {
     fprintf(stderr, "Failed to initialize engine\n");
     return 1;
   }
+  if (strcmp(setlocale(LC_ALL, NULL), "C") || getenv("LC_CTYPE")) return 7; /* ours, still */
   /* A machine without that node warns and goes on. */
   DenseCoreHandle engine2 = InitEngine("demo", NULL, 1, 1, 1);
   if (!engine2) return 2;
