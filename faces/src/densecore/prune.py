@@ -103,8 +103,9 @@ def prune_model(
             output cannot be written.
         InvalidConfigError: what the model's shape does not allow; an output that is the input.
     """
-    from quintet.hub.resolve import resolve
     from quintet.tools.prune import prune
+
+    from quintet.hub.resolve import resolve
 
     config = config or PruneConfig()
     config.check()

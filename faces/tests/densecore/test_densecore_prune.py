@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from densecore import DenseCore
 from densecore.exceptions import InvalidConfigError, ModelLoadError
 from densecore.prune import IMPORTANCE_METHODS, PruneConfig, prune_model
-
 from quintet.formats.gguf import GGUFFile
 
 
