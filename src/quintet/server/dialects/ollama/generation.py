@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from quintet.errors import ContextLengthError, RequestError
 from quintet.server.answers import collect
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context
 from quintet.server.dialects.ollama.bodies import (
     ChatBody,
@@ -30,7 +31,6 @@ from quintet.server.dialects.ollama.options import (
 )
 from quintet.server.dialects.ollama.prompts import chat_prompt, generate_prompt
 from quintet.server.dialects.ollama.replies import Reply, empty_reply
-from quintet.server.dialects.openai.bodies import parse_body
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.engines import (
     ChatPrompt,

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from quintet.errors import RequestError
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context
-from quintet.server.dialects.openai.bodies import MAX_EMBEDDINGS, EmbeddingBody, parse_body
+from quintet.server.dialects.openai.bodies import MAX_EMBEDDINGS, EmbeddingBody
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json

@@ -9,14 +9,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from quintet.hub.manifest import Manifest
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context, Dialect
 from quintet.server.dialects.openai.answering import answer
-from quintet.server.dialects.openai.bodies import (
-    ChatBody,
-    CompletionBody,
-    ConversationBody,
-    parse_body,
-)
+from quintet.server.dialects.openai.bodies import ChatBody, CompletionBody, ConversationBody
 from quintet.server.dialects.openai.chat import (
     chat_prompt,
     chat_requests,

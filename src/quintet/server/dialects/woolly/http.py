@@ -16,9 +16,9 @@ from starlette.routing import Route
 from quintet.errors import QuintetError, RequestError
 from quintet.hub.manifest import Manifest
 from quintet.server.answers import collect
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context
 from quintet.server.dialects.ollama.library import Facts, facts, parameter_size
-from quintet.server.dialects.openai.bodies import parse_body
 from quintet.server.dialects.woolly.bodies import (
     ChatBody,
     DetokenizeBody,
