@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from densecore import build_library
+from densecore.capi.callback_engine import CallbackEngine
 from densecore.capi.exports import code_of
 from densecore.capi.placement import Pinning, choose_cpus
 from densecore.exceptions import TimeoutError
@@ -246,8 +247,6 @@ def test_threads_are_placed(
 
 def test_an_engine_stays_on_its_cpus(own_store: Path):
     """Its threads inherit the CPUs chosen; the program's do not."""
-    from densecore.capi.callback_engine import CallbackEngine
-
     before = os.sched_getaffinity(0)
     cpu = min(before)
     known = set(os.listdir("/proc/self/task"))
@@ -258,3 +257,22 @@ def test_an_engine_stays_on_its_cpus(own_store: Path):
     finally:
         engine.close()
     assert os.sched_getaffinity(0) == before
+
+
+def test_an_engine_takes_what_it_holds(own_store: Path):
+    """More requests are refused at once; closing ends all that were accepted."""
+    ends: list[bool] = []
+    engine = CallbackEngine("demo")
+    num_accepted = 0
+    try:
+        with pytest.raises(CapacityError):
+            for _ in range(10_000):
+                engine.submit("Hello", 1000, lambda text, is_last: ends.append(is_last))
+                num_accepted += 1
+        assert engine.num_refused == 1
+    finally:
+        engine.close()
+    assert num_accepted > 100
+    assert ends.count(True) == num_accepted
+    with pytest.raises(EngineError, match="closed"):
+        engine.submit("Hello", 1, lambda text, is_last: None)

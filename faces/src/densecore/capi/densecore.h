@@ -33,17 +33,17 @@ extern "C" {
 #endif
 
 /* An engine; opaque. */
-typedef void *DenseCoreHandle;
+typedef void* DenseCoreHandle;
 
 /* Some text of an answer.
  *
  * token: UTF-8, NUL-terminated, whole characters; may be empty.
  * is_finished: 1 in the last callback of a request, whose token may be the last text, 0 before.
  */
-typedef void (*TokenCallback)(const char *token, int is_finished, void *user_data);
+typedef void (*TokenCallback)(const char* token, int is_finished, void* user_data);
 
 /* A vector of `size` numbers; NULL and 0 if the request failed or was cancelled. */
-typedef void (*EmbeddingCallback)(const float *embedding, int size, void *user_data);
+typedef void (*EmbeddingCallback)(const float* embedding, int size, void* user_data);
 
 /* Rates are of the latest ten seconds or so; totals are since the model was loaded. */
 typedef struct {
@@ -100,8 +100,8 @@ typedef struct {
  *   cores far apart, DENSECORE_PINNING_COMPACT neighbours and both threads of a core.  Threads
  *   may move among the CPUs chosen.
  */
-DENSECORE_API DenseCoreHandle InitEngine(const char *model_path, const char *reserved, int threads,
-                                         int numa_node_id, int pinning_policy);
+DENSECORE_API DenseCoreHandle InitEngine(const char* model_path, const char* reserved, int threads, int numa_node_id,
+                                         int pinning_policy);
 
 /* Cancel what is running, and free the engine.  No callback comes after it has returned, unless it
  * was called by one: then it returns at once, and the engine ends after that callback. */
@@ -109,16 +109,16 @@ DENSECORE_API void FreeEngine(DenseCoreHandle handle);
 
 /* Continue a text; what spells a control token is that token.  Returns at once: the request's id,
  * from 1, or an error code.  The callback may come before it returns. */
-DENSECORE_API int SubmitRequest(DenseCoreHandle handle, const char *prompt, int max_tokens,
-                                TokenCallback callback, void *user_data);
+DENSECORE_API int SubmitRequest(DenseCoreHandle handle, const char* prompt, int max_tokens, TokenCallback callback,
+                                void* user_data);
 
 /* Continue tokens, which are read before it returns; else as SubmitRequest. */
-DENSECORE_API int SubmitRequestIds(DenseCoreHandle handle, const int *tokens, int n_tokens,
-                                   int max_tokens, TokenCallback callback, void *user_data);
+DENSECORE_API int SubmitRequestIds(DenseCoreHandle handle, const int* tokens, int n_tokens, int max_tokens,
+                                   TokenCallback callback, void* user_data);
 
 /* The mean of a text's token vectors, at length 1; else as SubmitRequest. */
-DENSECORE_API int SubmitEmbeddingRequest(DenseCoreHandle handle, const char *prompt,
-                                         EmbeddingCallback callback, void *user_data);
+DENSECORE_API int SubmitEmbeddingRequest(DenseCoreHandle handle, const char* prompt, EmbeddingCallback callback,
+                                         void* user_data);
 
 /* End a request; its last callback follows.  0, or DENSECORE_ERROR if there is none of this id. */
 DENSECORE_API int CancelRequest(DenseCoreHandle handle, int request_id);

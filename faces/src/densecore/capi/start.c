@@ -20,14 +20,12 @@ __attribute__((visibility("hidden"))) void densecore_start_python(int install_si
   config.install_signal_handlers = install_signal_handlers;
   config.parse_argv = 0;
   PyStatus status = Py_PreInitialize(&before);
-  if (!PyStatus_Exception(status))
-    status = PyConfig_SetString(&config, &config.program_name, DENSECORE_PYTHON);
+  if (!PyStatus_Exception(status)) status = PyConfig_SetString(&config, &config.program_name, DENSECORE_PYTHON);
   if (!PyStatus_Exception(status)) status = Py_InitializeFromConfig(&config);
   PyConfig_Clear(&config);
   if (PyStatus_Exception(status)) {
     /* There is nothing to go on with: cffi expects an interpreter. */
-    fprintf(stderr, "libdensecore: Python does not start: %s\n",
-            status.err_msg ? status.err_msg : "unknown reason");
+    fprintf(stderr, "libdensecore: Python does not start: %s\n", status.err_msg ? status.err_msg : "unknown reason");
     abort();
   }
 }

@@ -9,17 +9,17 @@
 
 static volatile int num_open = 4;
 
-static void on_token(const char *token, int is_finished, void *user_data) {
+static void on_token(const char* token, int is_finished, void* user_data) {
   (void)user_data;
   printf("%s", token);
   if (is_finished) printf("\n");
   if (is_finished) num_open--;
 }
 
-static void on_embedding(const float *embedding, int size, void *user_data) {
+static void on_embedding(const float* embedding, int size, void* user_data) {
   float sum = 0;
   for (int i = 0; i < size; i++) sum += embedding[i] * embedding[i];
-  printf("Embedding dimension: %d length %.3f user %s\n", size, sum, (const char *)user_data);
+  printf("Embedding dimension: %d length %.3f user %s\n", size, sum, (const char*)user_data);
   num_open--;
 }
 
@@ -46,9 +46,8 @@ int main(void) {
   while (num_open) usleep(1000);
   DenseCoreMetrics metrics = GetMetrics(engine);
   DetailedMetrics detailed = GetDetailedMetrics(engine);
-  printf("tokens %ld of %ld requests, %d KV blocks, first after %.3f ms\n",
-         metrics.total_tokens_generated, detailed.total_requests, detailed.kv_cache_total_blocks,
-         detailed.avg_time_to_first_token);
+  printf("tokens %ld of %ld requests, %d KV blocks, first after %.3f ms\n", metrics.total_tokens_generated,
+         detailed.total_requests, detailed.kv_cache_total_blocks, detailed.avg_time_to_first_token);
   FreeEngine(engine);
   FreeEngine(engine2);
   return detailed.completed_requests < 2 || detailed.avg_time_to_first_token <= 0;

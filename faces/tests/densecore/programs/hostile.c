@@ -6,39 +6,39 @@
 
 #include "densecore.h"
 
-#define EXPECT(condition)                                                      \
-  do {                                                                         \
-    if (!(condition)) {                                                        \
-      fprintf(stderr, "line %d: expected %s\n", __LINE__, #condition);         \
-      return 1;                                                                \
-    }                                                                          \
+#define EXPECT(condition)                                              \
+  do {                                                                 \
+    if (!(condition)) {                                                \
+      fprintf(stderr, "line %d: expected %s\n", __LINE__, #condition); \
+      return 1;                                                        \
+    }                                                                  \
   } while (0)
 
 static volatile int num_finished, num_vectors, chained_id, num_after_free, is_freed;
 static DenseCoreHandle engine;
 
-static void on_token(const char *token, int is_finished, void *user_data) {
+static void on_token(const char* token, int is_finished, void* user_data) {
   (void)token;
   (void)user_data;
   if (is_freed) num_after_free++;
   if (is_finished) num_finished++;
 }
 
-static void on_chained(const char *token, int is_finished, void *user_data) {
+static void on_chained(const char* token, int is_finished, void* user_data) {
   (void)token;
   (void)user_data;
   if (is_finished) chained_id = SubmitRequest(engine, "Hello", 2, on_token, NULL);
 }
 
-static void on_vector(const float *embedding, int size, void *user_data) {
+static void on_vector(const float* embedding, int size, void* user_data) {
   (void)user_data;
   if ((embedding == NULL) == (size == 0)) num_vectors++;
 }
 
-static void on_token_free(const char *token, int is_finished, void *user_data) {
+static void on_token_free(const char* token, int is_finished, void* user_data) {
   (void)token;
   if (is_finished) num_finished++;
-  FreeEngine(*(DenseCoreHandle *)user_data);
+  FreeEngine(*(DenseCoreHandle*)user_data);
 }
 
 int main(void) {

@@ -9,13 +9,13 @@ enum { NUM_ROUNDS = 20 };
 
 static atomic_int num_open;
 
-static void on_token(const char *token, int is_finished, void *user_data) {
+static void on_token(const char* token, int is_finished, void* user_data) {
   (void)token;
   (void)user_data;
   num_open -= is_finished;
 }
 
-static void on_vector(const float *embedding, int size, void *user_data) {
+static void on_vector(const float* embedding, int size, void* user_data) {
   (void)embedding;
   (void)size;
   (void)user_data;

@@ -20,7 +20,7 @@ static atomic_int num_accepted, num_last, num_other_threads, num_wrong;
 static pthread_t callback_thread;
 static atomic_int has_thread;
 
-static void seen(Request *request, int is_last) {
+static void seen(Request* request, int is_last) {
   if (!atomic_exchange(&has_thread, 1)) callback_thread = pthread_self();
   if (!pthread_equal(callback_thread, pthread_self())) num_other_threads++;
   if (request->num_last) request->num_after_last++;
@@ -30,21 +30,21 @@ static void seen(Request *request, int is_last) {
   }
 }
 
-static void on_token(const char *token, int is_finished, void *user_data) {
+static void on_token(const char* token, int is_finished, void* user_data) {
   if (token == NULL) num_wrong++;
   seen(user_data, is_finished);
 }
 
-static void on_vector(const float *embedding, int size, void *user_data) {
+static void on_vector(const float* embedding, int size, void* user_data) {
   if (embedding != NULL && size <= 0) num_wrong++;
   seen(user_data, 1);
 }
 
-static void *work(void *argument) {
+static void* work(void* argument) {
   int thread = (int)(long)argument;
   unsigned seed = (unsigned)thread;
   for (int round = 0; round < NUM_ROUNDS; round++) {
-    Request *request = &requests[thread][round];
+    Request* request = &requests[thread][round];
     int id;
     if (round % 4 == 3)
       id = SubmitEmbeddingRequest(engine, "Hello world", on_vector, request);
@@ -59,8 +59,7 @@ static void *work(void *argument) {
     CancelRequest(engine, rand_r(&seed) % 50);
     if (GetMetrics(engine).active_requests < 0) num_wrong++;
     if (GetDetailedMetrics(engine).kv_cache_total_blocks <= 0) num_wrong++;
-    if (SubmitRequest((DenseCoreHandle)(long)seed, "x", 1, on_token, request) != DENSECORE_ERROR &&
-        seed != 1)
+    if (SubmitRequest((DenseCoreHandle)(long)seed, "x", 1, on_token, request) != DENSECORE_ERROR && seed != 1)
       num_wrong++;
   }
   return NULL;
@@ -70,14 +69,12 @@ int main(void) {
   pthread_t threads[NUM_THREADS];
   engine = InitEngine("demo", NULL, 2, -1, 0);
   if (!engine) return 1;
-  for (long i = 0; i < NUM_THREADS; i++) pthread_create(&threads[i], NULL, work, (void *)i);
+  for (long i = 0; i < NUM_THREADS; i++) pthread_create(&threads[i], NULL, work, (void*)i);
   for (int i = 0; i < NUM_THREADS; i++) pthread_join(threads[i], NULL);
   FreeEngine(engine);
   for (int i = 0; i < NUM_THREADS; i++)
     for (int j = 0; j < NUM_ROUNDS; j++)
       if (requests[i][j].num_last != 1 || requests[i][j].num_after_last) num_wrong++;
-  printf("accepted %d finished %d elsewhere %d wrong %d\n", num_accepted, num_last,
-         num_other_threads, num_wrong);
-  return num_accepted != NUM_THREADS * NUM_ROUNDS || num_last != num_accepted ||
-         num_other_threads || num_wrong;
+  printf("accepted %d finished %d elsewhere %d wrong %d\n", num_accepted, num_last, num_other_threads, num_wrong);
+  return num_accepted != NUM_THREADS * NUM_ROUNDS || num_last != num_accepted || num_other_threads || num_wrong;
 }
