@@ -264,11 +264,16 @@ def test_an_engine_takes_what_it_holds(own_store: Path):
     ends: list[bool] = []
     engine = CallbackEngine("demo")
     num_accepted = 0
+
+    def submit_many() -> None:
+        nonlocal num_accepted
+        for _ in range(10_000):
+            engine.submit("Hello", 1000, lambda text, is_last: ends.append(is_last))
+            num_accepted += 1
+
     try:
         with pytest.raises(CapacityError):
-            for _ in range(10_000):
-                engine.submit("Hello", 1000, lambda text, is_last: ends.append(is_last))
-                num_accepted += 1
+            submit_many()
         assert engine.num_refused == 1
     finally:
         engine.close()
