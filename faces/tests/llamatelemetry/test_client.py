@@ -195,5 +195,5 @@ def test_streams_that_fail():
 
 def test_nobody_is_there():
     """ClientError says where."""
-    with pytest.raises(ClientError, match="127.0.0.1:9"):
+    with pytest.raises(ClientError, match=r"127\.0\.0\.1:9"):
         LlamaCppClient("http://127.0.0.1:9").health()
