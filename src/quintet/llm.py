@@ -78,7 +78,8 @@ class LLM:
             `DraftSpeculation`.
         seed: makes requests without a seed of their own repeatable.
         isolated: run the model in a process of its own: a crash ends its requests with
-            EngineError and it is loaded again, and `close` gives all of its memory back.
+            EngineError and it is loaded again, and `close` gives all of its memory back.  Chat
+            templates and constraints get processes, too, with limits of time and memory.
         shared: use what another of this process has loaded of this file in these formats, if its
             sizes are enough, and let others use this; `close` ends this one's requests, and the
             last one's frees the model.  Not with a seed.
@@ -140,7 +141,7 @@ class LLM:
         load = load_shared if shared else Runtime.load
         self._runtime = load(model, options, config, isolated=isolated)
         # Should nobody call close: at the latest when the interpreter exits.
-        self._finalizer = weakref.finalize(self, self._runtime.client.close)
+        self._finalizer = weakref.finalize(self, self._runtime.close)
 
     @property
     def tokenizer(self) -> Tokenizer:
