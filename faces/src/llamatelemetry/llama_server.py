@@ -19,6 +19,7 @@ from quintet.hub.resolve import resolve
 from quintet.server.catalog import local_manifest
 from quintet.server.engines import ServedEngine
 from quintet.server.models import FOREVER_S, LoadPolicy, Models
+from quintet.server.own_names import own_names
 from quintet.server.run import Server, serve_async
 from quintet.server.settings import Settings, key_digest
 from quintet.tools.inspect import inspect_model
@@ -72,6 +73,7 @@ async def _serve(options: argparse.Namespace) -> None:
         port=options.port,
         key_digests=tuple(key_digest(key.encode()) for key in options.api_key or ()),
         dialect="llamacpp",
+        extra_hosts=own_names(options.host),
     )
     if not settings.is_loopback and not settings.key_digests:
         _log.warning("%s can be reached from other machines, which need no key", options.host)

@@ -19,6 +19,7 @@ from quintet.hub.resolve import resolve
 from quintet.server.catalog import local_manifest
 from quintet.server.engines import ServedEngine
 from quintet.server.models import FOREVER_S, LoadPolicy, Models
+from quintet.server.own_names import own_names
 from quintet.server.run import Server, listen, serve_async
 from quintet.server.settings import Settings, key_digest
 from quintet.tools.inspect import inspect_model
@@ -65,6 +66,7 @@ def server_settings(options: ServiceOptions) -> Settings:
         port=options.port,
         key_digests=(key_digest(options.api_key.encode()),) if options.api_key else (),
         dialect="nano",
+        extra_hosts=own_names(options.host),
     )
     if not settings.is_loopback and not settings.key_digests:
         _log.warning(
