@@ -60,24 +60,18 @@ def served_name(model_name: str) -> str:
 
 
 def server_settings(options: ServiceOptions) -> Settings:
-    """The server's settings; says so where other machines are served without a key."""
-    settings = Settings(
+    """The server's settings."""
+    return Settings(
         host=options.host,
         port=options.port,
         key_digests=(key_digest(options.api_key.encode()),) if options.api_key else (),
         dialect="nano",
         extra_hosts=own_names(options.host),
     )
-    if not settings.is_loopback and not settings.key_digests:
-        _log.warning(
-            "%s can be reached from other machines, which need no key: --api-key sets one",
-            options.host,
-        )
-    return settings
 
 
 def bind(options: ServiceOptions) -> socket.socket:
-    """A socket that listens where the options say.
+    """A socket that listens where the options say; the log tells who can reach it without a key.
 
     Raises:
         ModelLoadError: there is no such model to serve.
@@ -85,7 +79,13 @@ def bind(options: ServiceOptions) -> socket.socket:
     """
     with load_errors():
         resolve(options.model_name)
-    return listen(server_settings(options))
+    settings = server_settings(options)
+    if not settings.is_loopback and not settings.key_digests:
+        _log.warning(
+            "%s can be reached from other machines, which need no key: --api-key sets one",
+            options.host,
+        )
+    return listen(settings)
 
 
 def serve(
