@@ -84,7 +84,7 @@ async def serve_async(
         on_listening: called once connections are accepted, and `prepare` has ended.
         prepare: loads the models to hold; until it ends /health says that the server is starting,
             and requests wait.
-        listener: a socket from `listen`, which several processes may serve; closed when this
+        listener: a socket that listens, which several processes may serve; closed when this
             returns.
 
     Raises:
@@ -95,7 +95,7 @@ async def serve_async(
     # template hangs holds a handful of them, and must not hold them all.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_NUM_THREADS))
     try:
-        with contextlib.closing(listener or listen(settings)) as listener:
+        with contextlib.closing(listen(settings) if listener is None else listener) as listener:
             server = Server(models, settings, _url(listener, settings))
             if prepare is None:
                 on_listening(server)
