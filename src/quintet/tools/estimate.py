@@ -31,7 +31,7 @@ CacheDtype = Literal["auto", "float32", "bfloat16", "int8"]
 
 # Measured on Linux: the interpreter with the libraries the engine loads, and each token's share
 # of the tokenizer.
-_PROCESS_BYTES = 75 * 10**6
+_PROCESS_BYTES = 54 * 10**6
 _BYTES_PER_TOKEN = 700
 
 
@@ -191,7 +191,7 @@ def _estimate(model: Model, context: int | None, batch: int, kv_dtype: CacheDtyp
     for name, value in (("context", context), ("batch", batch)):
         if value < 1:
             raise RequestError(f"expected at least 1, found {value}", parameter=name)
-    config = EngineConfig()
+    config = EngineConfig(max_num_seqs=batch)
     weight_bytes, buffer_bytes = executor_memory(
         model,
         max_num_batched_tokens=config.max_num_batched_tokens,
