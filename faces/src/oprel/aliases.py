@@ -11,6 +11,7 @@ from pathlib import Path
 from quintet.errors import RequestError
 from quintet.hub.aliases import alias_of
 from quintet.hub.create import local_model
+from quintet.hub.files import default_root
 from quintet.hub.manifest import Manifest, canonical_name
 from quintet.hub.names import HubSource, hub_source
 from quintet.hub.names import aliases as quintet_aliases
@@ -35,7 +36,9 @@ ALIASES = {
 
 def all_aliases() -> dict[str, str]:
     """Every name that can be downloaded, and the repository it is in."""
-    short = {name.removesuffix(":latest"): str(source) for name, source in quintet_aliases().items()}
+    short = {
+        name.removesuffix(":latest"): str(source) for name, source in quintet_aliases().items()
+    }
     return {**short, **{name: short[target] for name, target in ALIASES.items()}}
 
 
@@ -83,6 +86,14 @@ def source_of(name: str) -> HubSource:
     if model.count("/") == 1 and not model.lower().startswith(("hf.co/", "huggingface.co/")):
         name = f"hf.co/{name}"
     return hub_source(name)
+
+
+def loadable(manifest: Manifest, root: Path) -> str | Path:
+    """What `quintet.LLM` is to be given for a model: its name if that is one there, or its path."""
+    is_own = root == default_root().absolute()
+    if is_own and manifest.name and Store(root).find(manifest.name) is not None:
+        return manifest.name
+    return manifest.path
 
 
 def path_of(name: str, root: Path) -> Path | None:

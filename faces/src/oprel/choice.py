@@ -15,9 +15,13 @@ from quintet.hub.names import HubSource
 
 # Best first.
 QUANTIZATIONS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
-_QUANT = re.compile(r"(?:^|[-._])((?:I?Q[1-8](?:_[A-Z0-9]+)*)|BF16|F16|F32)(?=$|[-.])", re.IGNORECASE)
+_QUANT = re.compile(
+    r"(?:^|[-._])((?:I?Q[1-8](?:_[A-Z0-9]+)*)|BF16|F16|F32)(?=$|[-.])", re.IGNORECASE
+)
 # What the KV cache and buffers take besides the weights, at least, as a share of them.
 _ROOM = 1.1
+MAX_NUM_SEQS = 64  # in a step, unless the steps are smaller
+_MAX_FAILURES = 3  # of asking the Hub what it has
 
 
 def checked_quantization(name: str | None) -> str | None:
@@ -87,12 +91,14 @@ def choose_download(source: HubSource, budget_bytes: int) -> HubSource:
         MemoryError: none fits.
         DownloadError: the hub cannot be asked.
     """
-    from quintet.hub.download import PATIENT
+    from quintet.hub.download import Retries
     from quintet.hub.repository import read_repository
     from quintet.hub.transport import Transport
 
     with Transport() as transport:
-        repository = PATIENT.call(lambda: read_repository(transport, source.repo))
+        repository = Retries(max_failures=_MAX_FAILURES).call(
+            lambda: read_repository(transport, source.repo)
+        )
     sizes: dict[str, int] = {}
     for file in repository.files:
         if file.name.lower().endswith(".gguf") and "mmproj" not in file.name.lower():

@@ -17,7 +17,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -139,27 +138,31 @@ def ensure(config: Config | None = None) -> Daemon:
     if host not in LOOPBACK:
         raise BackendError(f"no server answers at {server_url()}: daemons start on this machine")
     log = folder() / f"{port}.log"
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as output:
-        process = subprocess.Popen(
-            _command(host, port, config or Config()),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd="/",  # so that it keeps no folder from being removed
-            env=_environment(),
-            start_new_session=True,
-        )
+    command = _command(host, port, config or Config())
+    writing = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    # Not subprocess: it outlives this process, which need not keep an eye on it.
+    pid = os.posix_spawn(
+        command[0],
+        command,
+        _environment(),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), writing, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+    status: int | None = None
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        has_ended = process.poll() is not None
+        status = _ended(pid) if status is None else status
         found = find(port)  # ours, or that of somebody who started one at the same time
         if found is not None:
             return found
-        if has_ended and process.returncode != _TAKEN:
+        if status not in (None, _TAKEN):
             raise BackendError(f"the server did not start: {_last_line(log)}")
         time.sleep(_POLL_S)
-    process.terminate()
+    os.kill(pid, signal.SIGTERM)
     raise BackendError(f"the server did not start within {START_TIMEOUT_S:.0f} s; see {log}")
 
 
@@ -236,8 +239,17 @@ def _environment() -> dict[str, str]:
 
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     roots = [Path(__file__).parents[1], Path(quintet.__file__).parents[1]]
-    folders = [os.path.abspath(folder) for folder in (*filter(None, given), *roots)]
+    folders = [os.path.abspath(folder) for folder in [*filter(None, given), *map(str, roots)]]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
+
+
+def _ended(pid: int) -> int | None:
+    """The status of a child that has ended; None while it runs."""
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # somebody else has waited for it
+        return 1
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def _last_line(log: Path) -> str:

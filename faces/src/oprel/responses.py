@@ -7,6 +7,7 @@ Source: Oprel SDK, "Response Models"; the further fields are those of api/types.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +16,6 @@ class Record(dict[str, Any]):
     """A JSON object with attributes.  Absent fields that the class declares are None."""
 
     _records: ClassVar[Mapping[str, type[Record]]] = {}
-    _defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, *args: Any, **fields: Any) -> None:
         super().__init__(*args, **fields)
@@ -29,10 +29,8 @@ class Record(dict[str, Any]):
     def __getattr__(self, name: str) -> Any:
         if name in self:
             return self[name]
-        if not name.startswith("_"):
-            for kind in type(self).__mro__:
-                if name in kind.__dict__.get("__annotations__", ()):
-                    return self._defaults.get(name)
+        if not name.startswith("_") and name in _declared(type(self)):
+            return None
         raise AttributeError(f"{type(self).__name__!r} has no field {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -48,6 +46,15 @@ class Record(dict[str, Any]):
             for name, value in self.items()
             if not (exclude_none and value is None)
         }
+
+
+@functools.cache
+def _declared(kind: type[Record]) -> frozenset[str]:
+    """The fields that a class and those above it declare."""
+    import inspect
+
+    own = (inspect.get_annotations(each) for each in kind.__mro__ if issubclass(each, Record))
+    return frozenset(name for annotations in own for name in annotations)
 
 
 def _plain(value: Any, exclude_none: bool) -> Any:
@@ -66,14 +73,14 @@ class Function(Record):
 class ToolCall(Record):
     """A call that the model makes."""
 
-    _records = {"function": Function}
+    _records: ClassVar[Mapping[str, type[Record]]] = {"function": Function}
     function: Function
 
 
 class Message(Record):
     """A message of a conversation."""
 
-    _records = {"tool_calls": ToolCall}
+    _records: ClassVar[Mapping[str, type[Record]]] = {"tool_calls": ToolCall}
     role: str
     content: str
     images: list[Any] | None
@@ -101,7 +108,7 @@ class Timed(Record):
 class ChatResponse(Timed):
     """The answer of `chat`."""
 
-    _records = {"message": Message}
+    _records: ClassVar[Mapping[str, type[Record]]] = {"message": Message}
     message: Message
 
 
@@ -127,7 +134,7 @@ class Details(Record):
 class ModelInfo(Record):
     """A model of a list; `model` and `name` are the same."""
 
-    _records = {"details": Details}
+    _records: ClassVar[Mapping[str, type[Record]]] = {"details": Details}
     name: str
     model: str
     modified_at: str
@@ -142,21 +149,21 @@ class ModelInfo(Record):
 class ListResponse(Record):
     """The answer of `list`."""
 
-    _records = {"models": ModelInfo}
+    _records: ClassVar[Mapping[str, type[Record]]] = {"models": ModelInfo}
     models: list[ModelInfo]
 
 
 class ProcessResponse(Record):
     """The answer of `ps`: the models in memory."""
 
-    _records = {"models": ModelInfo}
+    _records: ClassVar[Mapping[str, type[Record]]] = {"models": ModelInfo}
     models: list[ModelInfo]
 
 
 class ShowResponse(Record):
     """The answer of `show`."""
 
-    _records = {"details": Details}
+    _records: ClassVar[Mapping[str, type[Record]]] = {"details": Details}
     modelfile: str
     parameters: str
     template: str

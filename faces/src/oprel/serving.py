@@ -1,6 +1,6 @@
 """The daemon: Ollama's interface over the models of a folder, each loaded when asked for.
 
-    python -m oprel.serving --port 11434
+python -m oprel.serving --port 11434
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oprel import daemon
-from oprel.aliases import store_at
-from oprel.choice import context_for
+from oprel.aliases import loadable, store_at
+from oprel.choice import MAX_NUM_SEQS, context_for
 from oprel.core.config import Config
-from quintet.errors import QuintetError
+from quintet.errors import CapacityError, QuintetError, RequestError
+from quintet.hub.files import default_root
 
 if TYPE_CHECKING:
     from quintet.hub.manifest import Manifest
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if options.cache_dir:
         config.cache_dir = options.cache_dir
+    os.chdir("/")  # so that it keeps no folder from being removed
     sys.exit(run(options.host, options.port, config, idle_timeout_s=options.idle_timeout))
 
 
@@ -118,20 +120,32 @@ async def _serve(host: str, port: int, config: Config, idle_timeout_s: float) ->
 
 
 async def load(manifest: Manifest, config: Config) -> ServedEngine:
-    """The engine of a model, in a process of its own, within the memory it may take."""
+    """
+    The engine of a model, in a process of its own, within the memory it may take.
+
+    Raises:
+        RequestError: that is too little; not CapacityError, since it will not be more later.
+    """
     from quintet.async_llm import AsyncLLM
 
     limit_mb = daemon.memory_limits().get(manifest.name, config.default_max_memory_mb)
-    return await AsyncLLM(
-        manifest.name,
+    llm = AsyncLLM(
+        loadable(manifest, default_root().absolute()),
         num_threads=config.n_threads,
         max_model_len=await asyncio.to_thread(
             context_for, manifest.path, manifest.parameters, config.ctx_size
         ),
         max_num_batched_tokens=config.batch_size,
+        max_num_seqs=min(MAX_NUM_SEQS, config.batch_size),
         max_memory=None if limit_mb is None else limit_mb * 2**20,
         isolated=True,
-    ).__aenter__()  # loads it; the server closes it
+    )
+    try:
+        return await llm.__aenter__()  # loads it; the server closes it
+    except CapacityError as error:
+        if limit_mb is None:
+            raise
+        raise RequestError(str(error)) from error
 
 
 async def _stop_when_idle(server: Server, models: Models, timeout_s: float) -> None:

@@ -6,6 +6,7 @@ Where nobody listens at this user's own address a daemon is started; see `oprel.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ class Client:
             timeout=httpx.Timeout(timeout, connect=_CONNECT_TIMEOUT_S),
             trust_env=False,
         )
+        self._close = weakref.finalize(self, self._http.close)
 
     def chat(
         self,
@@ -152,7 +154,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._close()
 
     def __enter__(self) -> Client:
         return self

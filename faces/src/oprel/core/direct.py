@@ -8,12 +8,12 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from oprel.choice import context_for
+from oprel.aliases import loadable
+from oprel.choice import MAX_NUM_SEQS, context_for
 from oprel.core.config import Config
 from oprel.core.exceptions import ModelNotFoundError
 from oprel.core.located import Located
 from quintet.cli.stored import stored_defaults
-from quintet.hub.files import default_root
 
 if TYPE_CHECKING:
     from quintet.engine.output import OutputChunk
@@ -107,17 +107,18 @@ class DirectEngine:
             if self._config.n_gpu_layers > 0:
                 _log.warning("n_gpu_layers: there is no GPU support; the CPU computes all layers")
             limit_mb = self._max_memory_mb
-            is_own_store = self._located.store.root == default_root().absolute()
+            source = loadable(manifest, self._located.store.root)
             llm = LLM(
-                manifest.name if manifest.name and is_own_store else manifest.path,
+                source,
                 num_threads=self._config.n_threads,
                 max_model_len=context_for(
                     manifest.path, manifest.parameters, self._config.ctx_size
                 ),
                 max_num_batched_tokens=self._config.batch_size,
+                max_num_seqs=min(MAX_NUM_SEQS, self._config.batch_size),
                 max_memory=None if limit_mb is None else limit_mb * 2**20,
             )
-            if manifest.template is not None and not is_own_store:
+            if manifest.template is not None and source == manifest.path:
                 llm.tokenizer.use_chat_template(manifest.template)
             self._loaded = llm, Sessions(llm)
             return self._loaded

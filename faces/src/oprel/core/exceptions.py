@@ -1,11 +1,11 @@
 """Oprel's errors, and what Quintet's become.
 
-    OprelError
-    ├── ModelNotFoundError   no such model, here or in a repository
-    ├── MemoryError          not enough; also Python's own MemoryError
-    ├── BackendError         the engine or the server failed, or cannot be reached
-    ├── DownloadError        a model could not be downloaded
-    └── ValidationError      a wrong parameter or configuration; also a ValueError
+OprelError
+├── ModelNotFoundError   no such model, here or in a repository
+├── MemoryError          not enough; also Python's own MemoryError
+├── BackendError         the engine or the server failed, or cannot be reached
+├── DownloadError        a model could not be downloaded
+└── ValidationError      a wrong parameter or configuration; also a ValueError
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def from_status(status: int, text: str) -> OprelError:
     """The error of an HTTP answer."""
     if status == 404:
         return ModelNotFoundError(text, status)
-    if status in (503, 507) and is_memory(text):
+    if (status in (503, 507) and is_memory(text)) or "max_memory: " in text:
         return MemoryError(text, status)
     if status in (400, 413, 422):
         return ValidationError(text, status)

@@ -163,6 +163,3 @@ def _say_if_other(manifest: Manifest, here: Located) -> None:
             here.identifier,
             here.quantization,
         )
-
-
-

@@ -12,7 +12,6 @@ from oprel.core.exceptions import ValidationError, translated
 from oprel.core.located import locate
 
 
-
 class Engine(Protocol):
     """Where a model runs."""
 
@@ -74,7 +73,9 @@ class Model:
             or not isinstance(max_memory_mb, int)
             or max_memory_mb < 1
         ):
-            raise ValidationError(f"max_memory_mb: expected at least 1, found {max_memory_mb!r:.40}")
+            raise ValidationError(
+                f"max_memory_mb: expected at least 1, found {max_memory_mb!r:.40}"
+            )
         self.model_identifier = model_identifier
         self.quantization = checked_quantization(quantization)
         self.config = config or Config()
@@ -141,9 +142,7 @@ class Model:
         if not isinstance(prompt, str) or not prompt:
             raise ValidationError(f"prompt: expected a text, found {prompt!r:.40}")
         sampling = checked_sampling(max_tokens, temperature, top_p, top_k)
-        pieces = self._pieces(
-            prompt, sampling, conversation_id, system_prompt, reset_conversation
-        )
+        pieces = self._pieces(prompt, sampling, conversation_id, system_prompt, reset_conversation)
         return pieces if stream else "".join(pieces)
 
     def unload(self) -> None:
@@ -204,5 +203,3 @@ def checked_sampling(
         "top_p": float(top_p),
         "top_k": top_k,
     }
-
-

@@ -108,9 +108,10 @@ class ServerEngine:
         """The model's name in the daemon, which has it and knows what it may take."""
         client = self._connected()
         name = self._name or self._named()
-        if self._max_memory_mb is not None and daemon.set_memory_limit(name, self._max_memory_mb):
-            if self._is_in_memory(name):
-                client.generate(name, keep_alive=0)  # it is loaded again, within the limit
+        is_new = daemon.set_memory_limit(name, self._max_memory_mb)
+        # Without a limit, one that is loaded within somebody else's will do.
+        if is_new and self._max_memory_mb is not None and self._is_in_memory(name):
+            client.generate(name, keep_alive=0)  # it is loaded again, within the limit
         self._name = name
         return name
 
