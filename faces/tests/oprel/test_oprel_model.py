@@ -137,8 +137,8 @@ def test_memory_is_kept_to_or_refused_with_numbers(use_server: bool):
             (loaded,) = [m for m in Client().ps().models if m.name == "demo:latest"]
             # 14 MiB leave less for the cache than the whole context takes.
             assert loaded.context_length < 2048
-    with Model("demo", use_server=use_server, config=Config(default_max_memory_mb=1)) as model:
-        pass
+    with pytest.raises(MemoryError):
+        Model("demo", use_server=use_server, config=Config(default_max_memory_mb=1)).load()
     Model("demo").load()  # forgets the limit
     assert daemon.memory_limits() == {}
 
@@ -146,7 +146,7 @@ def test_memory_is_kept_to_or_refused_with_numbers(use_server: bool):
 def test_the_best_format_that_fits(tmp_path: Path):
     """Without a choice of the user's memory decides; none that fits is refused with numbers."""
     sizes = {"Q2_K": 30, "Q4_K_M": 50, "Q8_0": 100, "IQ4_NL": 45}
-    assert [best_fit(sizes, budget, "m") for budget in (200, 110, 60, 34)] == [
+    assert [best_fit(sizes, budget, "m") for budget in (200, 111, 60, 34)] == [
         *("Q8_0", "Q8_0", "Q4_K_M", "Q2_K")
     ]
     with pytest.raises(MemoryError, match="Q2_K needs"):
