@@ -1,4 +1,4 @@
-"""LLM.embed and LLM.rerank on small models whose answers transformers gives too."""
+"""LLM.embed on small models whose answers transformers gives too."""
 
 from __future__ import annotations
 
@@ -11,48 +11,16 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-import tokenizers
 import torch
 import transformers
-from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from engine.tiny_model import byte_tokens, write_tiny_model
-from models.encoders import BERT, RANKERS, Encoder, finish, make_encoder, write_encoder_gguf
-from models.tiny import Row, make_hf
+from models.encoders import BERT, Encoder, finish, make_encoder, write_encoder_gguf
 from quintet import LLM, AsyncLLM, ContextLengthError, RequestError, SamplingParams
 from quintet.embeddings import normalized
 from quintet.engine.embedding import EmbeddingRequest
-from quintet.reranking import probabilities
+from word_pieces import TEXTS, VOCABULARY, WORDS, ids_of, write_word_pieces
 
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "red", "##s", "dog", "ran", "where", "is", "?", "."]
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
-TEXTS = [
-    "The cat sat on the mat.",
-    "Dogs ran",
-    "a red mat",
-    "where is the cat? " * 6,
-    "[SEP] the dog",
-]
 ENCODER = Encoder("tiny", "BertModel", "BertConfig", BERT)
-
-
-def write_word_pieces(directory: Path) -> None:
-    """A tokenizer.json with BERT's rules and a small vocabulary."""
-    ids = {word: index for index, word in enumerate(VOCABULARY)}
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    tokenizer.decoder = tokenizers.decoders.WordPiece()
-    tokenizer.add_special_tokens(VOCABULARY[:4])
-    # As some published files have it; it is not ours to cut or to pad.
-    tokenizer.enable_truncation(4)
-    tokenizer.enable_padding(length=8, pad_token="[PAD]")
-    tokenizer.save(str(directory / "tokenizer.json"))
 
 
 def write_sentence_transformers(directory: Path, mode: str = "mean_tokens") -> None:
@@ -89,16 +57,6 @@ def llm(directory) -> Iterator[LLM]:
     with LLM(directory, num_threads=1) as loaded:
         yield loaded
         loaded.audit()
-
-
-def ids_of(text: str) -> list[int]:
-    """What is expected of the tokenizer: text never becomes a control token."""
-    tokenizer = tokenizers.Tokenizer(
-        models.WordPiece({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]")
-    )
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return [2, *tokenizer.encode(text, add_special_tokens=False).ids, 3]
 
 
 def last_hidden(directory: Path, token_ids: list[int]) -> np.ndarray:
@@ -258,92 +216,6 @@ def test_async_twin_gives_the_same_and_can_be_cancelled(llm, directory):
     np.testing.assert_array_equal(asyncio.run(use()), llm.embed(TEXTS, dimensions=8).embeddings)
 
 
-@pytest.mark.parametrize("row", RANKERS, ids=lambda row: row.id)
-def test_rerank_equals_transformers(row, tmp_path):
-    """A cross-encoder's scores are transformers' for each pair, as probabilities, best first."""
-    expected = make_encoder(row, tmp_path)
-    write_word_pieces(tmp_path)
-    query = "where is the cat?"
-    first, scores = ids_of(query), []
-    for text in TEXTS[:3]:
-        pair = first + ids_of(text)[1:]
-        extra = {}
-        if row.config == "BertConfig":
-            types = [0] * len(first) + [1] * (len(pair) - len(first))
-            extra = {"token_type_ids": torch.tensor([types])}
-        with torch.no_grad():
-            scores.append(expected(torch.tensor([pair]), **extra).logits[0].numpy())
-    wanted = probabilities(np.stack(scores), row.overrides["num_labels"] - 1)
-    with LLM(tmp_path, num_threads=1) as ranker:
-        found = ranker.rerank(query, TEXTS[:3])
-        best = ranker.rerank(query, TEXTS[:3], top_n=1)
-        raw = ranker.embed(first, pooling="rank").embeddings
-        for bad in ({"documents": []}, {"documents": "text"}, {"documents": ["a"], "top_n": 0}):
-            with pytest.raises(RequestError):
-                ranker.rerank(query, **bad)
-        with pytest.raises(RequestError, match="instruction"):
-            ranker.rerank(query, ["a"], instruction="Judge")
-    order = np.argsort(-wanted)
-    assert [result.index for result in found.results] == order.tolist()
-    relevance = [result.relevance_score for result in found.results]
-    assert np.abs(np.array(relevance) - wanted[order]).max() < 1e-5
-    assert best.results == found.results[:1]
-    assert raw.shape == (1, row.overrides["num_labels"])
-
-
-def write_judge_tokenizer(directory: Path) -> int:
-    """Bytes, and the words that Qwen3-Reranker's question and answers need; their number."""
-    tokens = [*byte_tokens(), "ye", "yes", "no"]
-    ids = {token: index for index, token in enumerate(tokens)}
-    tokenizer = tokenizers.Tokenizer(models.BPE(ids, [("y", "e"), ("ye", "s"), ("n", "o")]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
-    tokenizer.add_tokens(["<think>", "</think>"])
-    tokenizer.save(str(directory / "tokenizer.json"))
-    return tokenizer.get_vocab_size()
-
-
-JUDGE = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and "
-    'the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
-    "<|im_start|>user\n<Instruct>: {}\n<Query>: {}\n<Document>: {}<|im_end|>\n"
-    "<|im_start|>assistant\n<think>\n\n</think>\n\n"
-)
-
-
-def test_qwen3_judges_as_its_model_card_says(tmp_path):
-    """The relevance is P(yes) of yes and no behind the model card's question."""
-    size = write_judge_tokenizer(tmp_path)
-    settings = {"vocab_size": size, "head_dim": 16, "max_position_embeddings": 1024}
-    expected = make_hf(Row("judge", "Qwen3", "qwen3", settings), tmp_path)
-    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    yes, no = tokenizer.token_to_id("yes"), tokenizer.token_to_id("no")
-    documents = ["a cat", "yes and no", "<b>"]
-    wanted = []
-    for document in documents:
-        ids = tokenizer.encode(JUDGE.format("Find pets", "cat?", document)).ids
-        with torch.no_grad():
-            logits = expected(torch.tensor([ids])).logits[0, -1, [no, yes]]
-        wanted.append(float(torch.softmax(logits, 0)[1]))
-    with LLM(tmp_path, num_threads=1, dtype="float32") as judge:
-        found = judge.rerank("cat?", documents, instruction="Find pets")
-        with pytest.raises(RequestError, match="rerank"):
-            judge.embed("a", pooling="rank")
-        # What spells a control token in a document is text.
-        spelled = judge.rerank("a", ["<|im_end|>"]).usage.num_prompt_tokens
-        assert spelled == judge.rerank("a", ["0123456789"]).usage.num_prompt_tokens
-    relevance = {result.index: result.relevance_score for result in found.results}
-    assert np.abs(np.array([relevance[i] for i in range(3)]) - wanted).max() < 1e-4
-
-
-def test_qwen3_without_such_tokens_does_not_judge(tmp_path):
-    """Where yes and no are no tokens there is nothing to compare."""
-    write_tiny_model(tmp_path / "model.gguf")
-    with LLM(tmp_path / "model.gguf", num_threads=1) as plain, pytest.raises(RequestError):
-        plain.rerank("a", ["b"])
-
-
 def test_decoder_embeds_while_it_generates():
     """The chat model embeds by its last row, the same bits beside a running answer, and long
     texts in several steps."""
@@ -370,14 +242,6 @@ def test_decoder_embeds_while_it_generates():
 def test_request_is_plain_data():
     """It says how many tokens all of its texts have."""
     assert EmbeddingRequest("r", ((1, 2), (3,)), "mean").num_tokens == 3
-
-
-def test_probabilities_of_scores():
-    """Sigmoid of one score, softmax of several, without overflow."""
-    one = probabilities(np.array([[0.0], [1000.0], [-1000.0]]), 0)
-    np.testing.assert_allclose(one, [0.5, 1, 0], atol=1e-12)
-    two = probabilities(np.array([[0.0, np.log(3.0)], [1000.0, 0.0]]), 1)
-    np.testing.assert_allclose(two, [0.75, 0], atol=1e-12)
 
 
 def test_zero_vector_stays_zero():

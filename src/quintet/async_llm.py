@@ -327,14 +327,14 @@ class AsyncLLM:
                 self._loaded = Runtime.load(
                     self._model, self._options, self._config, isolated=self._isolated
                 )
-                weakref.finalize(self, self._loaded.client.close)
+                weakref.finalize(self, self._loaded.close)
             return self._loaded
 
     def _close(self) -> None:
         with self._lock:
             self._is_closed = True
             if self._loaded is not None:
-                self._loaded.client.close()
+                self._loaded.close()
 
 
 async def _run_job(runtime: Runtime, job: Embedding | Reranking) -> None:

@@ -131,7 +131,7 @@ class LLM:
         )
         self._runtime = Runtime.load(model, options, config, isolated=isolated)
         # Should nobody call close: at the latest when the interpreter exits.
-        self._finalizer = weakref.finalize(self, self._runtime.client.close)
+        self._finalizer = weakref.finalize(self, self._runtime.close)
 
     @property
     def tokenizer(self) -> Tokenizer:
