@@ -95,7 +95,7 @@ async def _serve(host: str, port: int, config: Config, idle_timeout_s: float) ->
     from quintet.server.run import check_exposure, serve_async
     from quintet.server.settings import Settings
 
-    settings = Settings(host=host, port=port)
+    settings = Settings(host=host, port=port, dialect="oprel")
     check_exposure(settings, force=False)
     store = store_at(config.cache_dir)
     models = Models(
