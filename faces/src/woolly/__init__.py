@@ -16,7 +16,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from woolly.channel import Receiver, Sender, channel
     from woolly.config import CacheConfig, EngineConfig, EngineConfigBuilder
     from woolly.engine import Engine, EngineStats
     from woolly.errors import (
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     )
     from woolly.memory import MappedFile, MemoryBackend, MmapConfig
     from woolly.model import Architecture, Model, ModelMetadata
+    from woolly.mpsc import Receiver, Sender, channel
     from woolly.quantization import QuantizationType, quantize_model
     from woolly.sampler import DefaultSampler, MirostatSampler, Sampler
     from woolly.session import Session, SessionStats
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "woolly.channel": ("Receiver", "Sender", "channel"),
+    "woolly.mpsc": ("Receiver", "Sender", "channel"),
     "woolly.config": ("CacheConfig", "EngineConfig", "EngineConfigBuilder"),
     "woolly.engine": ("Engine", "EngineStats"),
     "woolly.errors": (
@@ -121,8 +121,7 @@ def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_LAZY[name]), name)
-    if name == "channel":  # the function, not its module, which importing it put here
-        globals()["channel"] = value
+    globals()[name] = value
     return value
 
 

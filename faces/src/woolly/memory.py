@@ -5,6 +5,7 @@ Source: Linux manual, mmap(2) and madvise(2).
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from dataclasses import dataclass
@@ -137,7 +138,5 @@ class MappedFile:
 
 
 def _ask_for_huge_pages(memory: mmap.mmap) -> None:
-    try:
+    with contextlib.suppress(OSError):  # a kernel without them: it was a wish
         memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:
-        pass  # a kernel without them: it was a wish

@@ -23,9 +23,9 @@ class Architecture(str):
     @property
     def is_supported(self) -> bool:
         """Whether Quintet runs models of this family."""
-        from quintet.models import ARCHITECTURES
+        from quintet.models import architectures
 
-        return str(self) in ARCHITECTURES
+        return str(self) in architectures()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from enum import Enum
@@ -58,14 +59,14 @@ def quantize_model(
         ModelNotFound, ModelLoadFailed: the input is not there, or no model.
         InvalidRequest: a format that models are not written in.
     """
-    from quintet.tools.quantize import quantize
-
     if not isinstance(quantization, QuantizationType):
         raise InvalidRequest(f"quantization: expected a QuantizationType, found {quantization!r}")
-    call: Any = quantize
+    tool: Any = importlib.import_module("quintet.tools.quantize")
     with translated():
         try:
-            call(input_path, output_path, quantization.value, progress=_shares(progress_callback))
+            tool.quantize(
+                input_path, output_path, quantization.value, progress=_shares(progress_callback)
+            )
         except OSError as error:
             raise ModelLoadFailed(f"{error.filename or input_path}: {error.strerror}") from error
 

@@ -44,11 +44,11 @@ class ServerConfig:
 
     host: str = _option("server.host", str, "127.0.0.1", "WOOLLY_HOST")
     port: int = _option("server.port", int, 11434, "WOOLLY_PORT")
-    allowed_hosts: list[str] = _option("server.allowed_hosts", list, ())
+    allowed_hosts: list[str] = _option("server.allowed_hosts", list, ())  # noqa: RUF009 - makes a field
     cors_enabled: bool = _option("server.cors.enabled", bool, False)
-    cors_origins: list[str] = _option("server.cors.origins", list, ("*",))
+    cors_origins: list[str] = _option("server.cors.origins", list, ("*",))  # noqa: RUF009
     models_directory: str = _option("models.directory", str, "./models", "WOOLLY_MODELS_DIR")
-    preload: list[str] = _option("models.preload", list, ())
+    preload: list[str] = _option("models.preload", list, ())  # noqa: RUF009
     max_batch_size: int = _option("inference.max_batch_size", int, 4)
     max_sequence_length: int = _option("inference.max_sequence_length", int, 4096)
     gpu_enabled: bool = _option("inference.gpu.enabled", bool, True, "WOOLLY_GPU_ENABLED")

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from woolly.channel import ChannelClosed, Outlet
 from woolly.errors import GenerationFailed, InvalidRequest, translated
+from woolly.mpsc import ChannelClosed, Outlet
 from woolly.sampler import DefaultSampler, forcing
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class SessionStats:
 
 class Session:
     """
-    Generates texts; each prompt follows what was said before, until `clear_context`.
+    Generates texts; each prompt follows what was said before, until `clear_context`.  Where that
+    has outgrown the model's context, the oldest of it is dropped.
 
     One generation runs at a time.  Those of several sessions share the engine's steps.
 
@@ -74,6 +75,7 @@ class Session:
         Continue a prompt.
 
         Args:
+            prompt: a text; what in it spells a control token is that token.
             max_tokens: at most, from 1.
             temperature: 0 takes the most probable token.
             top_p: keep the fewest tokens that together have this probability.
@@ -156,15 +158,10 @@ class Session:
                 self._running = None
 
     async def _consume(self, prompt: str, params: SamplingParams, emit: Emit) -> None:
-        tokenizer = self._llm.tokenizer
-        new_ids = tokenizer.encode(prompt, add_special=not self._context)
-        prompt_ids = [*self._context, *new_ids]
+        prompt_ids = self._following(prompt, params)
         answer_ids: list[int] = []
         stats, started_s, reason = self._stats, time.monotonic(), "cancelled"
-        # Whole blocks of the oldest text go where the context is full.
-        keep = 1 if tokenizer.add_bos else 0
-        prompt_ids = self._trimmed(prompt_ids, keep)
-        stream = self._llm.stream(prompt_ids, params, overflow="slide", num_keep_tokens=keep)
+        stream = self._llm.stream(prompt_ids, params)
         try:
             async for chunk in stream:
                 answer_ids += chunk.token_ids
@@ -187,13 +184,17 @@ class Session:
             stats.context_tokens = len(self._context)
             stats.finish_reason = reason
 
-    def _trimmed(self, ids: list[int], keep: int) -> list[int]:
-        """What fits of the oldest text before the prompt; the prompt itself is never cut."""
-        room = self._llm.limits.max_model_len - 1
-        num_over = len(ids) - room
-        if num_over <= 0 or num_over > len(self._context) - keep:
-            return ids  # the engine says where a prompt is too long by itself
-        return [*ids[:keep], *ids[keep + num_over :]]
+    def _following(self, prompt: str, params: SamplingParams) -> list[int]:
+        """The prompt after what was said before, of which the oldest goes where room is short."""
+        tokenizer, max_len = self._llm.tokenizer, self._llm.limits.max_model_len
+        new_ids = tokenizer.encode(prompt, add_special=not self._context, parse_special=True)
+        room = max_len - min(params.max_tokens or max_len, max_len // 2) - len(new_ids)
+        keep = len(tokenizer.prefix_ids)
+        num_over = len(self._context) - room
+        if num_over <= 0:
+            return [*self._context, *new_ids]
+        # The prompt itself is never cut; where it is too long the engine says so.
+        return [*self._context[:keep], *self._context[keep + num_over :], *new_ids]
 
     def _params(self, max_tokens: int, temperature: float, top_p: float) -> SamplingParams:
         from quintet.sampling.params import SamplingParams
