@@ -122,12 +122,17 @@ def from_quintet(error: QuintetError) -> WoollyError:
     if isinstance(error, (ModelFormatError, UnsupportedModelError)):
         return ModelLoadFailed(f"Model load failed: {text}")
     if isinstance(error, CapacityError) and any(w in error.resource for w in ("memory", "cache")):
-        numbers = [int(digits) for digits in re.findall(r"(\d+) bytes", text)]
-        needed, available = (numbers[0], numbers[-1]) if len(numbers) > 1 else (None, None)
+        needed = _number(r"(\d+) bytes", text)
+        available = _number(r"(?:found |bytes, )(\d+)", text)
         return OutOfMemory(f"Out of memory: {text}", needed=needed, available=available)
     if isinstance(error, (RequestError, ContextLengthError)):
         return InvalidRequest(text)
     return GenerationFailed(text) if isinstance(error, EngineError) else InternalError(text)
+
+
+def _number(pattern: str, text: str) -> int | None:
+    match = re.search(pattern, text)
+    return None if match is None else int(match[1])
 
 
 @contextlib.contextmanager

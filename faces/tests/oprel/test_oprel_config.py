@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -127,19 +128,22 @@ def oprel_command(*arguments: str, stdin: str = "", **env: str) -> subprocess.Co
 _OWN = ("QUINTET_HOME", "XDG_STATE_HOME", "OPREL_SERVER_PORT")
 
 
-def test_run_models_and_stop(port: int):
-    """`run` starts the daemon and answers, `models` shows what it holds, `stop` ends it."""
+def test_run_and_models(port: int, capsys: pytest.CaptureFixture[str]):
+    """`run` starts the daemon and answers; `models` shows what it holds."""
     ran = oprel_command("run", "demo", "What is the capital of France?", "--temperature", "0")
     assert ran.returncode == 0, ran.stderr
     assert "Paris" in ran.stdout
-    assert "demo:latest" in oprel_command("models").stdout
-    assert "stopped" in oprel_command("stop").stdout
-    assert daemon.find(port) is None
-    assert "no server" in oprel_command("stop").stdout
+    assert daemon.find(port) is not None
+    assert exit_status(["models"]) == 0
+    assert "demo:latest" in capsys.readouterr().out
 
 
-def test_serve_is_the_daemon(port: int):
-    """`oprel serve` is found by the others, and only one holds the port."""
+def test_serve_is_the_daemon(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """`oprel serve` is found by the others, only one holds the port, and `stop` ends it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("OPREL_SERVER_PORT", str(port))
+    monkeypatch.setattr("oprel.serving._LOCK_TIMEOUT_S", 0.1)
     server = subprocess.Popen(
         [sys.executable, "-m", "oprel", "serve", "--port", str(port)],
         stderr=subprocess.PIPE,
@@ -151,10 +155,16 @@ def test_serve_is_the_daemon(port: int):
         found = daemon.find(port)
         assert found is not None
         assert found.pid == server.pid
-        second = oprel_command("serve", "--port", str(port), "--host", "127.0.0.1")
-        assert "already" in second.stderr
-        assert daemon.stop(port)
+        assert exit_status(["serve", "--port", str(port), "--host", "127.0.0.1"]) == 75
+        assert "already" in capsys.readouterr().err
+        assert exit_status(["models"]) == 0
+        assert exit_status(["stop"]) == 0
         assert server.wait(20) == 0
+        assert exit_status(["stop"]) == 0
+        assert capsys.readouterr().out.splitlines()[1:] == [
+            f"stopped the server on port {port}",
+            f"no server on port {port}",
+        ]
     finally:
         server.kill()
         server.communicate()

@@ -13,6 +13,7 @@ import pytest
 import sentencepiece
 import tokenizers
 
+from quintet.formats.gguf import GGUFFile
 from quintet.hub.packaged import packaged_models
 from quintet.tokenizer import Tokenizer as QuintetTokenizer
 from woolly import (
@@ -81,7 +82,7 @@ def test_what_is_no_model(tmp_path: Path):
         Model.from_file(tmp_path / "none.gguf")
     data = DEMO.read_bytes()
     (tmp_path / "cut.gguf").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ModelLoadFailed, match="cut.gguf"):
+    with pytest.raises(ModelLoadFailed, match=r"cut\.gguf"):
         Model.from_file(tmp_path / "cut.gguf")
     tensor = next(t for t in gguf.GGUFReader(DEMO).tensors if t.tensor_type == 0)
     broken = bytearray(data)
@@ -93,12 +94,11 @@ def test_what_is_no_model(tmp_path: Path):
         model.validate()
 
 
-def gpt2(folder: Path) -> tuple[Path, Path]:
-    """GPT-2's vocab.json and merges.txt, made from its GGUF vocabulary."""
-    fields = gguf.GGUFReader(folder / "vocab" / "ggml-vocab-gpt-2.gguf").fields
-    tokens = fields["tokenizer.ggml.tokens"].contents()
-    merges = fields["tokenizer.ggml.merges"].contents()
-    return tokens, merges
+def gpt2(folder: Path) -> tuple[list[str], list[str]]:
+    """GPT-2's tokens and merges, from its GGUF vocabulary."""
+    with GGUFFile.open(folder / "vocab" / "ggml-vocab-gpt-2.gguf") as file:
+        found = file.metadata
+    return list(found["tokenizer.ggml.tokens"]), list(found["tokenizer.ggml.merges"])
 
 
 def test_bpe_as_the_library_has_it(tmp_path: Path, shared_data: Path):
