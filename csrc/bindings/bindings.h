@@ -7,6 +7,7 @@ namespace quintet {
 
 void bind_machine(nanobind::module_& m);
 void bind_plan(nanobind::module_& m);
+void bind_quantize(nanobind::module_& m);
 void bind_sampling(nanobind::module_& m);
 void bind_text(nanobind::module_& m);
 

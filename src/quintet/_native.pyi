@@ -68,6 +68,21 @@ def measure_read_bandwidth(
 def measure_int8_peak(*, num_threads: int, seconds: float = 0.5) -> float:
     """Best int8 multiply-accumulates per second, with the active kernels' instructions."""
 
+def quantize_rows(
+    format: int,
+    source: int,
+    rows: npt.NDArray[np.uint8],
+    row_size: int,
+    blocks: npt.NDArray[np.uint8],
+    *,
+    importance: npt.NDArray[np.float32] | None = None,
+    num_threads: int = 1,
+) -> bool:
+    """Encode rows of F32, F16 or BF16 to `format` in `blocks`; types are GGUF's ids.
+
+    False where a value is NaN or infinite and the format cannot hold it.
+    """
+
 def decode_strings(encoded: bytes, starts: npt.NDArray[np.int64]) -> list[str]:
     """Strings, each behind eight bytes of length and in front of the next start."""
 

@@ -7,7 +7,7 @@ import itertools
 import operator
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -57,6 +57,7 @@ class Runtime:
         config: EngineConfig,
         *,
         isolated: bool = False,
+        on_process: Callable[[EngineClient], None] = lambda client: None,
     ) -> Runtime:
         """Find and load a model, and start its engine; see `engine.loading.load`.
 
@@ -65,6 +66,7 @@ class Runtime:
         Args:
             isolated: the engine in a process of its own rather than in a thread of this one;
                 templates and grammars in others, with limits on what they may take.
+            on_process: given the engine's process as soon as it starts; closing it ends the load.
         """
         path = resolve(model)
         draft = config.draft_speculation
@@ -74,7 +76,7 @@ class Runtime:
         manifest = find(model)
         template = None if manifest is None else manifest.template
         if isolated:
-            return cls._load_isolated(path, options, config, template)
+            return cls._load_isolated(path, options, config, template, on_process)
         loaded = load(path, options, config)
         runtime = cls(EngineThread(loaded.engine), loaded.tokenizer)
         if template is not None:
@@ -87,13 +89,19 @@ class Runtime:
 
     @classmethod
     def _load_isolated(
-        cls, path: Path, options: ModelOptions, config: EngineConfig, template: str | None
+        cls,
+        path: Path,
+        options: ModelOptions,
+        config: EngineConfig,
+        template: str | None,
+        on_process: Callable[[EngineClient], None],
     ) -> Runtime:
         from quintet.engine.worker.process import EngineProcess  # msgspec and zmq, for few
 
         client = EngineProcess(path, options, config)
         tokenizer = None
         try:
+            on_process(client)
             tokenizer = load_tokenizer(path).isolated()  # while the process loads the rest
             if template is not None:
                 tokenizer.use_chat_template(template)

@@ -25,7 +25,16 @@ def test_help_lists_the_commands(quintet: Quintet):
         assert re.findall(r"^  (\w+)  ", result.stdout, re.MULTILINE) == [
             *("run", "serve"),
             *("pull", "list", "show", "create", "cp", "rm", "ps", "stop"),
-            *("inspect", "doctor", "bench"),
+            *(
+                "inspect",
+                "convert",
+                "quantize",
+                "imatrix",
+                "perplexity",
+                "compare",
+                "doctor",
+                "bench",
+            ),
         ]
 
 

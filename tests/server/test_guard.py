@@ -14,7 +14,7 @@ from quintet.server.app import create_app
 from quintet.server.guard import OPEN_PATHS
 from quintet.server.keys import ApiKey
 from quintet.server.models import Models
-from quintet.server.settings import Settings, key_digest
+from quintet.server.settings import DIALECTS, Settings, key_digest
 
 from .fake import FakeEngine
 from .harness import run, serving
@@ -114,9 +114,10 @@ def test_two_hosts_are_refused():
     assert call("GET", "/v1/models", headers=headers).status_code == 400
 
 
-def test_every_route_but_health_needs_the_key():
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_route_but_health_needs_the_key(dialect: str):
     """Walks the route table: without a key, or with a wrong one, nothing answers but health."""
-    settings = Settings(key_digests=(key_digest(b"secret"),))
+    settings = Settings(key_digests=(key_digest(b"secret"),), dialect=dialect)
     app = create_app(Models.of({"m": FakeEngine()}), settings)
     walked = []
     for route in app.routes:

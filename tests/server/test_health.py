@@ -153,6 +153,34 @@ def test_a_server_answers_while_it_loads_its_models():
     run(main())
 
 
+def test_a_server_that_is_stopped_while_it_loads_gives_up():
+    """It does not wait for a model that nobody will ask."""
+    has_ended = []
+
+    async def load(manifest: Manifest) -> FakeEngine:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            has_ended.append(True)
+        raise AssertionError
+
+    async def main() -> None:
+        models = Models(ServedModels([local_manifest("m", Path("m"))]), load)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        task = asyncio.ensure_future(
+            serve_async(models, Settings(port=port), prepare=lambda: models.load("m"))
+        )
+        transport = httpx.AsyncHTTPTransport(retries=5)
+        async with httpx.AsyncClient(transport=transport) as client:
+            await client.get(f"http://127.0.0.1:{port}/health")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(task, 10)
+        assert has_ended
+
+    run(main())
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_start():
     """Whoever started the server gets the error; nothing goes on listening."""
 

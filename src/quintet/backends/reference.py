@@ -8,6 +8,7 @@ v in the same precision.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,6 +28,7 @@ class ReferenceExecutor:
         model: what to run; its weights are dequantised here, once.
         num_blocks: KV blocks of BLOCK_SIZE tokens.
         dtype: np.float32 or np.float64, of every computation.
+        observe: called before every op with the op and the values computed so far, by node.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class ReferenceExecutor:
         num_blocks: int,
         max_num_batched_tokens: int = 512,
         dtype: type[np.float32] | type[np.float64] = np.float32,
+        observe: Callable[[graph.Op, Sequence[Array]], None] | None = None,
     ) -> None:
         self.num_blocks = num_blocks
         self.vocab_size = model.program.output.width
@@ -43,6 +46,7 @@ class ReferenceExecutor:
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_logits_rows = max_num_batched_tokens  # it has no buffers to fill
         self._program = model.program
+        self._observe = observe
         self._dtype = dtype
         self._weights = {
             name: model.weights.dequantized(name).astype(dtype) for name in model.program.weights
@@ -63,6 +67,8 @@ class ReferenceExecutor:
     def _run(self, step: StepInput, wanted: graph.Tensor) -> Float32Array:
         values: list[Array] = []
         for op in self._program.ops[: wanted.node + 1]:
+            if self._observe is not None:
+                self._observe(op, values)
             values.append(self._execute(op, values, step))
         return values[wanted.node].astype(np.float32)
 

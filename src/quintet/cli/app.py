@@ -13,7 +13,23 @@ from typing import Annotated
 import typer
 
 from quintet import __version__
-from quintet.cli import bench, cp, create, doctor, inspect, ps, pull, rm, run, serve, show, stop
+from quintet.cli import (
+    bench,
+    convert,
+    cp,
+    create,
+    doctor,
+    inspect,
+    measure,
+    ps,
+    pull,
+    quantize,
+    rm,
+    run,
+    serve,
+    show,
+    stop,
+)
 from quintet.cli import list as list_module
 from quintet.cli.serve_options import ENVIRONMENT_PREFIX
 from quintet.errors import QuintetError
@@ -39,6 +55,11 @@ app.command("rm")(rm.rm)
 app.command("ps")(ps.ps)
 app.command("stop")(stop.stop)
 app.command("inspect")(inspect.inspect)
+app.command("convert")(convert.convert)
+app.command("quantize")(quantize.quantize)
+app.command("imatrix")(measure.imatrix)
+app.command("perplexity")(measure.perplexity)
+app.command("compare")(measure.compare)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 

@@ -160,7 +160,7 @@ def serve(
         from quintet.async_llm import AsyncLLM
 
         async def load(manifest: Manifest) -> ServedEngine:
-            return await AsyncLLM(
+            llm = AsyncLLM(
                 sources.get(manifest.name, manifest.name),
                 max_model_len=context,
                 num_threads=threads,
@@ -175,7 +175,12 @@ def serve(
                 max_memory=max_memory,
                 packed_cache=packed_cache,
                 isolated=not in_process,
-            ).__aenter__()  # loads it; the server closes it
+            )
+            try:
+                return await llm.__aenter__()  # loads it; the server closes it
+            except BaseException:
+                await llm.close()  # should the server be told to stop before it is loaded
+                raise
 
         served = Models(catalog, load, policy)
 

@@ -1,0 +1,46 @@
+"""Hugging Face directories to GGUF files: `quantize` with the usual type of a conversion."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from quintet.tools.hf_source import HFSource
+from quintet.tools.quantize import Progress, QuantizeResult, write_model
+from quintet.tools.recipes import recipe_named
+
+
+def convert(
+    directory: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    dtype: str = "f16",
+    *,
+    num_threads: int | None = None,
+    dry_run: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> QuantizeResult:
+    """
+    Write a Hugging Face directory as a GGUF file.
+
+    Args:
+        directory: with config.json, safetensors and tokenizer.json.
+        output: the GGUF file to write; replaced if it is there.
+        dtype: of matrices: "f16", "bf16", "f32" or any quantisation type.
+        num_threads, dry_run, progress: see `quantize`.
+
+    Raises:
+        ModelNotFoundError: no such directory, or a file of it is missing.
+        UnsupportedModelError: an architecture or a tokenizer that cannot be converted.
+        ModelFormatError, RequestError, CapacityError, OSError: see `quantize`.
+    """
+    recipe = recipe_named(dtype)
+    with HFSource(directory) as source:
+        return write_model(
+            source,
+            Path(output),
+            recipe,
+            num_threads=num_threads,
+            dry_run=dry_run,
+            progress=progress,
+        )
