@@ -52,8 +52,10 @@ class AliasStore(Store):
 
     def find(self, name: str) -> Manifest | None:
         """See Store; an alias of the user's may also stand for a path."""
+        name, given = users_alias(name, self.root), name
         path = path_of(name, self.root)
-        if path is not None and alias_of(name, self.root) != name:
+        if path is not None and name != given:
+            name = given
             return dataclasses.replace(local_model(path), name=canonical_name(name))
         found = super().find(name)
         target = download_name(name)
@@ -96,7 +98,13 @@ def loadable(manifest: Manifest, root: Path) -> str | Path:
     return manifest.path
 
 
+def users_alias(name: str, root: Path) -> str:
+    """What the user's aliases make of a name: those of a folder of models, else Quintet's own."""
+    target = alias_of(name, root)
+    return alias_of(name) if target == name else target
+
+
 def path_of(name: str, root: Path) -> Path | None:
     """The file or folder that a name, or what the user's aliases make of it, is the path of."""
-    path = Path(alias_of(name, root)).expanduser()
+    path = Path(users_alias(name, root)).expanduser()
     return path if path.exists() else None

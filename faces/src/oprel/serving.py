@@ -68,6 +68,9 @@ def run(host: str, port: int, config: Config, *, idle_timeout_s: float = 0.0) ->
         return 1
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if config.cache_dir is not None:  # for the processes that load the models
+        aliases = default_root().absolute() / "aliases.json"
+        if aliases.is_file():
+            os.environ.setdefault("QUINTET_ALIASES", str(aliases))
         os.environ["QUINTET_HOME"] = str(Path(config.cache_dir).expanduser().absolute())
     lock = daemon.lock_of(port)
     deadline = time.monotonic() + _LOCK_TIMEOUT_S

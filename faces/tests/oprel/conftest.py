@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from oprel import daemon
+
+sys.path.append(str(Path(__file__).parents[3] / "tests"))  # for its hub that runs on this machine
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,13 +7,16 @@ import json
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hub.fake_hub import FakeHub, running_hub
 from oprel import Client, Config, Model, daemon
 from oprel.choice import best_fit, choose_file, context_for
 from oprel.core.exceptions import (
@@ -181,8 +184,9 @@ def test_aliases_are_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     aliases = tmp_path / "aliases.json"
     aliases.write_text(json.dumps({"qwencoder": "demo", "mine": str(packaged_models()["demo"])}))
     monkeypatch.setenv("QUINTET_ALIASES", str(aliases))
-    for name in ("qwencoder", "mine"):
-        with Model(name, quantization="Q4_K_M", max_memory_mb=4096, use_server=False) as model:
+    config = Config(cache_dir=str(tmp_path / "other"))
+    for name, folder in (("qwencoder", None), ("mine", None), ("qwencoder", config)):
+        with Model(name, "Q4_K_M", 4096, use_server=False, config=folder) as model:
             assert "Paris" in model.generate(QUESTION, temperature=0)
 
 
@@ -195,6 +199,58 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert not model.is_loaded()
     with pytest.raises(DownloadError, match=r"127\.0\.0\.1"):
         model.load()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    """A repository with the demo model as Q4_K_M, and a Q8_0 that is too large; an own daemon."""
+    with running_hub() as hub, socket.create_server(("127.0.0.1", 0)) as free:
+        number = free.getsockname()[1]
+        demo = packaged_models()["demo"].read_bytes()
+        hub.add("user/tiny", "tiny-Q4_K_M.gguf", demo)
+        hub.add("user/tiny", "tiny-Q8_0.gguf", demo + bytes(20 * 2**20))
+        for name, value in (
+            ("HF_ENDPOINT", hub.endpoint),
+            ("HF_HUB_CACHE", str(tmp_path / "cache")),
+            ("HF_TOKEN", ""),
+            ("QUINTET_HOME", str(tmp_path / "home")),
+            ("OPREL_SERVER_PORT", str(number)),
+        ):
+            monkeypatch.setenv(name, value)
+        free.close()
+        yield hub
+        daemon.stop(number)
+
+
+def test_a_download_in_the_format_that_fits(hub: FakeHub):
+    """What is not here is downloaded when it is loaded: the best format for the memory, once."""
+    model = Model("user/tiny", max_memory_mb=16, use_server=False)
+    assert not hub.requests
+    with model:
+        assert "Paris" in model.generate(QUESTION, temperature=0)
+    assert all("Q4_K_M" in request.path for request in hub.content_requests())
+    num_requests = len(hub.requests)
+    served = Model("user/tiny", max_memory_mb=16)  # it is in the store now
+    assert "Paris" in served.generate(QUESTION, temperature=0)
+    assert len(hub.requests) == num_requests
+    with pytest.raises(OprelError, match="Q6_K"):
+        Model("user/tiny", "q6_k").load()
+
+
+def test_the_daemon_downloads(hub: FakeHub):
+    """pull, and a model that is not here, fetch into the daemon's store; progress is told."""
+    model = Model("hf.co/user/tiny", quantization="Q4_K_M")
+    assert "Paris" in model.generate(QUESTION, temperature=0)
+    with Client() as client:
+        assert "hf.co/user/tiny:Q4_K_M" in [each.name for each in client.list().models]
+        steps = list(client.pull("hf.co/user/tiny:Q8_0", stream=True))
+        assert any(step.total and step.completed is not None for step in steps)
+        assert steps[-1].status == "success"
+        assert client.pull("hf.co/user/tiny:Q4_K_M")["status"] == "success"
+    # Of the two that are here now, the one that fits.
+    chosen = Model("hf.co/user/tiny", max_memory_mb=16, use_server=False)
+    with chosen:
+        assert "Paris" in chosen.generate(QUESTION, temperature=0)
 
 
 def test_the_context_is_the_smaller_one():
@@ -252,8 +308,6 @@ def test_files_of_a_daemon_that_has_gone_deceive_nobody(port: int):
 
 def test_a_port_that_another_server_has(port: int, monkeypatch: pytest.MonkeyPatch):
     """A listener that is not ours is not used: the error names the address."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         monkeypatch.setenv("OPREL_SERVER_PORT", str(taken))
@@ -263,8 +317,6 @@ def test_a_port_that_another_server_has(port: int, monkeypatch: pytest.MonkeyPat
 
 def test_an_idle_daemon_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """One that was started for a program goes when nobody has used a model for long."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as free:
         number = free.getsockname()[1]
     monkeypatch.setenv("OPREL_SERVER_PORT", str(number))
