@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
 from woolly.errors import InvalidRequest, ModelLoadFailed, translated
 
@@ -59,24 +57,17 @@ def quantize_model(
         ModelNotFound, ModelLoadFailed: the input is not there, or no model.
         InvalidRequest: a format that models are not written in.
     """
+    from quintet.tools.quantize import Progress, quantize
+
     if not isinstance(quantization, QuantizationType):
         raise InvalidRequest(f"quantization: expected a QuantizationType, found {quantization!r}")
-    tool: Any = importlib.import_module("quintet.tools.quantize")
+
+    def report(progress: Progress) -> None:
+        if progress_callback is not None:
+            progress_callback(progress.num_weights_done / max(1, progress.num_weights))
+
     with translated():
         try:
-            tool.quantize(
-                input_path, output_path, quantization.value, progress=_shares(progress_callback)
-            )
+            quantize(input_path, output_path, quantization.value, progress=report)
         except OSError as error:
             raise ModelLoadFailed(f"{error.filename or input_path}: {error.strerror}") from error
-
-
-def _shares(callback: Callable[[float], object] | None) -> Callable[..., None] | None:
-    """Quintet's progress, tensors done of all, as a share."""
-    if callback is None:
-        return None
-
-    def report(done: float, total: float = 1.0, *_: object) -> None:
-        callback(min(1.0, done / total) if total else 1.0)
-
-    return report
