@@ -95,6 +95,7 @@ class Engine:
                 max_num_seqs=config.max_batch_size,
                 kv_cache_bytes=config.cache_config.size,
                 enable_prefix_cache=config.cache_config.enabled,
+                shared=True,
             )
             if config.enable_gpu:
                 _log.debug("there is no GPU support; the CPU computes")

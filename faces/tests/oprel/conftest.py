@@ -15,7 +15,7 @@ from oprel import daemon
 sys.path.append(str(Path(__file__).parents[3] / "tests"))  # for its hub that runs on this machine
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Models, state and port that no program of the user's has; what runs at the end is ended."""
     root = tmp_path_factory.mktemp("oprel")

@@ -130,7 +130,9 @@ def test_create_copy_delete(client: Client, theirs: ollama.Client):
         m.model for m in theirs.list().models
     }
     for name in ("brief", "copy", "other"):
-        assert oprel.delete(name)["status"] == "success"
+        deleted = oprel.delete(name)
+        assert isinstance(deleted, dict), "a Dict"
+        assert deleted["status"] == "success"
     with pytest.raises(ModelNotFoundError) as caught:
         client.show("brief")
     assert caught.value.status_code == 404

@@ -120,7 +120,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValidationError, match="Q4_K_M"):
         Model("demo", quantization="Q99")
     with pytest.raises(ValidationError, match=r"llama\.cpp"):
-        Model("demo", backend="vllm")
+        Model(model_identifier="demo", backend="vllm")
     with pytest.raises(ValidationError, match="max_memory_mb"):
         Model("demo", max_memory_mb=0)
     with pytest.raises(ValidationError):
@@ -246,7 +246,9 @@ def test_the_daemon_downloads(hub: FakeHub):
         steps = list(client.pull("hf.co/user/tiny:Q8_0", stream=True))
         assert any(step.total and step.completed is not None for step in steps)
         assert steps[-1].status == "success"
-        assert client.pull("hf.co/user/tiny:Q4_K_M")["status"] == "success"
+        pulled = client.pull("hf.co/user/tiny:Q4_K_M")
+        assert isinstance(pulled, dict), "a Dict"
+        assert pulled["status"] == "success"
     # Of the two that are here now, the one that fits.
     chosen = Model("hf.co/user/tiny", max_memory_mb=16, use_server=False)
     with chosen:

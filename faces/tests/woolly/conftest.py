@@ -10,7 +10,7 @@ import pytest
 from woolly import Engine, EngineConfig
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Models that no program of the user's has."""
     patch = pytest.MonkeyPatch()

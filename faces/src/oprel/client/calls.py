@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oprel.aliases import download_name
+from oprel.aliases import download_name, users_alias
 from oprel.core.exceptions import BackendError, OprelError, ValidationError, from_status
 from oprel.responses import (
     ChatResponse,
@@ -29,6 +29,7 @@ from oprel.responses import (
     ShowResponse,
     StatusResponse,
 )
+from quintet.hub.files import default_root
 
 # What Oprel calls options that Ollama has other names for.
 _OPTIONS = {"max_tokens": "num_predict", "repetition_penalty": "repeat_penalty"}
@@ -54,7 +55,8 @@ class Call:
 
 def chat(model: str, messages: Sequence[Any] | None, stream: bool, **fields: Any) -> Call:
     """POST /api/chat."""
-    converted = [_message(message) for message in messages or ()]
+    # `[...]`, as documentation has it, is a conversation without messages: it loads the model.
+    converted = [_message(message) for message in messages or () if message is not ...]
     body = {"model": model, "messages": converted, "stream": stream, **_fields(fields)}
     return Call("POST", "/api/chat", body, ChatResponse, stream)
 
@@ -96,7 +98,8 @@ def show(model: str) -> Call:
 
 def pull(model: str, stream: bool) -> Call:
     """POST /api/pull."""
-    body = {"model": download_name(model), "stream": stream}
+    name = users_alias(model, default_root())
+    body = {"model": download_name(name), "stream": stream}
     return Call("POST", "/api/pull", body, ProgressResponse, stream)
 
 
@@ -118,7 +121,8 @@ def create(model: str, modelfile: str | None, stream: bool, fields: Mapping[str,
 
 def delete(model: str) -> Call:
     """DELETE /api/delete."""
-    return Call("DELETE", "/api/delete", {"model": model}, StatusResponse)
+    name = users_alias(model, default_root())
+    return Call("DELETE", "/api/delete", {"model": name}, StatusResponse)
 
 
 def copy(source: str, destination: str) -> Call:

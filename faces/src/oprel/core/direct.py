@@ -117,6 +117,7 @@ class DirectEngine:
                 max_num_batched_tokens=self._config.batch_size,
                 max_num_seqs=min(MAX_NUM_SEQS, self._config.batch_size),
                 max_memory=None if limit_mb is None else limit_mb * 2**20,
+                shared=True,
             )
             if manifest.template is not None and source == manifest.path:
                 llm.tokenizer.use_chat_template(manifest.template)
