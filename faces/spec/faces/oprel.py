@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from oprel import Config, daemon
 from oprel.cli import exit_status
@@ -45,9 +47,9 @@ _own: dict[str, str] = {}
 def checks() -> Iterator[Check]:
     """Checks of commands and variables; a hub, a store and a daemon of the examples' own."""
     sys.path.append(str(Path(__file__).parents[3] / "tests"))
-    from hub.fake_hub import running_hub
+    fake_hub: Any = importlib.import_module("hub.fake_hub")
 
-    with running_hub() as hub, tempfile.TemporaryDirectory() as folder:
+    with fake_hub.running_hub() as hub, tempfile.TemporaryDirectory() as folder:
         hub.add("user/tiny", "tiny-Q4_K_M.gguf", packaged_models()["demo"].read_bytes())
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]

@@ -63,7 +63,10 @@ def server() -> Iterator[str]:
     """The command, where the examples look for it; its address."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "woolly", "--port", str(PORTS[0]), "--models-dir", folder]
-        quiet = {**os.environ, "WOOLLY_LOG_LEVEL": "error"}
+        aliases = Path(folder) / "aliases.json"  # that of the tests lives as long as a block
+        aliases.write_text(json.dumps(ALIASES))
+        own = {"WOOLLY_LOG_LEVEL": "error", "QUINTET_ALIASES": str(aliases)}
+        quiet = {**os.environ, **own}
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=quiet) as process:
             try:
                 lines = iter(process.stderr or ())

@@ -135,7 +135,7 @@ class Engine:
 
         if self._llm is None:
             raise ModelNotLoaded("No model is currently loaded")
-        session = Session(self._llm, sampler)
+        session = Session(self._llm, sampler, self.config.max_sequence_length)
         self._sessions.add(session)
         return session
 

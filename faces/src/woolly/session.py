@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -60,10 +61,14 @@ class Session:
     Args:
         llm: the model.
         sampler: picks tokens; None: the engine does.
+        max_sequence_length: tokens of prompt and answer; None: what the model takes.
     """
 
-    def __init__(self, llm: AsyncLLM, sampler: Sampler | None = None) -> None:
+    def __init__(
+        self, llm: AsyncLLM, sampler: Sampler | None = None, max_sequence_length: int | None = None
+    ) -> None:
         self.sampler = sampler
+        self._max_sequence_length = max_sequence_length
         self._llm = llm
         self._context: list[int] = []
         self._stats = SessionStats()
@@ -158,7 +163,8 @@ class Session:
                 self._running = None
 
     async def _consume(self, prompt: str, params: SamplingParams, emit: Emit) -> None:
-        prompt_ids = self._following(prompt, params)
+        prompt_ids, max_tokens = self._following(prompt, params.max_tokens or 1)
+        params = dataclasses.replace(params, max_tokens=max_tokens)
         answer_ids: list[int] = []
         stats, started_s, reason = self._stats, time.monotonic(), "cancelled"
         stream = self._llm.stream(prompt_ids, params)
@@ -184,17 +190,29 @@ class Session:
             stats.context_tokens = len(self._context)
             stats.finish_reason = reason
 
-    def _following(self, prompt: str, params: SamplingParams) -> list[int]:
-        """The prompt after what was said before, of which the oldest goes where room is short."""
-        tokenizer, max_len = self._llm.tokenizer, self._llm.limits.max_model_len
+    def _following(self, prompt: str, max_tokens: int) -> tuple[list[int], int]:
+        """
+        The prompt after what was said before, of which the oldest goes where room is short; and
+        how many tokens may follow.
+
+        Raises:
+            InvalidRequest: the prompt is too long by itself.
+        """
+        tokenizer = self._llm.tokenizer
+        # A model that others of this process use as well may take more than was asked for here.
+        max_len = self._llm.limits.max_model_len
+        max_len = min(max_len, self._max_sequence_length or max_len)
         new_ids = tokenizer.encode(prompt, add_special=not self._context, parse_special=True)
-        room = max_len - min(params.max_tokens or max_len, max_len // 2) - len(new_ids)
+        if len(new_ids) >= max_len:
+            raise InvalidRequest(
+                f"prompt: needs {len(new_ids)} tokens, the context holds {max_len}"
+            )
+        room = max_len - min(max_tokens, max_len // 2) - len(new_ids)
         keep = len(tokenizer.prefix_ids)
-        num_over = len(self._context) - room
-        if num_over <= 0:
-            return [*self._context, *new_ids]
-        # The prompt itself is never cut; where it is too long the engine says so.
-        return [*self._context[:keep], *self._context[keep + num_over :], *new_ids]
+        num_over = max(0, len(self._context) - room)
+        kept = [*self._context[:keep], *self._context[keep + num_over :]]
+        ids = [*(kept if num_over else self._context), *new_ids][-(max_len - 1) :]
+        return ids, min(max_tokens, max_len - len(ids))
 
     def _params(self, max_tokens: int, temperature: float, top_p: float) -> SamplingParams:
         from quintet.sampling.params import SamplingParams
