@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -89,7 +90,7 @@ async def read_stream(port: int, model: str, number: int, num_tokens: int) -> St
     finally:
         writer.close()
     first_s = times_s[0] - began_s if times_s else 0.0
-    gaps_s = tuple(later - sooner for sooner, later in zip(times_s, times_s[1:]))  # noqa: B905
+    gaps_s = tuple(later - sooner for sooner, later in itertools.pairwise(times_s))
     return Stream(is_done and len(reasons) == 1, len(times_s), first_s, gaps_s)
 
 
