@@ -28,7 +28,10 @@ from quintet.tokenizer import Tokenizer
 from quintet.tokenizer.pretokenizers import pre_tokenization
 from quintet.tools.convert import convert
 
-ROWS = [row for row in PARITY if row.gguf_arch in ("llama", "qwen2", "qwen3")]
+REFUSED = [row for row in PARITY if row.id in ("mixtral", "qwen2-yarn")]
+ROWS = [
+    row for row in PARITY if row.gguf_arch in ("llama", "qwen2", "qwen3") and row not in REFUSED
+]
 VOCAB_SIZE = 340
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
@@ -217,3 +220,12 @@ def test_refusals(tmp_path: Path):
     with pytest.raises(ModelNotFoundError, match=r"tokenizer\.json"):
         convert(directory, out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.id)
+def test_what_would_be_written_wrong_is_refused(row: Row, tmp_path: Path):
+    """Experts, and rope scalings that the writer has no keys for."""
+    directory = tmp_path / "hf"
+    make(row, directory)
+    with pytest.raises(UnsupportedModelError, match="to convert"):
+        convert(directory, tmp_path / "m.gguf", "f32")

@@ -19,8 +19,9 @@ from quintet.hub.resolve import resolve
 from quintet.server.catalog import local_manifest
 from quintet.server.engines import ServedEngine
 from quintet.server.models import FOREVER_S, LoadPolicy, Models
+from quintet.server.own_names import own_names
 from quintet.server.run import Server, serve_async
-from quintet.server.settings import DIALECTS, Settings, key_digest
+from quintet.server.settings import Settings, key_digest
 from quintet.tools.inspect import inspect_model
 
 _log = logging.getLogger("llamatelemetry")
@@ -71,23 +72,29 @@ async def _serve(options: argparse.Namespace) -> None:
         host=options.host,
         port=options.port,
         key_digests=tuple(key_digest(key.encode()) for key in options.api_key or ()),
-        dialect="llamacpp" if "llamacpp" in DIALECTS else "ollama",
+        dialect="llamacpp",
+        extra_hosts=own_names(options.host),
     )
     if not settings.is_loopback and not settings.key_digests:
         _log.warning("%s can be reached from other machines, which need no key", options.host)
 
     async def load(manifest: Manifest) -> ServedEngine:
-        return await AsyncLLM(path, **arguments).__aenter__()  # the server closes it
+        llm = AsyncLLM(path, **arguments)
+        try:
+            return await llm.__aenter__()  # loads it; the server closes it
+        except BaseException:
+            await llm.close()  # should the server be told to stop before it is loaded
+            raise
 
     def announce(server: Server) -> None:
         _log.info("server is listening on %s", server.url)
 
     models = Models(AnyName(name, path), load, LoadPolicy(keep_alive_s=FOREVER_S, max_loaded=1))
-    try:
+
+    async def prepare() -> None:
         await models.load(name)
-        await serve_async(models, settings, on_listening=announce)
-    finally:
-        await models.close()
+
+    await serve_async(models, settings, on_listening=announce, prepare=prepare)
 
 
 def _engine_options(options: argparse.Namespace, path: Path) -> dict[str, Any]:

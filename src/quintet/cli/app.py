@@ -19,6 +19,7 @@ from quintet.cli import (
     cp,
     create,
     doctor,
+    estimate,
     inspect,
     measure,
     ps,
@@ -60,6 +61,8 @@ app.command("quantize")(quantize.quantize)
 app.command("imatrix")(measure.imatrix)
 app.command("perplexity")(measure.perplexity)
 app.command("compare")(measure.compare)
+app.command("estimate")(estimate.estimate)
+app.command("recommend")(estimate.recommend)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 

@@ -19,8 +19,9 @@ from quintet.hub.resolve import resolve
 from quintet.server.catalog import local_manifest
 from quintet.server.engines import ServedEngine
 from quintet.server.models import FOREVER_S, LoadPolicy, Models
+from quintet.server.own_names import own_names
 from quintet.server.run import Server, listen, serve_async
-from quintet.server.settings import DIALECTS, Settings, key_digest
+from quintet.server.settings import Settings, key_digest
 from quintet.tools.inspect import inspect_model
 
 _log = logging.getLogger("nano_qwen3_serving")
@@ -59,23 +60,18 @@ def served_name(model_name: str) -> str:
 
 
 def server_settings(options: ServiceOptions) -> Settings:
-    """The server's settings; says so where other machines are served without a key."""
-    settings = Settings(
+    """The server's settings."""
+    return Settings(
         host=options.host,
         port=options.port,
         key_digests=(key_digest(options.api_key.encode()),) if options.api_key else (),
-        dialect="nano" if "nano" in DIALECTS else "ollama",
+        dialect="nano",
+        extra_hosts=own_names(options.host),
     )
-    if not settings.is_loopback and not settings.key_digests:
-        _log.warning(
-            "%s can be reached from other machines, which need no key: --api-key sets one",
-            options.host,
-        )
-    return settings
 
 
 def bind(options: ServiceOptions) -> socket.socket:
-    """A socket that listens where the options say.
+    """A socket that listens where the options say; the log tells who can reach it without a key.
 
     Raises:
         ModelLoadError: there is no such model to serve.
@@ -83,7 +79,13 @@ def bind(options: ServiceOptions) -> socket.socket:
     """
     with load_errors():
         resolve(options.model_name)
-    return listen(server_settings(options))
+    settings = server_settings(options)
+    if not settings.is_loopback and not settings.key_digests:
+        _log.warning(
+            "%s can be reached from other machines, which need no key: --api-key sets one",
+            options.host,
+        )
+    return listen(settings)
 
 
 def serve(
@@ -106,17 +108,24 @@ def serve(
         settings = server_settings(options)
 
     async def load(manifest: Manifest) -> ServedEngine:
-        return await AsyncLLM(path, **arguments).__aenter__()  # the server closes it
+        llm = AsyncLLM(path, **arguments)
+        try:
+            return await llm.__aenter__()  # loads it; the server closes it
+        except BaseException:
+            await llm.close()  # should the server be told to stop before it is loaded
+            raise
 
     async def main() -> None:
         catalog = OneModel(name, options.model_name, path)
         models = Models(catalog, load, LoadPolicy(keep_alive_s=FOREVER_S, max_loaded=1))
-        try:
+
+        async def prepare() -> None:
             with load_errors():
                 await models.load(name)
-            await serve_async(models, settings, on_listening=on_listening, listener=listener)
-        finally:
-            await models.close()
+
+        await serve_async(
+            models, settings, on_listening=on_listening, prepare=prepare, listener=listener
+        )
 
     asyncio.run(main())
 
