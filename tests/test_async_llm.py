@@ -119,6 +119,23 @@ def test_async_llm_loads_once_on_first_use(path: Path) -> None:
     run(main())
 
 
+def test_async_llm_closed_while_it_loads(path: Path) -> None:
+    """Closing does not wait for a load in another process: it ends it."""
+
+    async def main() -> None:
+        llm = AsyncLLM("demo", isolated=True)
+        loading = asyncio.ensure_future(llm.__aenter__())
+        while llm._loading is None:
+            await asyncio.sleep(0.001)
+        await llm.close()
+        assert llm.is_closed
+        with pytest.raises(EngineError, match="closed"):
+            await loading
+        assert llm._loading.pid is None
+
+    asyncio.run(main())
+
+
 def test_async_llm_closed_before_use_stays_closed(path: Path) -> None:
     """A model that was closed is not loaded any more."""
 

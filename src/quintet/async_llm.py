@@ -22,7 +22,7 @@ from quintet.config import DraftSpeculation, EngineConfig, NgramSpeculation, par
 from quintet.embeddings import Embedding, EmbeddingOutput
 from quintet.engine.admission import EngineLimits
 from quintet.engine.beam_search import BeamSearchParams
-from quintet.engine.client import EngineState
+from quintet.engine.client import EngineClient, EngineState
 from quintet.engine.loading import Backend, CacheDtype, Dtype, ModelOptions
 from quintet.engine.output import Answer, OutputChunk, RequestOutput
 from quintet.engine.request import Priority, Request, RequestOptions
@@ -106,6 +106,7 @@ class AsyncLLM:
         self._isolated = isolated
         self._lock = threading.Lock()
         self._loaded: Runtime | None = None
+        self._loading: EngineClient | None = None
         self._is_closed = False
 
     @property
@@ -325,16 +326,28 @@ class AsyncLLM:
                 raise EngineError("the engine was closed")
             if self._loaded is None:
                 self._loaded = Runtime.load(
-                    self._model, self._options, self._config, isolated=self._isolated
+                    self._model,
+                    self._options,
+                    self._config,
+                    isolated=self._isolated,
+                    on_process=self._note_process,
                 )
-                weakref.finalize(self, self._loaded.client.close)
+                weakref.finalize(self, self._loaded.close)
             return self._loaded
 
+    def _note_process(self, client: EngineClient) -> None:
+        """A load need not be waited for to be given up."""
+        self._loading = client
+        if self._is_closed:
+            client.close()
+
     def _close(self) -> None:
+        self._is_closed = True
+        if self._loading is not None:
+            self._loading.close()
         with self._lock:
-            self._is_closed = True
             if self._loaded is not None:
-                self._loaded.client.close()
+                self._loaded.close()
 
 
 async def _run_job(runtime: Runtime, job: Embedding | Reranking) -> None:

@@ -76,7 +76,8 @@ class LLM:
             `DraftSpeculation`.
         seed: makes requests without a seed of their own repeatable.
         isolated: run the model in a process of its own: a crash ends its requests with
-            EngineError and it is loaded again, and `close` gives all of its memory back.
+            EngineError and it is loaded again, and `close` gives all of its memory back.  Chat
+            templates and constraints get processes, too, with limits of time and memory.
 
     Raises:
         ModelNotFoundError: no such name or path; the names there are are listed.
@@ -131,7 +132,7 @@ class LLM:
         )
         self._runtime = Runtime.load(model, options, config, isolated=isolated)
         # Should nobody call close: at the latest when the interpreter exits.
-        self._finalizer = weakref.finalize(self, self._runtime.client.close)
+        self._finalizer = weakref.finalize(self, self._runtime.close)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -7,7 +7,7 @@ import itertools
 import operator
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -20,6 +20,7 @@ from quintet.engine.stream import RequestStream
 from quintet.engine.thread import EngineThread
 from quintet.errors import CapacityError, RequestError
 from quintet.hub.resolve import find, resolve
+from quintet.sampling.grammar_check import GrammarCheck
 from quintet.sampling.params import SamplingParams
 from quintet.tokenizer import Tokenizer
 
@@ -36,12 +37,16 @@ class Runtime:
 
     Args:
         client: its engine.
-        tokenizer: of the same model.
+        tokenizer: of the same model; closed with this.
+        grammars: what constraints must pass first; closed with this.
     """
 
-    def __init__(self, client: EngineClient, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, client: EngineClient, tokenizer: Tokenizer, grammars: GrammarCheck | None = None
+    ) -> None:
         self.client = client
         self.tokenizer = tokenizer
+        self._grammars = grammars
         self._ids = itertools.count(1)
 
     @classmethod
@@ -52,45 +57,69 @@ class Runtime:
         config: EngineConfig,
         *,
         isolated: bool = False,
+        on_process: Callable[[EngineClient], None] = lambda client: None,
     ) -> Runtime:
         """Find and load a model, and start its engine; see `engine.loading.load`.
 
         A stored model's own chat template takes the place of its file's.
 
         Args:
-            isolated: the engine in a process of its own rather than in a thread of this one.
+            isolated: the engine in a process of its own rather than in a thread of this one;
+                templates and grammars in others, with limits on what they may take.
+            on_process: given the engine's process as soon as it starts; closing it ends the load.
         """
         path = resolve(model)
         draft = config.draft_speculation
         if draft is not None:
             draft = dataclasses.replace(draft, model=os.path.abspath(resolve(draft.model)))
             config = dataclasses.replace(config, draft_speculation=draft)
-        if isolated:
-            runtime = cls._load_isolated(path, options, config)
-        else:
-            loaded = load(path, options, config)
-            runtime = cls(EngineThread(loaded.engine), loaded.tokenizer)
         manifest = find(model)
-        if manifest is not None and manifest.template is not None:
+        template = None if manifest is None else manifest.template
+        if isolated:
+            return cls._load_isolated(path, options, config, template, on_process)
+        loaded = load(path, options, config)
+        runtime = cls(EngineThread(loaded.engine), loaded.tokenizer)
+        if template is not None:
             try:
-                runtime.tokenizer.use_chat_template(manifest.template)
+                runtime.tokenizer.use_chat_template(template)
             except BaseException:
-                runtime.client.close()
+                runtime.close()
                 raise
         return runtime
 
     @classmethod
-    def _load_isolated(cls, path: Path, options: ModelOptions, config: EngineConfig) -> Runtime:
+    def _load_isolated(
+        cls,
+        path: Path,
+        options: ModelOptions,
+        config: EngineConfig,
+        template: str | None,
+        on_process: Callable[[EngineClient], None],
+    ) -> Runtime:
         from quintet.engine.worker.process import EngineProcess  # msgspec and zmq, for few
 
         client = EngineProcess(path, options, config)
+        tokenizer = None
         try:
-            tokenizer = load_tokenizer(path)  # while the process loads the rest
+            on_process(client)
+            tokenizer = load_tokenizer(path).isolated()  # while the process loads the rest
+            if template is not None:
+                tokenizer.use_chat_template(template)
+            tokenizer.start()
             client.wait_ready()
         except BaseException:
             client.close()
+            if tokenizer is not None:
+                tokenizer.close()
             raise
-        return cls(client, tokenizer)
+        return cls(client, tokenizer, GrammarCheck(tokenizer))
+
+    def close(self) -> None:
+        """End what is running with EngineError and free the model.  Idempotent."""
+        self.client.close()
+        self.tokenizer.close()
+        if self._grammars is not None:
+            self._grammars.close()
 
     def requests(
         self,
@@ -167,6 +196,8 @@ class Runtime:
             **options,
             **more,
         )
+        if self._grammars is not None and params.constraint is not None:
+            self._grammars.check(params.constraint)
         self.client.check(request)
         return request
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -277,6 +278,75 @@ def test_the_key_comes_from_the_environment(demo: str):
         assert server.end() == 0
 
 
+def test_the_environment_sets_options(demo: str, tmp_path: Path):
+    """Keys from a file, limits, a model's cache and the log's form, each by its variable; the log
+    is JSON to the last line, without keys or prompts."""
+    keys = tmp_path / "keys"
+    keys.write_text("sesame anna inference\nopen-up probe metrics\n")
+    keys.chmod(0o600)
+    env = {
+        "QUINTET_SERVE_API_KEY_FILE": str(keys),
+        "QUINTET_SERVE_RATE_LIMIT_REQUESTS": "2",
+        "QUINTET_SERVE_KV_DTYPE": "int8",
+        "QUINTET_SERVE_NGRAM_SPECULATION": "1",
+        "QUINTET_SERVE_LOG_FORMAT": "json",
+        "QUINTET_SERVE_DRAIN_TIMEOUT": "1",
+    }
+    process = subprocess.Popen(
+        [*COMMAND, "serve", demo, "--port", "0"],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **env},
+    )
+    try:
+        for text in process.stderr:
+            line = json.loads(text)
+            if line["message"] == "serving":
+                break
+        assert line["models"] == ["demo"]
+        with httpx.Client(base_url=line["url"], headers={"x-api-key": "sesame"}) as api:
+            body = {"model": "demo", "prompt": "riddle", "max_tokens": 2}
+            replies = [api.post("/v1/completions", json=body) for _ in range(3)]
+            assert [reply.status_code for reply in replies] == [200, 200, 429]
+            assert api.get("/metrics").status_code == 403
+            reply = api.get("/metrics", headers={"x-api-key": "open-up"})
+            assert "quintet_requests_total" in reply.text
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    lines = [json.loads(text) for text in rest.splitlines()]
+    assert [(x["route"], x["status"], x["client"]) for x in lines if x["message"] == "request"] == [
+        ("/v1/completions", 200, "anna"),
+        ("/v1/completions", 200, "anna"),
+        ("/v1/completions", 429, "anna"),
+        ("/metrics", 403, ""),
+    ]
+    assert not {"sesame", "open-up", "riddle"} & set(re.findall(r"[\w-]+", rest))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--cors-origin", "*"),
+        ("--cors-origin", "https://a.b/"),
+        ("--tls-cert", "/nothing.pem"),
+        ("--api-key-file", "/nothing"),
+        ("--host", "0.0.0.0"),
+        ("--draft-model", "demo", "another=demo"),
+    ],
+)
+def test_bad_options_are_one_line(quintet: Quintet, demo: str, arguments: tuple[str, ...]):
+    """Before anything is loaded."""
+    result = quintet("serve", demo, *arguments, "--port", "0")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1, result.stderr
+
+
 def test_several_models_by_name(demo: str):
     """Each model answers to the name it was given."""
     with serving("first=demo", "second=demo") as server, client(server) as api:
@@ -288,6 +358,19 @@ def test_several_models_by_name(demo: str):
 
 def workers(server: Server) -> list[int]:
     """Process ids of a server's workers."""
+    return [pid for pid in children(server) if b"worker.child" in command(pid)]
+
+
+def command(pid: int) -> bytes:
+    """What a process runs; nothing once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def children(server: Server) -> list[int]:
+    """Process ids of a server's workers and helpers."""
     pids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -315,7 +398,7 @@ def test_a_crash_is_one_models_and_passes(demo: str):
         assert second in workers(server)
         assert first not in workers(server)
         assert server.end() == 0
-    assert workers(server) == []
+    assert children(server) == []
 
 
 @pytest.mark.parametrize(("arguments", "num_workers"), [((), 1), (("--in-process",), 0)])
@@ -334,11 +417,12 @@ def test_workers_do_not_outlive_a_killed_server(demo: str):
             api.completions.create(model="demo", prompt="a", max_tokens=2000, stream=True)
         )
         next(stream)
-        (worker,) = workers(server)
+        pids = children(server)
+        assert len(pids) == 2  # a worker, and what renders its chat template
         server.process.kill()
         server.process.wait()
         deadline = time.monotonic() + 2
-        while Path(f"/proc/{worker}").exists():
+        while any(command(pid) for pid in pids):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 

@@ -18,7 +18,9 @@ def test_stats_time_each_request_and_each_token() -> None:
     before = engine.stats()
     run_all(engine, [make_request(10, 4), make_request(20, 6)])
     stats = engine.stats()
-    assert stats.queue_time.count == 2
+    assert stats.queue_time.count == stats.prefill_time.count == 2
+    parts_s = stats.queue_time.sum_s + stats.prefill_time.sum_s
+    assert parts_s == pytest.approx(stats.time_to_first_token.sum_s)
     assert stats.time_to_first_token.count == 2
     assert stats.latency.count == 2
     assert stats.inter_token_latency.count == 3 + 5

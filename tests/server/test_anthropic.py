@@ -13,10 +13,10 @@ from quintet import AsyncLLM
 from quintet.engine.output import OutputChunk, Usage
 from quintet.parsing.events import ToolCallDelta
 from quintet.server.answers import Answer
+from quintet.server.bodies import parse_body
 from quintet.server.dialects.anthropic.bodies import MessagesBody
 from quintet.server.dialects.anthropic.conversation import chat_prompt
 from quintet.server.dialects.anthropic.replies import MessageEvents, message
-from quintet.server.dialects.openai.bodies import parse_body
 
 from .fake import FakeEngine
 from .harness import run, serving

@@ -178,6 +178,44 @@ def test_chunked_bodies_have_the_same_limit():
     run(main())
 
 
+def test_connections_of_one_address_are_capped():
+    """Of another machine; what comes from this one may be a proxy, which speaks for many."""
+
+    class Transport(asyncio.Transport):
+        is_aborted = False
+
+        def __init__(self, address: str) -> None:
+            super().__init__({"peername": (address, 1), "sockname": ("192.0.2.9", 2)})
+
+        def abort(self) -> None:
+            self.is_aborted = True
+
+        def is_closing(self) -> bool:
+            return self.is_aborted
+
+        close = abort
+
+    async def main() -> None:
+        async with serving(
+            {"m": FakeEngine()}, max_connections_per_address=2, header_timeout_s=0.01
+        ) as server:
+            state = {"config": server.config, "server_state": server.server_state, "app_state": {}}
+            for address, outcomes in (
+                ("192.0.2.1", [False, False, True]),
+                ("192.0.2.2", [False]),
+                ("127.0.0.1", [False] * 4),
+            ):
+                for outcome in outcomes:
+                    protocol = server.config.http_protocol_class(**state)
+                    transport = Transport(address)
+                    protocol.connection_made(transport)
+                    assert transport.is_aborted == outcome, address
+            for protocol in list(server.server_state.connections):
+                protocol.connection_lost(None)
+
+    run(main())
+
+
 def test_connections_are_capped():
     """Beyond the cap a connection is dropped at once; the others stay."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 import pytest
@@ -11,8 +12,9 @@ from starlette.routing import Route, WebSocketRoute
 
 from quintet.server.app import create_app
 from quintet.server.guard import OPEN_PATHS
+from quintet.server.keys import ApiKey
 from quintet.server.models import Models
-from quintet.server.settings import Settings, key_digest
+from quintet.server.settings import DIALECTS, Settings, key_digest
 
 from .fake import FakeEngine
 from .harness import run, serving
@@ -112,9 +114,10 @@ def test_two_hosts_are_refused():
     assert call("GET", "/v1/models", headers=headers).status_code == 400
 
 
-def test_every_route_but_health_needs_the_key():
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_route_but_health_needs_the_key(dialect: str):
     """Walks the route table: without a key, or with a wrong one, nothing answers but health."""
-    settings = Settings(key_digests=(key_digest(b"secret"),))
+    settings = Settings(key_digests=(key_digest(b"secret"),), dialect=dialect)
     app = create_app(Models.of({"m": FakeEngine()}), settings)
     walked = []
     for route in app.routes:
@@ -136,7 +139,118 @@ def test_every_route_but_health_needs_the_key():
                 status = call(method, path, headers=headers, settings=settings).status_code
                 assert status == (200 if path in OPEN_PATHS else 401), (method, path, headers)
     assert "/v1/chat/completions" in walked
-    assert set(walked) & OPEN_PATHS == {"/health"}
+    assert "/metrics" in walked
+    assert set(walked) & OPEN_PATHS == OPEN_PATHS
+    assert all(path == "/health" or path.startswith("/health/") for path in OPEN_PATHS)
+
+
+def targets(path: str) -> list[str]:
+    """Other ways to write a path, which some part of a server may take for another one."""
+    return [
+        path,
+        f"/{path}",
+        f"{path}/",
+        f"{path}/.",
+        f"{path}?x=/health",
+        f"{path};/health",
+        f"{path}%00",
+        f"{path}%2f",
+        f"/health/..{path}",
+        f"/health/%2e%2e{path}",
+        f"/health%2f..{path}",
+        f"/./{path[1:]}",
+        path.upper(),
+        path.replace("/", "\\"),
+        f"http://localhost{path}",
+        f"http://localhost/health/..{path}",
+    ]
+
+
+def test_no_spelling_of_a_path_opens_it():
+    """Doubled slashes, dots, escapes, case, absolute targets, HEAD and OPTIONS: the key is asked
+    for, or the request line is no HTTP; on a socket, as a scanner would."""
+
+    async def ask(address: SplitResult, method: str, target: str) -> bytes:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        line = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        writer.write(line.encode())
+        reply = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        return reply.split(b" ", 2)[1]
+
+    async def main() -> None:
+        async with serving({"m": FakeEngine()}, key_digests=(key_digest(b"k"),)) as server:
+            address = urlsplit(server.url)
+            paths = {route.path for route in create_app(Models.of({}), Settings()).routes}
+            for path in sorted(paths - OPEN_PATHS):
+                for target in targets(path.partition("{")[0]):
+                    for method in ("GET", "POST", "HEAD", "OPTIONS"):
+                        if method == "GET" or target == path:
+                            status = await ask(address, method, target)
+                            assert status in (b"401", b"400"), (method, target, status)
+            assert await ask(address, "GET", "/health") == b"200"
+
+    run(main())
+
+
+def test_a_spelling_of_health_is_not_health():
+    """Only the exact open paths are open."""
+    settings = Settings(key_digests=(key_digest(b"secret"),))
+    for path in targets("/health")[1:]:
+        if not path.startswith(("/health?", "/health/.", "http://localhost/health", "/./")):
+            assert call("GET", path, settings=settings).status_code in (400, 401), path
+
+
+def test_a_key_opens_what_its_scopes_say():
+    """A key without the scope of a path is refused; one without scopes opens everything."""
+    keys = (
+        ApiKey(key_digest(b"user"), "user", frozenset({"inference"})),
+        ApiKey(key_digest(b"probe"), "probe", frozenset({"metrics"})),
+        ApiKey(key_digest(b"owner"), "owner"),
+    )
+    settings = Settings(keys=keys)
+
+    def status(key: str, method: str, path: str) -> int:
+        return call(method, path, headers={"x-api-key": key}, settings=settings).status_code
+
+    assert status("user", "GET", "/v1/models") == 200
+    assert status("user", "GET", "/metrics") == 403
+    assert status("user", "POST", "/api/pull") == 403
+    assert status("user", "DELETE", "/api/delete") == 403
+    assert status("user", "HEAD", "/api/blobs/sha256:00") == 403
+    assert status("probe", "GET", "/metrics") == 200
+    assert status("probe", "GET", "/v1/models") == 403
+    assert status("owner", "GET", "/metrics") == 200
+    assert status("owner", "GET", "/v1/models") == 200
+    assert status("owner", "POST", "/api/pull") not in (401, 403)
+    assert status("nobody", "GET", "/metrics") == 401
+
+
+def test_bodies_that_are_not_json_are_refused():
+    """Forms, other types and compressed bodies are 415; JSON under curl's own type is JSON."""
+
+    def status(**headers: str) -> int:
+        return call("POST", "/v1/completions", headers=headers, content=b"{}").status_code
+
+    for kind in (
+        "multipart/form-data; boundary=x",
+        "text/plain",
+        "application/xml",
+        "application/x-msgpack",
+        "application/jsonx",
+        "x",
+        "",
+    ):
+        assert status(**{"content-type": kind}) == 415, kind
+    for kind in (
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        "application/problem+json",
+        "application/x-www-form-urlencoded",
+    ):
+        assert status(**{"content-type": kind}) == 400, kind  # as far as the missing model
+    assert status() == 400
+    assert status(**{"content-encoding": "gzip"}) == 415
 
 
 def test_a_websocket_from_another_page_is_refused():
@@ -183,10 +297,79 @@ def test_writes_from_other_pages_are_refused(origin: str, status: int):
     assert reply.status_code == status
 
 
+def test_sockets_are_guarded_before_the_handshake():
+    """Key, Host and Origin, as for any request; the refusal is an HTTP reply, not a close."""
+
+    async def main() -> None:
+        settings = {"key_digests": (key_digest(b"k"),), "cors_origins": frozenset({"https://a.b"})}
+        async with serving({"m": FakeEngine()}, **settings) as server:
+            key = {"x-api-key": "k"}
+            for path in ("/ws", "/woolly/ws", "/v1/responses"):
+                url = server.url.replace("http", "ws") + path
+                for headers, host, status in (
+                    ({}, None, 401),
+                    ({"authorization": "Bearer wrong"}, None, 401),
+                    ({**key, "origin": "http://evil.com"}, None, 403),
+                    ({**key, "origin": "null"}, None, 403),
+                    (key, "evil.com", 403),
+                    (key, "localhost/health?", 400),
+                    (key, None, 101),
+                    ({**key, "origin": "https://a.b"}, None, 101),
+                ):
+                    assert await handshake(url, headers, host) == status, (path, headers, host)
+
+    async def handshake(url: str, headers: dict[str, str], host: str | None) -> int:
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        lines = [
+            f"GET {address.path} HTTP/1.1",
+            f"Host: {host or address.netloc}",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        line = await asyncio.wait_for(reader.readline(), 5)
+        writer.transport.abort()
+        return int(line.split()[1])
+
+    run(main())
+
+
 def test_no_cors_headers():
     """Pages of other origins cannot read replies."""
     reply = call("GET", "/v1/models", headers={"origin": "http://evil.com"})
     assert not [name for name in reply.headers if name.startswith("access-control")]
+
+
+def test_allowed_origins():
+    """A page of an allowed origin may ask, send and read; none that only looks like it may."""
+    settings = Settings(
+        cors_origins=frozenset({"https://chat.example"}), key_digests=(key_digest(b"secret"),)
+    )
+    asks = {"origin": "https://chat.example", "access-control-request-method": "POST"}
+    reply = call("OPTIONS", "/v1/completions", headers=asks, settings=settings)
+    assert reply.status_code == 204
+    assert reply.headers["access-control-allow-origin"] == "https://chat.example"
+    assert "Authorization" in reply.headers["access-control-allow-headers"]
+    assert "access-control-allow-credentials" not in reply.headers
+    sends = {"origin": "https://chat.example", "x-api-key": "secret"}
+    reply = call("POST", "/v1/completions", headers=sends, settings=settings)
+    assert reply.status_code == 400  # the body
+    assert reply.headers["access-control-allow-origin"] == "https://chat.example"
+    del sends["x-api-key"]
+    reply = call("POST", "/v1/completions", headers=sends, settings=settings)
+    assert reply.status_code == 401
+    assert reply.headers["access-control-allow-origin"] == "https://chat.example"
+    for origin in ("http://chat.example", "https://chat.example.evil", "https://chat.example:8",
+                   "https://CHAT.example", "null", ""):  # fmt: skip
+        for method, headers in (("OPTIONS", asks), ("POST", {"x-api-key": "secret"})):
+            given = {**headers, "origin": origin}
+            reply = call(method, "/v1/completions", headers=given, settings=settings)
+            assert reply.status_code in (401, 403), (method, origin)
+            assert not [name for name in reply.headers if name.startswith("access-control")]
 
 
 def test_header_limits():
@@ -204,6 +387,20 @@ def test_every_reply_has_a_request_id():
         for headers in ({}, {"host": "evil.com"}, {"host": "?"})
     }
     assert len(ids) == 3
+
+
+def test_a_clients_request_id_is_kept_if_it_can_do_no_harm():
+    """It comes back and stands in the log; one with strange characters is replaced."""
+
+    def answered(*given: str | bytes) -> str:
+        headers = [("x-request-id", value) for value in given]
+        return call("GET", "/v1/models", headers=headers).headers["x-request-id"]
+
+    for good in ("a", "0b7f-44_a.9", "x" * 128):
+        assert answered(good) == good
+    for bad in ("", "-a", "a b", "a\tb", "x" * 129, "a;b", b"\xe9", "a\u2028".encode(), '"'):
+        assert len(answered(bad)) == 16, bad
+    assert len(answered("a", "b")) == 16
 
 
 def test_unknown_paths_and_methods_have_error_bodies():

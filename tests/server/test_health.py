@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,8 +20,11 @@ from quintet.errors import (
     QuintetError,
     RequestError,
 )
+from quintet.hub.manifest import Manifest
+from quintet.server.catalog import ServedModels, local_manifest
 from quintet.server.errors import HTTPRefusal, error_reply
-from quintet.server.run import check_exposure
+from quintet.server.models import Models
+from quintet.server.run import Server, check_exposure, serve_async
 from quintet.server.settings import Settings, key_digest
 
 from .fake import FakeEngine
@@ -74,6 +79,139 @@ def test_a_worker_that_hangs_is_ill_health():
             os.kill(pid, signal.SIGCONT)
             assert (await answer).status_code == 200
             assert (await client.get("/health")).status_code == 200
+
+    run(main())
+
+
+def test_probes_say_what_state_they_saw():
+    """Each part of /health has its own idea of good: ready to serve, alive, started."""
+
+    async def main() -> None:
+        engine = FakeEngine()
+        async with (
+            serving({"m": engine}) as server,
+            httpx.AsyncClient(base_url=server.url) as client,
+        ):
+
+            async def observe(state: str) -> list[int]:
+                replies = [
+                    await client.get(f"/health{part}")
+                    for part in ("", "/ready", "/live", "/startup")
+                ]
+                assert [reply.json() for reply in replies] == [{"status": state}] * 4
+                return [reply.status_code for reply in replies]
+
+            assert await observe("ok") == [200, 200, 200, 200]
+            engine.state = "restarting"
+            assert await observe("restarting") == [503, 503, 200, 200]
+            server.health.is_starting = True
+            assert await observe("starting") == [503, 503, 200, 503]
+            server.health.is_starting = False
+            engine.state = "closed"
+            assert await observe("closed") == [503, 503, 503, 200]
+
+    run(main())
+
+
+def test_a_server_answers_while_it_loads_its_models():
+    """The port is open at once: probes read "starting", requests wait for their model."""
+
+    async def main() -> None:
+        may_load = asyncio.Event()
+
+        async def load(manifest: Manifest) -> FakeEngine:
+            await may_load.wait()
+            return FakeEngine()
+
+        models = Models(ServedModels([local_manifest("m", Path("m"))]), load)
+        listening: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        task = asyncio.ensure_future(
+            serve_async(
+                models,
+                Settings(port=port),
+                on_listening=listening.set_result,
+                prepare=lambda: models.load("m"),
+            )
+        )
+        transport = httpx.AsyncHTTPTransport(retries=5)  # until it listens
+        url = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=url, transport=transport) as client:
+            reply = await client.get("/health/startup")
+            assert (reply.status_code, reply.json()) == (503, {"status": "starting"})
+            answer = asyncio.ensure_future(client.post("/v1/completions", json=BODY))
+            assert (await client.get("/health/live")).status_code == 200
+            assert not listening.done()
+            may_load.set()
+            assert (await answer).status_code == 200
+            server = await listening
+            assert (await client.get("/health")).json() == {"status": "ok"}
+        server.stop()
+        await asyncio.wait_for(task, 10)
+
+    run(main())
+
+
+def test_a_server_that_is_stopped_while_it_loads_gives_up():
+    """It does not wait for a model that nobody will ask."""
+    has_ended = []
+
+    async def load(manifest: Manifest) -> FakeEngine:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            has_ended.append(True)
+        raise AssertionError
+
+    async def main() -> None:
+        models = Models(ServedModels([local_manifest("m", Path("m"))]), load)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        task = asyncio.ensure_future(
+            serve_async(models, Settings(port=port), prepare=lambda: models.load("m"))
+        )
+        transport = httpx.AsyncHTTPTransport(retries=5)
+        async with httpx.AsyncClient(transport=transport) as client:
+            await client.get(f"http://127.0.0.1:{port}/health")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(task, 10)
+        assert has_ended
+
+    run(main())
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_start():
+    """Whoever started the server gets the error; nothing goes on listening."""
+
+    async def load(manifest: Manifest) -> FakeEngine:
+        raise ModelFormatError("broken")
+
+    async def main() -> None:
+        models = Models(ServedModels([local_manifest("m", Path("m"))]), load)
+        with pytest.raises(ModelFormatError, match="broken"):
+            await serve_async(models, Settings(port=0), prepare=lambda: models.load("m"))
+
+    run(main())
+
+
+def test_a_lost_worker_is_restarting():
+    """From the crash until the next worker has loaded, seen through the process boundary."""
+
+    async def main() -> None:
+        async with (
+            AsyncLLM("demo", isolated=True, num_threads=1) as llm,
+            serving({"m": llm}) as server,
+            httpx.AsyncClient(base_url=server.url) as client,
+        ):
+            assert (await client.get("/health")).json() == {"status": "ok"}
+            os.kill(llm._loaded_runtime().client.pid, signal.SIGKILL)
+            await until(lambda: llm.state == "restarting")
+            reply = await client.get("/health")
+            assert (reply.status_code, reply.json()) == (503, {"status": "restarting"})
+            assert (await client.get("/health/live")).status_code == 200
+            await until(lambda: llm.state == "ready", timeout_s=20)
+            assert (await client.get("/health")).json() == {"status": "ok"}
 
     run(main())
 
@@ -136,22 +274,3 @@ def test_other_machines_need_a_key(host: str):
         check_exposure(Settings(host=host), force=False)
     check_exposure(Settings(host=host), force=True)
     check_exposure(Settings(host=host, key_digests=(key_digest(b"k"),)), force=False)
-
-
-def test_a_drain_that_takes_too_long_ends_with_an_error():
-    """After the drain's deadline what still runs is told, and the server ends."""
-
-    async def main() -> None:
-        engine = FakeEngine(is_gated=True)
-        async with (
-            serving({"m": engine}, drain_timeout_s=0.2) as server,
-            httpx.AsyncClient(base_url=server.url) as client,
-        ):
-            answer = asyncio.ensure_future(client.post("/v1/completions", json=BODY))
-            await until(lambda: engine.num_running == 1)
-            server.stop()
-            reply = await answer
-            assert reply.status_code == 500
-            assert "closed" in reply.json()["error"]["message"]
-
-    run(main())

@@ -18,7 +18,7 @@ from quintet import AsyncLLM
 from quintet.engine.output import OutputChunk, Usage
 from quintet.errors import CapacityError, ContextLengthError, RequestError
 from quintet.parsing.events import ToolCallDelta
-from quintet.server.dialects.openai.bodies import parse_body
+from quintet.server.bodies import parse_body
 from quintet.server.dialects.openai.responses.bodies import TurnBody
 from quintet.server.dialects.openai.responses.items import input_items
 

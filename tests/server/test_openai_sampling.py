@@ -11,7 +11,8 @@ from quintet.engine.request import Priority
 from quintet.errors import RequestError
 from quintet.sampling import Constraint
 from quintet.sampling.params import SamplingParams
-from quintet.server.dialects.openai.bodies import ChatBody, CompletionBody, parse_body
+from quintet.server.bodies import parse_body
+from quintet.server.dialects.openai.bodies import ChatBody, CompletionBody
 from quintet.server.dialects.openai.chat import chat_requests
 from quintet.server.dialects.openai.completions import completion_requests
 from quintet.server.engines import GenerationRequest

@@ -12,7 +12,8 @@ from quintet.parsing.events import ToolCallDelta
 from quintet.sampling import Constraint
 from quintet.sampling.params import SamplingParams
 from quintet.server.answers import Answer
-from quintet.server.dialects.openai.bodies import ChatBody, CompletionBody, parse_body
+from quintet.server.bodies import parse_body
+from quintet.server.dialects.openai.bodies import ChatBody, CompletionBody
 from quintet.server.dialects.openai.chat import chat_requests
 from quintet.server.dialects.openai.chat_replies import ChatChunks, chat_reply
 from quintet.server.dialects.openai.completion_replies import LogprobsWriter

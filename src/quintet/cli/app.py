@@ -31,6 +31,7 @@ from quintet.cli import (
     stop,
 )
 from quintet.cli import list as list_module
+from quintet.cli.serve_options import ENVIRONMENT_PREFIX
 from quintet.errors import QuintetError
 
 app = typer.Typer(
@@ -43,7 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
-app.command("serve")(serve.serve)
+app.command("serve", context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX})(serve.serve)
 app.command("pull")(pull.pull)
 app.command("list")(list_module.list_models)
 app.command("ls", hidden=True)(list_module.list_models)

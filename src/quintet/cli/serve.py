@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,6 +18,37 @@ from quintet.cli.options import (
     PackedCacheOption,
     ThreadsOption,
 )
+from quintet.cli.serve_options import (
+    AllowedHostOption,
+    ApiKeyFileOption,
+    ApiKeyOption,
+    CacheDtype,
+    CorsOriginOption,
+    DialectName,
+    DialectOption,
+    DraftModelOption,
+    DrainTimeoutOption,
+    ForceOption,
+    HostOption,
+    InProcessOption,
+    KeepAliveOption,
+    KVDtypeOption,
+    LogFormat,
+    LogFormatOption,
+    LogLevel,
+    LogLevelOption,
+    MaxConcurrentOption,
+    MaxLoadedOption,
+    MaxQueueOption,
+    ModelsArgument,
+    NgramOption,
+    PortOption,
+    RateRequestsOption,
+    RateTokensOption,
+    RequestTimeoutOption,
+    TLSCertOption,
+    TLSKeyOption,
+)
 
 if TYPE_CHECKING:
     from quintet.hub.manifest import Manifest
@@ -25,35 +56,27 @@ if TYPE_CHECKING:
     from quintet.server.engines import ServedEngine
     from quintet.server.run import Server
 
+_REQUESTS_PER_MINUTE = 60  # of a key, where other machines can reach the server
+
 
 def serve(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME=]MODEL",
-            help="Models to load now and hold, by name or path; without any, those of the store "
-            "are loaded when asked for.",
-        ),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
-    ] = 11434,
-    api_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="QUINTET_API_KEY",
-            help="A key that clients must send; may be repeated.",
-            show_envvar=True,
-        ),
-    ] = None,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(help="A name clients may reach this server by; may be repeated."),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Serve other machines without a key.")
-    ] = False,
+    models: ModelsArgument = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = None,
+    dialect: DialectOption = DialectName.quintet,
+    api_key: ApiKeyOption = None,
+    api_key_file: ApiKeyFileOption = None,
+    allowed_host: AllowedHostOption = None,
+    cors_origin: CorsOriginOption = None,
+    force: ForceOption = False,
+    tls_cert: TLSCertOption = None,
+    tls_key: TLSKeyOption = None,
+    rate_limit_requests: RateRequestsOption = None,
+    rate_limit_tokens: RateTokensOption = 0,
+    max_concurrent: MaxConcurrentOption = 0,
+    max_queue: MaxQueueOption = 1024,
+    request_timeout: RequestTimeoutOption = 3600.0,
+    drain_timeout: DrainTimeoutOption = 30.0,
     context: ContextOption = None,
     threads: ThreadsOption = None,
     backend: BackendOption = Backend.auto,
@@ -62,83 +85,161 @@ def serve(
     mlock: MlockOption = False,
     max_memory: MaxMemoryOption = None,
     packed_cache: PackedCacheOption = False,
-    keep_alive: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Seconds that a model loaded on demand stays after its last request."
-        ),
-    ] = 300.0,
-    max_loaded: Annotated[int, typer.Option(min=1, help="Models loaded on demand at a time.")] = 3,
-    in_process: Annotated[
-        bool,
-        typer.Option(
-            "--in-process",
-            help="Run models as threads of the server, not as processes of their own.",
-        ),
-    ] = False,
+    kv_dtype: KVDtypeOption = CacheDtype.auto,
+    ngram_speculation: NgramOption = False,
+    draft_model: DraftModelOption = None,
+    keep_alive: KeepAliveOption = 300.0,
+    max_loaded: MaxLoadedOption = 3,
+    in_process: InProcessOption = False,
+    log_format: LogFormatOption = LogFormat.text,
+    log_level: LogLevelOption = None,
 ) -> None:
-    """Serve models over HTTP, in the dialects of OpenAI and llama-server."""
+    """Serve models over HTTP, in the dialects of OpenAI, Anthropic, Ollama and llama-server.
+
+    Every option may be set in the environment: --rate-limit-requests as
+    QUINTET_SERVE_RATE_LIMIT_REQUESTS, and so on.
+    """
     import asyncio
+    import dataclasses
     import logging
+    import resource
 
     from quintet.cli.options import status
     from quintet.engine.sizing import available_memory_bytes
+    from quintet.errors import RequestError
     from quintet.hub.store import Store
     from quintet.server.catalog import ServedModels
+    from quintet.server.flavours import FLAVOURS
+    from quintet.server.keys import key_digest, read_key_file
     from quintet.server.models import FOREVER_S, LoadPolicy, Models
+    from quintet.server.rate_limits import RateLimits
     from quintet.server.run import check_exposure, serve_async
-    from quintet.server.settings import Settings, key_digest
+    from quintet.server.settings import LOOPBACK_HOSTS, Settings
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    configure_log(log_format, log_level)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold everybody's prompts
+    if rate_limit_requests is None:
+        rate_limit_requests = 0 if host in LOOPBACK_HOSTS else _REQUESTS_PER_MINUTE
     settings = Settings(
         host=host,
-        port=port,
+        port=FLAVOURS[dialect.value].port if port is None else port,
+        dialect=dialect.value,
         key_digests=tuple(key_digest(key.encode()) for key in api_key or ()),
+        keys=() if api_key_file is None else read_key_file(api_key_file),
+        rate_limits=RateLimits(
+            requests_per_minute=rate_limit_requests or None,
+            tokens_per_minute=rate_limit_tokens or None,
+            max_concurrent=max_concurrent or None,
+        ),
+        cors_origins=frozenset(checked_origins(cors_origin or [])),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         extra_hosts=frozenset(allowed_host or ()),
+        drain_timeout_s=drain_timeout,
     )
+    if dialect is DialectName.densecore and wants_auth() and not settings.all_keys:
+        raise RequestError("AUTH_ENABLED wants a key: give an --api-key", parameter="api_key")
     check_exposure(settings, force=force)
     sources = served_models(models or [])
+    if draft_model is not None and len(sources) != 1:
+        raise RequestError("expected one model to guess for", parameter="draft_model")
     catalog: Catalog = Store()
     policy = LoadPolicy(
-        keep_alive_s=keep_alive, max_loaded=max_loaded, max_bytes=available_memory_bytes()
+        keep_alive_s=keep_alive,
+        max_loaded=max_loaded,
+        max_bytes=available_memory_bytes(),
+        request_timeout_s=request_timeout or None,
     )
     if sources:
         catalog = ServedModels(manifest_of(name, model) for name, model in sources.items())
-        policy = LoadPolicy(keep_alive_s=FOREVER_S, max_loaded=len(sources))
+        policy = dataclasses.replace(
+            policy, keep_alive_s=FOREVER_S, max_loaded=len(sources), max_bytes=None
+        )
 
     async def main() -> None:
         from quintet.async_llm import AsyncLLM
 
         async def load(manifest: Manifest) -> ServedEngine:
-            return await AsyncLLM(
+            llm = AsyncLLM(
                 sources.get(manifest.name, manifest.name),
                 max_model_len=context,
                 num_threads=threads,
                 backend=backend.value,
                 dtype=dtype.value,
+                kv_dtype=kv_dtype.value,
+                max_queue=max_queue,
+                ngram_speculation=ngram_speculation,
+                draft_model=draft_model,
                 use_mmap=mmap,
                 use_mlock=mlock,
                 max_memory=max_memory,
                 packed_cache=packed_cache,
                 isolated=not in_process,
-            ).__aenter__()  # loads it; the server closes it
+            )
+            try:
+                return await llm.__aenter__()  # loads it; the server closes it
+            except BaseException:
+                await llm.close()  # should the server be told to stop before it is loaded
+                raise
 
         served = Models(catalog, load, policy)
-        try:
+
+        async def prepare() -> None:
             for name in sources:
                 with status(f"Loading {name}"):
                     await served.load(name)
-            await serve_async(served, settings, on_listening=announce)
-        finally:
-            await served.close()
+
+        await serve_async(served, settings, on_listening=announce, prepare=prepare)
 
     def announce(server: Server) -> None:
         names = ", ".join(sources) or "models on demand"
-        typer.echo(f"Serving {names} at {server.url}/v1", err=True)
+        if log_format is LogFormat.json:
+            fields = {"models": list(sources), "url": server.url}
+            logging.getLogger(__name__).info("serving", extra={"fields": fields})
+        else:
+            typer.echo(f"Serving {names} at {server.url}/v1", err=True)
 
     asyncio.run(main())
+
+
+def configure_log(format: LogFormat, level: LogLevel | None) -> None:
+    """Set up the log of this process and of those it starts."""
+    import os
+
+    from quintet.engine.worker.launch import LOG_FORMAT_VARIABLE
+    from quintet.logs import configure
+    from quintet.server.exchange import current_request_id
+
+    if level is None:
+        level = LogLevel.info if format is LogFormat.json else LogLevel.warning
+    os.environ[LOG_FORMAT_VARIABLE] = format.value
+    configure(format.value, level.value, current_request_id)
+
+
+def wants_auth() -> bool:
+    """What DenseCore's AUTH_ENABLED says."""
+    import os
+
+    return os.environ.get("AUTH_ENABLED", "").strip().lower() in ("1", "true", "yes", "on")
+
+
+def checked_origins(origins: list[str]) -> list[str]:
+    """Origins as browsers write them; "*" would let any page use this machine.
+
+    Raises:
+        RequestError: something else.
+    """
+    import re
+
+    from quintet.errors import RequestError
+
+    for origin in origins:
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9.\[\]:_-]+", origin):
+            raise RequestError(
+                f"expected an origin such as https://chat.example, found {origin!r}",
+                parameter="cors_origin",
+            )
+    return origins
 
 
 def manifest_of(name: str, model: str) -> Manifest:

@@ -342,7 +342,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
             return self._isolate(batch, error, started_s, is_part=is_part)
         finally:
-            self._meter.computed(started_s)
+            self._meter.computed(started_s, len(batch))
         rows = first_rows(batch)
         self._scheduler.commit(batch)
         chunks = [

@@ -36,6 +36,7 @@ class Meter:
             num_blocks=num_blocks, block_bytes=block_bytes, started_at_s=now_s
         )
         self._queue_time = Stopwatch()
+        self._prefill_time = Stopwatch()
         self._time_to_first_token = Stopwatch()
         self._inter_token_latency = Stopwatch()
         self._latency = Stopwatch()
@@ -51,8 +52,9 @@ class Meter:
         if sequence.index == 0:
             self._queue_time.record(now_s - sequence.request.arrival_s)
 
-    def computed(self, started_s: float) -> None:
-        """A step has been computed; its tokens come now."""
+    def computed(self, started_s: float, num_sequences: int) -> None:
+        """A step of so many sequences has been computed; its tokens come now."""
+        self.totals.num_scheduled += num_sequences
         self._count_tokens()
         self._now_s = time.monotonic()
         self.totals.last_step_at_s = self._now_s
@@ -66,6 +68,8 @@ class Meter:
             sequence.first_token_s = now_s
             if sequence.index == 0:
                 self._time_to_first_token.record(now_s - sequence.request.arrival_s)
+                if sequence.first_run_s is not None:
+                    self._prefill_time.record(now_s - sequence.first_run_s)
         else:
             self._inter_token_latency.record(now_s - sequence.last_token_s)
         sequence.last_token_s = now_s
@@ -96,6 +100,7 @@ class Meter:
         return dataclasses.replace(
             totals,
             queue_time=self._queue_time.histogram(),
+            prefill_time=self._prefill_time.histogram(),
             time_to_first_token=self._time_to_first_token.histogram(),
             inter_token_latency=self._inter_token_latency.histogram(),
             latency=self._latency.histogram(),

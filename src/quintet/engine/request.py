@@ -31,6 +31,7 @@ class RequestOptions(TypedDict, total=False):
     timeout_s: float | None
     overflow: Overflow
     num_keep_tokens: int
+    cache_salt: str
 
 
 @dataclass(frozen=True, slots=True)

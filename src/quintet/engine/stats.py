@@ -30,6 +30,7 @@ class EngineStats:
         num_accepted_tokens: of those, the ones that came true.
         num_preemptions: sequences sent back to the queue for want of blocks.
         num_steps: steps run, failed ones included.
+        num_scheduled: sequences of all steps together; by `num_steps`, how full they are.
         num_failed_steps: steps that raised.
         last_step_s: duration of the latest step, in seconds.
         num_blocks: KV blocks there are.
@@ -41,6 +42,7 @@ class EngineStats:
         num_audits: times the engine checked its books, by itself or because asked to.
         num_failed_audits: of those, the ones that found a fault.  Anything but 0 is a bug.
         queue_time: from a request's arrival to its first step.
+        prefill_time: from its first step to the first token of its first answer.
         time_to_first_token: from its arrival to the first token of its first answer.
         inter_token_latency: between an answer's tokens; 0 between those of one step.
         latency: from a request's arrival to its end, whatever the reason.
@@ -64,6 +66,7 @@ class EngineStats:
     num_accepted_tokens: int = 0
     num_preemptions: int = 0
     num_steps: int = 0
+    num_scheduled: int = 0
     num_failed_steps: int = 0
     last_step_s: float = 0.0
     num_blocks: int = 0
@@ -74,6 +77,7 @@ class EngineStats:
     num_audits: int = 0
     num_failed_audits: int = 0
     queue_time: Histogram = NO_TIMES
+    prefill_time: Histogram = NO_TIMES
     time_to_first_token: Histogram = NO_TIMES
     inter_token_latency: Histogram = NO_TIMES
     latency: Histogram = NO_TIMES

@@ -10,8 +10,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quintet.errors import QuintetError
@@ -19,9 +19,14 @@ from quintet.server.dialect import Context, Dialect
 from quintet.server.dialects import mounted
 from quintet.server.disconnect import cancel
 from quintet.server.errors import HTTPRefusal
+from quintet.server.flavours import FLAVOURS
 from quintet.server.guard import Guard
 from quintet.server.health import HealthMonitor
+from quintet.server.http_stats import HTTPStats
+from quintet.server.metrics import Metrics
 from quintet.server.models import Models
+from quintet.server.observer import Observer
+from quintet.server.probes import probe_routes
 from quintet.server.replies import ErrorWriter
 from quintet.server.settings import Settings
 
@@ -29,15 +34,15 @@ from quintet.server.settings import Settings
 def create_app(models: Models, settings: Settings) -> Starlette:
     """An app that serves these models.
 
-    They stay the caller's: it closes them after the server has stopped.
+    They stay the caller's: it closes them after the server has stopped.  `app.state` has the
+    `health` and the `http_stats` of the server.
     """
     health = HealthMonitor(models, settings.stuck_after_s)
-    dialects = mounted(Context(models, settings, health))
+    flavour = FLAVOURS[settings.dialect]
+    dialects = mounted(Context(models, settings, health, flavour))
     errors = ErrorWriter(dialects)
-
-    async def get_health(request: Request) -> Response:
-        status = health.observe()
-        return JSONResponse({"status": status}, 200 if status == "ok" else 503)
+    stats = HTTPStats()
+    metrics = Metrics(settings.metric_prefix or flavour.metric_prefix, models, health, stats)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -47,11 +52,16 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         finally:
             await cancel(*watches)
 
+    routes, aliases = (
+        [*_routes(dialects), *probe_routes(health, metrics, models, flavour)],
+        _aliases(dialects),
+    )
     app = Starlette(
-        routes=[Route("/health", get_health, methods=["GET"]), *_routes(dialects)],
+        routes=routes,
         middleware=[
-            Middleware(Guard, settings=settings, errors=errors),
-            Middleware(Aliases, paths=_aliases(dialects)),
+            Middleware(Observer, stats=stats, routes=routes, aliases=aliases),
+            Middleware(Guard, settings=settings, errors=errors, health=health),
+            Middleware(Aliases, paths=aliases),
         ],
         exception_handlers={
             QuintetError: errors.on_error,
@@ -62,6 +72,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
+    app.state.health, app.state.http_stats = health, stats
     return app
 
 
@@ -75,7 +86,8 @@ class Aliases:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = self._paths.get(scope.get("path", ""))
         if path is not None:
-            scope = {**scope, "path": path, "raw_path": path.encode()}
+            # In place: the router notes in this scope which route it took, for the metrics.
+            scope.update(path=path, raw_path=path.encode())
         await self._app(scope, receive, send)
 
 

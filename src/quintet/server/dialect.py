@@ -9,6 +9,7 @@ from typing import Any
 from starlette.routing import BaseRoute
 
 from quintet.server.errors import ErrorReply
+from quintet.server.flavours import Flavour
 from quintet.server.health import HealthMonitor
 from quintet.server.models import Models
 from quintet.server.settings import Settings
@@ -22,11 +23,13 @@ class Context:
         models: the models there are, loaded or not.
         settings: addresses and limits.
         health: whether the engines make progress.
+        flavour: how the server presents itself.
     """
 
     models: Models
     settings: Settings
     health: HealthMonitor
+    flavour: Flavour
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from quintet.errors import EngineError
 from quintet.hub.manifest import Manifest
 from quintet.sampling.params import SamplingParams
 from quintet.server.disconnect import cancel
+from quintet.server.exchange import cache_salt, note_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -229,6 +230,7 @@ class ServedModel:
         keep_alive_s: seconds it stays in memory after the last of them.
         last_used_s: when that ended, on `time.monotonic`'s clock.
         is_leaving: it is being unloaded and takes no more requests.
+        request_timeout_s: the longest a request may take; None: as long as it takes.
     """
 
     manifest: Manifest
@@ -240,6 +242,7 @@ class ServedModel:
     keep_alive_s: float = math.inf
     last_used_s: float = field(default_factory=time.monotonic)
     is_leaving: bool = False
+    request_timeout_s: float | None = None
 
     @property
     def name(self) -> str:
@@ -250,6 +253,29 @@ class ServedModel:
     def expires_at_s(self) -> float:
         """When it may be let go if nobody asks for it, on `time.monotonic`'s clock."""
         return self.last_used_s + self.keep_alive_s
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """The engine owes an answer, or its next chunk, until the block ends."""
+        self.num_waiting += 1
+        try:
+            yield
+        finally:
+            self.num_waiting -= 1
+
+    async def embed(self, inputs: Sequence[str | list[int]], **options: Any) -> Embeddings:
+        """See `ServedEngine.embed`."""
+        with self.awaited():
+            output = await self.engine.embed(inputs, **options)
+        note_tokens(prompt=output.usage.num_prompt_tokens)
+        return output
+
+    async def rerank(self, query: str, documents: Sequence[str], **options: Any) -> Ranking:
+        """See `ServedEngine.rerank`."""
+        with self.awaited():
+            output = await self.engine.rerank(query, documents, **options)
+        note_tokens(prompt=output.usage.num_prompt_tokens)
+        return output
 
     @property
     def num_bytes(self) -> int:
@@ -304,7 +330,7 @@ async def stream_all(
 async def _stream_one(
     model: ServedModel, request: GenerationRequest
 ) -> AsyncGenerator[OutputChunk, None]:
-    engine, prompt = model.engine, request.prompt
+    engine, prompt, options = model.engine, request.prompt, _served(model, request.options)
     if isinstance(prompt, ChatPrompt):
         chunks = engine.stream_chat(
             prompt.messages,
@@ -313,22 +339,23 @@ async def _stream_one(
             tool_choice=prompt.tool_choice,
             parallel_tool_calls=prompt.parallel_tool_calls,
             enable_thinking=prompt.enable_thinking,
-            **request.options,
+            **options,
         )
     else:
-        chunks = engine.stream(prompt, request.params, **request.options)
+        chunks = engine.stream(prompt, request.params, **options)
     ends = _Ends(request.params.n)
     try:
         while True:
-            model.num_waiting += 1
             try:
-                chunk = await anext(chunks)
+                with model.awaited():
+                    chunk = await anext(chunks)
             except StopAsyncIteration:
                 return
-            finally:
-                model.num_waiting -= 1
             if chunk.finish_reason == "abort":
                 raise EngineError("the request was aborted")
+            if chunk.usage is not None and chunk.index == 0:  # its answers share the prompt
+                note_tokens(prompt=chunk.usage.num_prompt_tokens)
+            note_tokens(generated=len(chunk.token_ids))
             yield chunk
             for end in ends.missing_after(chunk):
                 yield end
@@ -336,6 +363,16 @@ async def _stream_one(
         close = getattr(chunks, "aclose", None)
         if close is not None:
             await close()
+
+
+def _served(model: ServedModel, options: RequestOptions) -> RequestOptions:
+    """The options of a request with what the server adds: a deadline, and whose prefixes it may
+    find in the cache, since how soon a first token comes tells what others have asked."""
+    options = {**options, "cache_salt": cache_salt() + options.get("cache_salt", "")}
+    if model.request_timeout_s is not None:
+        asked_s = options.get("timeout_s") or math.inf
+        options["timeout_s"] = min(asked_s, model.request_timeout_s)
+    return options
 
 
 class _Ends:

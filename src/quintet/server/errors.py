@@ -92,6 +92,8 @@ class _Row:
     text: str | None = None  # replaces the error's own
 
 
+_REFUSALS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
 # Subclasses before their bases: the first row that fits is taken.
 _TABLE = (
     _Row(ContextLengthError, 400, INVALID_REQUEST, "context_length_exceeded"),
@@ -108,7 +110,8 @@ _TABLE = (
 def error_reply(error: BaseException) -> ErrorReply:
     """What a client is told about an error."""
     if isinstance(error, HTTPRefusal):
-        kind = "authentication_error" if error.status == 401 else INVALID_REQUEST
+        kind = "server_error" if error.status >= 500 else _REFUSALS.get(error.status)
+        kind = kind or INVALID_REQUEST
         return ErrorReply(
             error.status,
             error.message,

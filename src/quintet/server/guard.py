@@ -6,95 +6,152 @@ from the client's `Host` header.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-import secrets
+from collections.abc import Iterator
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from quintet.server.auth import check_key
+from quintet.server.auth import Client, check_key
+from quintet.server.cors import allowed_origin, check_origin, preflight, reply_headers
 from quintet.server.errors import HTTPRefusal
+from quintet.server.exchange import current
+from quintet.server.health import HealthMonitor
+from quintet.server.rate_limits import RateLimiter
 from quintet.server.replies import ErrorWriter
-from quintet.server.settings import Settings
+from quintet.server.settings import Settings, is_loopback
 
 _log = logging.getLogger(__name__)
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024
 MAX_TARGET_BYTES = 16 * 1024  # path and query of the request line
-OPEN_PATHS = frozenset({"/health"})  # asked by probes that hold no key
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Asked by probes that hold no key.
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/health/startup"})
+_WORK_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _HOST = re.compile(r"(?P<name>[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_RAW_BODIES = "/api/blobs/"
+# curl's own type is among them: examples everywhere send JSON under it.  A browser may send that
+# one, or none, from any page without asking first; `check_origin` sees to those.
+_JSON_TYPE = re.compile(
+    rb"(application/(?:[a-z0-9.+-]+\+)?json|application/x-www-form-urlencoded)[ \t]*(;.*)?",
+    re.IGNORECASE,
+)
 
 
 class Guard:
-    """ASGI middleware: sizes, Host, Origin and key; adds `X-Request-Id` to every reply.
+    """ASGI middleware: sizes, Host, Origin, key, drain and rate limits.
 
     Args:
         app: what it stands before.
         settings: limits.
         errors: writes the refusals.
+        health: tells when nothing new is taken.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, errors: ErrorWriter) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, errors: ErrorWriter, health: HealthMonitor
+    ) -> None:
         self._app = app
         self._settings = settings
         self._errors = errors
+        self._health = health
+        self._limiter = RateLimiter(settings.rate_limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await self._guard_websocket(scope, receive, send)
-            return
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        request_id = secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = request_id
-
+        extra: list[tuple[bytes, bytes]] = []
         is_started = False
 
-        async def send_with_id(message: Message) -> None:
+        async def guarded_send(message: Message) -> None:
             nonlocal is_started
-            if message["type"] == "http.response.start":
+            if message["type"] in _STARTS:
                 is_started = True
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id.encode()),
-                ]
+                message["headers"] = [*message.get("headers", ()), *extra]
             await send(message)
 
         try:
-            check_request(scope, self._settings)
-            await self._app(scope, receive, send_with_id)
+            host = check_request(scope, self._settings)
+            origin = allowed_origin(scope["headers"], self._settings)
+            if origin is not None:
+                extra += reply_headers(origin)
+                answer = preflight(scope["headers"], scope.get("method", ""))
+                if answer is not None:
+                    await answer(scope, receive, guarded_send)
+                    return
+            check_origin(scope["headers"], _method(scope), host, self._settings)
+            with self._admit(scope, extra):
+                await self._app(scope, receive, guarded_send)
         except HTTPRefusal as refusal:
-            await self._errors.response(scope["path"], refusal)(scope, receive, send_with_id)
+            await self._refuse(refusal, scope, receive, guarded_send)
         except Exception as error:
             # A bug.  Its text may name files or hold other people's data: it stays in the log.
-            _log.exception("request %s", request_id)
+            _log.exception("request %s failed", scope["state"]["request_id"])
             if is_started:
                 raise
-            await self._errors.response(scope["path"], error)(scope, receive, send_with_id)
+            await self._refuse(error, scope, receive, guarded_send)
 
-    async def _guard_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The same checks before the handshake is accepted; a refusal is an HTTP reply."""
-        request_id = secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = request_id
-        try:
-            check_request(scope, self._settings)
-        except HTTPRefusal as refusal:
-            response = self._errors.response(scope["path"], refusal)
-            await WebSocket(scope, receive, send).send_denial_response(response)
+    @contextlib.contextmanager
+    def _admit(self, scope: Scope, extra: list[tuple[bytes, bytes]]) -> Iterator[None]:
+        """Ask for the key, and count the request on its owner's account while it runs."""
+        if scope["path"] in OPEN_PATHS:
+            yield
             return
+        client = self._client(scope)
+        exchange = current()
+        if exchange is not None:
+            exchange.client, exchange.cache_salt = client.label, client.cache_salt
+        if self._health.is_draining:
+            raise HTTPRefusal(
+                503,
+                "the server is shutting down",
+                code="shutting_down",
+                headers={"Retry-After": "5", "Connection": "close"},
+            )
+        is_socket = scope["type"] == "websocket"
+        if not is_socket and scope["method"] not in _WORK_METHODS:
+            yield
+            return
+        _check_body_type(scope)
+        if exchange is not None:
+            exchange.take_tokens = lambda count: self._limiter.take_tokens(client.identity, count)
+            if is_socket:  # its requests come one by one, within it
+                exchange.admit = lambda: self._limiter.admit(client.identity)
+        door = self._limiter.admit_socket if is_socket else self._limiter.admit
+        with door(client.identity) as headers:
+            extra += [(name.encode(), value.encode()) for name, value in headers.items()]
+            yield
+
+    def _client(self, scope: Scope) -> Client:
+        address = (scope.get("client") or ("", 0))[0]
+        is_counted = not is_loopback(address)  # a proxy on this machine speaks for many
+        if is_counted:
+            self._limiter.check_address(address)
         try:
-            await self._app(scope, receive, send)
-        except Exception:
-            _log.exception("request %s", request_id)
+            return check_key(scope["headers"], self._settings.all_keys, scope["path"], address)
+        except HTTPRefusal as refusal:
+            if is_counted and refusal.status == 401:
+                self._limiter.count_failure(address)
             raise
 
+    async def _refuse(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket is refused before its handshake is accepted, so by a reply as well."""
+        response = self._errors.response(scope["path"], error)
+        if scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).send_denial_response(response)
+        else:
+            await response(scope, receive, send)
 
-def check_request(scope: Scope, settings: Settings) -> None:
-    """Refuse what is too large, comes under a foreign name or page, or lacks a key.
+
+_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+
+
+def check_request(scope: Scope, settings: Settings) -> str:
+    """Refuse what is too large or comes under a foreign name; the Host otherwise.
 
     Raises:
         HTTPRefusal: with the status of the first check that failed.
@@ -105,12 +162,7 @@ def check_request(scope: Scope, settings: Settings) -> None:
         raise HTTPRefusal(431, "too many request headers", code="headers_too_large")
     if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > MAX_TARGET_BYTES:
         raise HTTPRefusal(414, "the request target is too long", code="target_too_long")
-    host = _check_host(headers, settings)
-    # A WebSocket handshake is a GET, but no browser asks before it sends one for another page.
-    if scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS:
-        _check_origin(headers, host)
-    if scope["path"] not in OPEN_PATHS:
-        check_key(headers, settings.key_digests)
+    return _check_host(headers, settings)
 
 
 def _check_host(headers: list[tuple[bytes, bytes]], settings: Settings) -> str:
@@ -127,12 +179,20 @@ def _check_host(headers: list[tuple[bytes, bytes]], settings: Settings) -> str:
     return host
 
 
-def _check_origin(headers: list[tuple[bytes, bytes]], host: str) -> None:
-    """Browsers name the page a write comes from; only pages of this very server may send one."""
-    for name, value in headers:
-        if name == b"origin":
-            origin = value.decode("latin-1").lower()
-            if origin not in (f"http://{host}", f"https://{host}"):
-                raise HTTPRefusal(
-                    403, "requests from other web pages are refused", code="origin_not_allowed"
-                )
+def _check_body_type(scope: Scope) -> None:
+    """JSON is all that is read, whole and as it is; nothing is guessed from a body."""
+    if scope["type"] != "http" or scope["path"].startswith(_RAW_BODIES):
+        return
+    for name, value in scope["headers"]:
+        if name == b"content-type" and not _JSON_TYPE.fullmatch(value.strip()):
+            raise HTTPRefusal(
+                415, "expected Content-Type: application/json", code="unsupported_media_type"
+            )
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise HTTPRefusal(
+                415, "expected a body without Content-Encoding", code="unsupported_encoding"
+            )
+
+
+def _method(scope: Scope) -> str:
+    return "WEBSOCKET" if scope["type"] == "websocket" else str(scope["method"])

@@ -21,6 +21,7 @@ from quintet.hub.manifest import Manifest
 from quintet.server.catalog import Catalog, ServedModels, local_manifest
 from quintet.server.disconnect import cancel
 from quintet.server.engines import ServedEngine, ServedModel
+from quintet.server.exchange import using
 
 _log = logging.getLogger(__name__)
 
@@ -39,11 +40,14 @@ class LoadPolicy:
         keep_alive_s: how long a model stays after its last request, unless that says otherwise.
         max_loaded: models in memory at a time.
         max_bytes: memory of all loaded models together; None: no limit but the system's.
+        request_timeout_s: the longest a request may take, from its arrival to its end, whatever
+            it asks for; None: as long as it takes.
     """
 
     keep_alive_s: float = 300.0
     max_loaded: int = 3
     max_bytes: int | None = None
+    request_timeout_s: float | None = None
 
 
 class Models:
@@ -114,7 +118,8 @@ class Models:
         if keep_alive_s is not None:
             model.keep_alive_s = keep_alive_s
         try:
-            yield model
+            with using(model.name):
+                yield model
         finally:
             model.num_users -= 1
             model.last_used_s = time.monotonic()
@@ -212,7 +217,13 @@ class Models:
         return self.policy.max_bytes is None or used + manifest.size_bytes <= self.policy.max_bytes
 
     def _add(self, manifest: Manifest, engine: ServedEngine, keep_alive_s: float) -> ServedModel:
-        model = ServedModel(manifest, engine, int(time.time()), keep_alive_s=keep_alive_s)
+        model = ServedModel(
+            manifest,
+            engine,
+            int(time.time()),
+            keep_alive_s=keep_alive_s,
+            request_timeout_s=self.policy.request_timeout_s,
+        )
         self._loaded[manifest.name] = model
         return model
 

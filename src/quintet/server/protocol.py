@@ -12,7 +12,7 @@ from typing import Final
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from quintet.server.settings import Settings
+from quintet.server.settings import Settings, is_loopback
 
 # In the state of a WebSocket's scope: an asyncio.Event, put there by an app that wants to end its
 # work before the server stops, and then closes the connection itself.
@@ -28,7 +28,7 @@ def bounded_protocol(settings: Settings) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if len(self.connections) > settings.max_connections:
+            if len(self.connections) > settings.max_connections or self._is_one_too_many():
                 transport.abort()
             else:
                 self._headers_due = self._abort_after(settings.header_timeout_s)
@@ -42,6 +42,15 @@ def bounded_protocol(settings: Settings) -> type[asyncio.Protocol]:
                 self._headers_due = None
             elif self._headers_due is None:  # the next request on a kept-alive connection
                 self._headers_due = self._abort_after(settings.header_timeout_s)
+
+        def _is_one_too_many(self) -> bool:
+            """A proxy on this machine may open as many as it likes: it speaks for others."""
+            address = self.client[0] if self.client else ""
+            if is_loopback(address):
+                return False
+            clients = (getattr(connection, "client", None) for connection in self.connections)
+            num = sum(client is not None and client[0] == address for client in clients)
+            return num > settings.max_connections_per_address
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -82,13 +91,21 @@ def bounded_websocket(settings: Settings) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def shutdown(self) -> None:
-            draining = self.scope["state"].get(DRAINING) if self.handshake_complete else None
-            if isinstance(draining, asyncio.Event):
-                draining.set()
-            else:
+            if not begin_drain(self):
                 super().shutdown()
 
     return BoundedWebSocket
+
+
+def begin_drain(connection: object) -> bool:
+    """Tell a WebSocket whose app wants to know that the server stops; whether it did."""
+    if not isinstance(connection, WebSocketsSansIOProtocol) or not connection.handshake_complete:
+        return False
+    draining = connection.scope["state"].get(DRAINING)
+    if not isinstance(draining, asyncio.Event):
+        return False
+    draining.set()
+    return True
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from quintet.errors import RequestError
+from quintet.server.keys import ApiKey, key_digest
+from quintet.server.rate_limits import RateLimits
+
+__all__ = ["MIB", "Settings", "is_loopback", "key_digest"]
 
 MIB = 1024 * 1024
-DIALECTS = ("ollama", "woolly")
+DIALECTS = ("quintet", "nano", "densecore", "oprel", "woolly", "llamacpp")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -19,7 +24,12 @@ class Settings:
     Args:
         host: the address to listen on.
         port: the port to listen on; 0 asks the system for a free one.
-        key_digests: SHA-256 of each accepted API key; none means no key is asked for.
+        key_digests: SHA-256 of keys that may do everything.
+        keys: further keys, each with what it may do.  Without any key none is asked for.
+        rate_limits: of each key, or of each address where there are no keys.
+        cors_origins: web pages of these exact origins may use the server.
+        tls_cert, tls_key: PEM files; with them the server speaks TLS 1.2 or 1.3 and no HTTP.
+        metric_prefix: of the names in /metrics; None: the dialect's.
         extra_hosts: names a `Host` header may carry besides the loopback names and `host`.
         max_body_bytes: the largest request body.
         max_json_depth: the deepest nesting of a JSON body.
@@ -32,12 +42,20 @@ class Settings:
         drain_timeout_s: how long running requests may finish after SIGTERM.
         stuck_after_s: waiting work without an engine step for this long is ill health.
         max_connections: connections open at the same time.
-        dialect: whose interface has the paths that several claim; one of DIALECTS.
+        max_connections_per_address: of those, from one address that is not this machine.
+        max_message_bytes: the largest WebSocket message.
+        dialect: whose ways the server has where systems differ, see `flavours`; one of DIALECTS.
     """
 
     host: str = "127.0.0.1"
     port: int = 11434
     key_digests: tuple[bytes, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
+    rate_limits: RateLimits = field(default_factory=RateLimits)
+    cors_origins: frozenset[str] = frozenset()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    metric_prefix: str | None = None
     extra_hosts: frozenset[str] = frozenset()
     max_body_bytes: int = 8 * MIB
     max_json_depth: int = 64
@@ -50,7 +68,9 @@ class Settings:
     drain_timeout_s: float = 30.0
     stuck_after_s: float = 60.0
     max_connections: int = 512
-    dialect: str = "ollama"
+    max_connections_per_address: int = 128
+    max_message_bytes: int = MIB
+    dialect: str = "quintet"
 
     def __post_init__(self) -> None:
         if self.dialect not in DIALECTS:
@@ -65,13 +85,19 @@ class Settings:
         return self.host in LOOPBACK_HOSTS
 
     @property
+    def all_keys(self) -> tuple[ApiKey, ...]:
+        """Every accepted key."""
+        return (*(ApiKey(digest) for digest in self.key_digests), *self.keys)
+
+    @property
     def allowed_hosts(self) -> frozenset[str]:
         """Names a `Host` header may carry, lower case, without ports or brackets."""
         return LOOPBACK_HOSTS | {self.host.lower()} | {name.lower() for name in self.extra_hosts}
 
 
-def key_digest(key: bytes) -> bytes:
-    """SHA-256 of an API key: what the server keeps instead of the key."""
-    if not key:
-        raise RequestError("an API key must not be empty", parameter="api_key")
-    return hashlib.sha256(key).digest()
+def is_loopback(address: str) -> bool:
+    """Whether a peer of this address is on this machine; one without any is, on a Unix socket."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return True

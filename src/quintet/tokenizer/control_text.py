@@ -22,15 +22,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import tokenizers
 from tokenizers import AddedToken
 
 from quintet.errors import RequestError
-from quintet.tokenizer.chat import ChatTemplate, plain_json
+from quintet.tokenizer.chat import plain_json
 from quintet.tokenizer.codec import CONTROL_KINDS, Codec, encode_text
 from quintet.tokenizer.vocabulary import ids_of_kinds
+
+
+class Template(Protocol):
+    """A chat template, wherever it is rendered."""
+
+    def render(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """The conversation as text; see `ChatTemplate.render`."""
 
 
 class ChatEncoder:
@@ -52,7 +59,7 @@ class ChatEncoder:
 
     def encode(
         self,
-        template: ChatTemplate,
+        template: Template,
         messages: Sequence[Mapping[str, Any]],
         options: Mapping[str, Any],
     ) -> list[int]:
@@ -72,7 +79,7 @@ class ChatEncoder:
         return self._encode_pieces(marked, mark)
 
     def _render_marked(
-        self, template: ChatTemplate, given: Mapping[str, Any], mark: str, text: str
+        self, template: Template, given: Mapping[str, Any], mark: str, text: str
     ) -> str:
         try:
             marked = template.render(**_mapped(given, lambda s: self._spellings.mark(s, mark)))

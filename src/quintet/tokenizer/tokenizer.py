@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from quintet.errors import ModelNotFoundError
 from quintet.formats.gguf import GGUFFile
@@ -14,8 +15,11 @@ from quintet.tokenizer.chat import CHATML, ChatTemplate
 from quintet.tokenizer.codec import CONTROL_KINDS, Codec, encode_text
 from quintet.tokenizer.control_text import ChatEncoder
 from quintet.tokenizer.gguf_codec import read_codec
+from quintet.tokenizer.isolated_template import IsolatedTemplate
 from quintet.tokenizer.json_codec import read_json_codec
 from quintet.tokenizer.vocabulary import TokenKind, ids_of_kinds
+
+NewTemplate: TypeAlias = Callable[..., ChatTemplate | IsolatedTemplate]
 
 
 class Tokenizer:
@@ -48,6 +52,7 @@ class Tokenizer:
         self.add_eos = bool(codec.suffix_ids)
         self.drops_leading_space = codec.drops_leading_space
         self.chat_templates = codec.chat_templates
+        self._new_template: NewTemplate = ChatTemplate
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -92,6 +97,32 @@ class Tokenizer:
             UnsupportedModelError: a decoder not known here.
         """
         return cls(read_json_codec(path, config))
+
+    def isolated(self, new_template: NewTemplate = IsolatedTemplate) -> Tokenizer:
+        """The same tokenizer, with its chat template compiled and rendered in a helper process.
+
+        What is wrong with the template is then found when it is first used.  `close` it.
+
+        Args:
+            new_template: makes the template, from the arguments of `ChatTemplate`.
+        """
+        twin = copy.copy(self)
+        twin._new_template = new_template
+        for name in ("chat_template", "_chat_template_or_chatml"):
+            twin.__dict__.pop(name, None)  # this one's
+        twin._chat_template_or_chatml  # noqa: B018 - made once, not by several threads at once
+        return twin
+
+    def start(self) -> None:
+        """Start the helper process of an `isolated` one in the background."""
+        if isinstance(self._chat_template_or_chatml, IsolatedTemplate):
+            self._chat_template_or_chatml.start()
+
+    def close(self) -> None:
+        """End the helper processes of an `isolated` one.  Idempotent."""
+        template = self.__dict__.get("_chat_template_or_chatml")
+        if isinstance(template, IsolatedTemplate):
+            template.close()
 
     def encode(
         self, text: str, *, add_special: bool = True, parse_special: bool = False
@@ -175,7 +206,7 @@ class Tokenizer:
         return "" if self.eos_id is None else self.token_text(self.eos_id)
 
     @cached_property
-    def chat_template(self) -> ChatTemplate | None:
+    def chat_template(self) -> ChatTemplate | IsolatedTemplate | None:
         """The model's own chat template, or None when it carries none.
 
         Raises:
@@ -192,10 +223,10 @@ class Tokenizer:
         Raises:
             ModelFormatError: it is not valid Jinja.
         """
-        self._template(source)
+        template = self._template(source)  # may raise: then the old one stays
+        self.close()
         self.chat_templates = {"default": source}
-        for name in ("chat_template", "_chat_template_or_chatml"):
-            self.__dict__.pop(name, None)  # made from the old one
+        self.__dict__.update(chat_template=template, _chat_template_or_chatml=template)
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         """A conversation as the model wants to read it; ChatML when it carries no template.
@@ -218,11 +249,13 @@ class Tokenizer:
         return self._chat_encoder.encode(self._chat_template_or_chatml, messages, options)
 
     @cached_property
-    def _chat_template_or_chatml(self) -> ChatTemplate:
+    def _chat_template_or_chatml(self) -> ChatTemplate | IsolatedTemplate:
         return self.chat_template or self._template(CHATML)
 
-    def _template(self, source: str, tool_use: str | None = None) -> ChatTemplate:
-        return ChatTemplate(
+    def _template(
+        self, source: str, tool_use: str | None = None
+    ) -> ChatTemplate | IsolatedTemplate:
+        return self._new_template(
             source, tool_use=tool_use, bos_token=self.bos_token, eos_token=self.eos_token
         )
 

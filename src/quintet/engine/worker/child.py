@@ -20,6 +20,7 @@ from quintet.engine.loading import load
 from quintet.engine.output import OutputChunk
 from quintet.engine.worker.channel import Channel, connect
 from quintet.engine.worker.failures import Failure
+from quintet.engine.worker.launch import LOG_FORMAT_VARIABLE
 from quintet.engine.worker.messages import (
     Abort,
     Add,
@@ -38,6 +39,7 @@ from quintet.engine.worker.messages import (
     ToWorker,
 )
 from quintet.errors import CapacityError
+from quintet.logs import configure
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +67,8 @@ def _prepare(parent_pid: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold everybody's prompts
     faulthandler.enable()
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    is_json = os.environ.get(LOG_FORMAT_VARIABLE) == "json"
+    configure("json" if is_json else "text", "warning")
 
 
 def _die_with(parent_pid: int) -> None:

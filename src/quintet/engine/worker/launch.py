@@ -12,7 +12,18 @@ from pathlib import Path
 from quintet.errors import EngineError
 
 # Of the environment a worker gets what Python, the loader and our kernels read, and no secrets.
-_PASSED = {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "QUINTET_KERNELS"}
+LOG_FORMAT_VARIABLE = "QUINTET_LOG_FORMAT"  # "text" or "json": of what a worker logs
+_PASSED = {
+    "HOME",
+    "LANG",
+    "LANGUAGE",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "TMPDIR",
+    "TZ",
+    "QUINTET_KERNELS",
+    LOG_FORMAT_VARIABLE,
+}
 _PASSED_PREFIXES = ("LC_", "PYTHON", "MALLOC_", "ASAN_", "UBSAN_")
 
 

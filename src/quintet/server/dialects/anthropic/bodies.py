@@ -9,10 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from quintet.server.dialects.openai.bodies import Body
+from quintet.server.bodies import MAX_STOP_STRINGS, Body, StopString
 
-MAX_STOP_SEQUENCES = 16
-MAX_STOP_CHARS = 256
 MAX_BLOCKS = 4096
 
 
@@ -70,13 +68,7 @@ class MessagesBody(Conversation):
     """POST /v1/messages."""
 
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)]
-    stop_sequences: (
-        Annotated[
-            list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]],
-            Field(max_length=MAX_STOP_SEQUENCES),
-        ]
-        | None
-    ) = None
+    stop_sequences: Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
     stream: bool | None = None
     temperature: float | None = None
     top_k: int | None = None

@@ -13,11 +13,11 @@ from starlette.routing import Route
 
 from quintet.sampling.params import SamplingParams
 from quintet.server.answers import collect
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context, Dialect
 from quintet.server.dialects.anthropic.bodies import Conversation, MessagesBody
 from quintet.server.dialects.anthropic.conversation import chat_prompt
 from quintet.server.dialects.anthropic.replies import PING, MessageEvents, message
-from quintet.server.dialects.openai.bodies import parse_body
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.engines import ChatPrompt, GenerationRequest, ServedModel, stream_all
 from quintet.server.errors import ErrorReply, error_reply

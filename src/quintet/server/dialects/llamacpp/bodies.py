@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from quintet.server.bodies import MAX_STOP_STRINGS, Body, StopString
 
 MAX_PROMPTS = 64
-MAX_STOP_STRINGS = 16
-MAX_STOP_CHARS = 256
 MAX_BIASES = 1024
 MAX_DOCUMENTS = 1024
 MAX_PROBS = 20
@@ -19,13 +19,6 @@ MAX_EXTRA_FILES = 64
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=-1, lt=2**31)]
-StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-
-
-class Body(BaseModel):
-    """Strict, as in the other dialects: "1" is not 1."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
 
 
 class ModelBody(Body):

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from quintet.errors import RequestError
 from quintet.server.answers import collect
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context, Dialect
 from quintet.server.dialects.llamacpp.bodies import (
     CompletionBody,
@@ -29,7 +30,7 @@ from quintet.server.dialects.llamacpp.params import request_options, sampling_pa
 from quintet.server.dialects.llamacpp.prompts import infill_prompt, prompts
 from quintet.server.dialects.llamacpp.status import props, slots
 from quintet.server.dialects.llamacpp.vectors import embed, rerank
-from quintet.server.dialects.openai.bodies import ChatBody, parse_body
+from quintet.server.dialects.openai.bodies import ChatBody
 from quintet.server.dialects.openai.chat import chat_requests
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.engines import (

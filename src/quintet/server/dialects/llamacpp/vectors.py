@@ -34,7 +34,7 @@ async def embed(body: EmbeddingBody, model: ServedModel) -> list[dict[str, Any]]
     inputs = prompts(value, model.engine.tokenizer)
     if not -1 <= body.embd_normalize <= _MAX_NORM:
         raise RequestError(f"expected -1 to {_MAX_NORM}", parameter="embd_normalize")
-    output = await model.engine.embed(inputs, normalize=body.embd_normalize == _EUCLIDEAN)
+    output = await model.embed(inputs, normalize=body.embd_normalize == _EUCLIDEAN)
     return [
         {"index": index, "embedding": [_normalized(row, body.embd_normalize).tolist()]}
         for index, row in enumerate(output.embeddings)
@@ -50,7 +50,7 @@ async def rerank(body: RerankBody, model: ServedModel) -> Any:
     documents = body.documents if body.documents is not None else body.texts
     if not documents:
         raise RequestError('expected "documents" or "texts"', parameter="documents")
-    output = await model.engine.rerank(body.query, documents, top_n=body.top_n)
+    output = await model.rerank(body.query, documents, top_n=body.top_n)
     if body.texts is not None and body.documents is None:
         return [
             {

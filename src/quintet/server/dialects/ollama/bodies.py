@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from quintet.server.dialects.openai.bodies import Body
+from quintet.server.bodies import MAX_STOP_STRINGS, Body, StopString
 
 MAX_MESSAGES = 10_000
 MAX_INPUTS = 2048
@@ -20,7 +20,6 @@ Name = Annotated[str, Field(min_length=1, max_length=256)]
 KeepAlive = float | int | str
 Format = str | dict[str, Any]
 Think = bool | Literal["low", "medium", "high", "max"]
-StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class NamedBody(Body):
@@ -54,7 +53,7 @@ class Options(Body):
     mirostat_tau: float | None = None
     mirostat_eta: float | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
 
 
 class GenerationBody(NamedBody):

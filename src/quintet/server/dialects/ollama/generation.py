@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from quintet.errors import ContextLengthError, RequestError
 from quintet.server.answers import collect
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context
 from quintet.server.dialects.ollama.bodies import (
     ChatBody,
@@ -30,7 +31,6 @@ from quintet.server.dialects.ollama.options import (
 )
 from quintet.server.dialects.ollama.prompts import chat_prompt, generate_prompt
 from quintet.server.dialects.ollama.replies import Reply, empty_reply
-from quintet.server.dialects.openai.bodies import parse_body
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.engines import (
     ChatPrompt,
@@ -93,7 +93,7 @@ class Generation:
                 vectors: list[list[float]] = []
                 count = 0
                 if inputs:
-                    output = await model.engine.embed(
+                    output = await model.embed(
                         inputs, dimensions=body.dimensions, truncate=body.truncate is not False
                     )
                     vectors = output.embeddings.tolist()
@@ -116,7 +116,7 @@ class Generation:
             async with self._models.use(_name(body), keep_alive_s(body.keep_alive)) as model:
                 if not body.prompt:
                     return {"embedding": []}
-                output = await model.engine.embed([body.prompt], normalize=False, truncate=True)
+                output = await model.embed([body.prompt], normalize=False, truncate=True)
             return {"embedding": output.embeddings[0].tolist()}
 
         return JSONResponse(await unless_disconnected(request.receive, work()))

@@ -18,8 +18,8 @@ from quintet.hub.create import create as create_model
 from quintet.hub.manifest import Manifest, ModelFile, canonical_name
 from quintet.hub.modelfile import is_go_template
 from quintet.hub.store import Store
+from quintet.server.bodies import parse_body
 from quintet.server.dialects.ollama.bodies import CreateBody, Options
-from quintet.server.dialects.openai.bodies import parse_body
 from quintet.server.errors import HTTPRefusal, UnsupportedParameterError
 
 T = TypeVar("T")

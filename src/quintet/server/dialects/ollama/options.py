@@ -12,8 +12,8 @@ from quintet.engine.request import RequestOptions
 from quintet.errors import RequestError
 from quintet.sampling.constraint import Constraint
 from quintet.sampling.params import SamplingParams
+from quintet.server.bodies import parse_body
 from quintet.server.dialects.ollama.bodies import Format, GenerationBody, Options
-from quintet.server.dialects.openai.bodies import parse_body
 
 # docs/modelfile.md, "Valid Parameters and Values", where they differ from the engine's own.
 _DEFAULTS = Options(

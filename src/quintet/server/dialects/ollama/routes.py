@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from quintet.errors import ModelNotFoundError, RequestError
 from quintet.hub.store import Store
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context, Dialect
 from quintet.server.dialects.ollama.bodies import (
     CopyBody,
@@ -25,7 +26,6 @@ from quintet.server.dialects.ollama.bodies import (
 from quintet.server.dialects.ollama.generation import Generation, error_body, error_frame
 from quintet.server.dialects.ollama.library import entry, running_entry, show
 from quintet.server.dialects.ollama.manage import create, in_thread, receive_blob
-from quintet.server.dialects.openai.bodies import parse_body
 from quintet.server.errors import HTTPRefusal
 from quintet.server.limits import read_json
 from quintet.server.streaming import NDJSON, FrameStream, ndjson_line

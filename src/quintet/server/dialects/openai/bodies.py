@@ -8,35 +8,24 @@ tools/server/README.md (typical_p, dry_multiplier, samplers, grammar...).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
-from quintet.errors import RequestError
+from quintet.server.bodies import MAX_LOGIT_BIAS, MAX_STOP_STRINGS, Body, StopString
 
 MAX_CHOICES = 64  # prompts times n of one request
 MAX_N = 16
 MAX_TOP_LOGPROBS = 20
-MAX_STOP_STRINGS = 16
-MAX_STOP_CHARS = 256
-MAX_LOGIT_BIAS = 1024
 MAX_EMBEDDINGS = 2048
 MAX_GUIDED_CHOICES = 1024
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 KeepAlive = float | str
-StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-
-
-class Body(BaseModel):
-    """Strict: "1" is not 1, true is not 1, NaN is not a number."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
 
 
 class StreamOptions(Body):
@@ -248,46 +237,3 @@ def wants_usage(body: SamplingBody) -> bool:
 def wants_continuous_usage(body: SamplingBody) -> bool:
     """Whether each chunk of a stream is to carry the usage so far."""
     return bool(body.stream and body.stream_options and body.stream_options.continuous_usage_stats)
-
-
-_TAG = "["  # begins the name of a union's member, which is no part of the body
-_EXPECTED: dict[int | str, str] = {
-    "prompt": "a string, a list of strings, a list of token ids, or a list of such lists",
-    "stop": f"a string or at most {MAX_STOP_STRINGS}, each of 1 to {MAX_STOP_CHARS} characters",
-    "content": "a string or a list of content parts",
-    "keep_alive": 'seconds or a duration such as "5m"',
-    "logit_bias": f"an object of at most {MAX_LOGIT_BIAS} token ids, as strings, to numbers",
-}
-
-B = TypeVar("B", bound=BaseModel)
-
-
-def parse_body(kind: type[B], value: Any, expected: Mapping[int | str, str] | None = None) -> B:
-    """Check a JSON value against a body.
-
-    Args:
-        kind: the body.
-        value: what the client sent.
-        expected: what to say of fields of which their types say too much.
-
-    Raises:
-        RequestError: names the first field at fault and what was expected; never echoes values.
-    """
-    if not isinstance(value, dict):
-        raise RequestError("expected a JSON object as the request body")
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise _refusal(first["loc"], first["msg"], _EXPECTED | dict(expected or {})) from None
-
-
-def _refusal(
-    location: tuple[int | str, ...], message: str, expected: Mapping[int | str, str]
-) -> RequestError:
-    location = tuple(part for part in location if not str(part).startswith(_TAG))
-    for depth, part in enumerate(location):
-        if part in expected:  # a union: its members' own complaints would mislead
-            location, message = location[: depth + 1], f"expected {expected[part]}"
-            break
-    return RequestError(message, parameter=".".join(map(str, location))[:100])

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from quintet.errors import RequestError
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context
-from quintet.server.dialects.openai.bodies import MAX_EMBEDDINGS, EmbeddingBody, parse_body
+from quintet.server.dialects.openai.bodies import MAX_EMBEDDINGS, EmbeddingBody
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
@@ -35,7 +36,7 @@ async def embeddings(context: Context, request: Request) -> Response:
 
     async def work() -> dict[str, Any]:
         async with context.models.use(body.model, keep_s) as model:
-            output = await model.engine.embed(inputs, dimensions=body.dimensions)
+            output = await model.embed(inputs, dimensions=body.dimensions)
         return embedding_reply(body, output.embeddings, output.usage.num_prompt_tokens)
 
     return JSONResponse(await unless_disconnected(request.receive, work()))

@@ -9,14 +9,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from quintet.hub.manifest import Manifest
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context, Dialect
 from quintet.server.dialects.openai.answering import answer
-from quintet.server.dialects.openai.bodies import (
-    ChatBody,
-    CompletionBody,
-    ConversationBody,
-    parse_body,
-)
+from quintet.server.dialects.openai.bodies import ChatBody, CompletionBody, ConversationBody
 from quintet.server.dialects.openai.chat import (
     chat_prompt,
     chat_requests,
@@ -26,7 +22,6 @@ from quintet.server.dialects.openai.chat import (
 from quintet.server.dialects.openai.completions import completion_requests, completion_work
 from quintet.server.dialects.openai.embeddings import embeddings
 from quintet.server.dialects.openai.responses.routes import response_routes
-from quintet.server.errors import ErrorReply
 from quintet.server.limits import read_json
 
 
@@ -42,7 +37,7 @@ def dialect(context: Context) -> Dialect:
         Route("/v1/models", handlers.list_models, methods=["GET"]),
         Route("/v1/models/{name:path}", handlers.get_model, methods=["GET"]),
     ]
-    return Dialect(routes, ("/v1/",), ErrorReply.openai_body)
+    return Dialect(routes, ("/v1/",), context.flavour.error_body)
 
 
 class _Handlers:
@@ -75,21 +70,20 @@ class _Handlers:
         return await embeddings(self._context, request)
 
     async def list_models(self, request: Request) -> Response:
-        data = [_model_object(manifest) for manifest in self._models.catalog.list()]
+        data = [self._model_object(manifest) for manifest in self._models.catalog.list()]
         return JSONResponse({"object": "list", "data": data})
 
     async def get_model(self, request: Request) -> Response:
         manifest = self._models.find(request.path_params["name"])
-        return JSONResponse(_model_object(manifest))
+        return JSONResponse(self._model_object(manifest))
+
+    def _model_object(self, manifest: Manifest) -> dict[str, Any]:
+        return {
+            "id": manifest.name,
+            "object": "model",
+            "created": int(manifest.modified_at),
+            "owned_by": self._context.flavour.owner,
+        }
 
     async def _json(self, request: Request) -> Any:
         return await read_json(request.receive, self._context.settings)
-
-
-def _model_object(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "id": manifest.name,
-        "object": "model",
-        "created": int(manifest.modified_at),
-        "owned_by": "quintet",
-    }

@@ -6,15 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from quintet.server.dialects.openai.bodies import Body
+from quintet.server.bodies import MAX_STOP_STRINGS, Body, StopString
 
-MAX_STOPS = 16
 MAX_MESSAGES = 10_000
 MAX_INPUTS = 2048
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class SamplingConfig(Body):
@@ -25,7 +23,7 @@ class SamplingConfig(Body):
     top_p: float = 0.9
     top_k: int = 40
     repeat_penalty: float = 1.1
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
 
 

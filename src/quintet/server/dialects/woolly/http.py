@@ -16,9 +16,9 @@ from starlette.routing import Route
 from quintet.errors import QuintetError, RequestError
 from quintet.hub.manifest import Manifest
 from quintet.server.answers import collect
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context
 from quintet.server.dialects.ollama.library import Facts, facts, parameter_size
-from quintet.server.dialects.openai.bodies import parse_body
 from quintet.server.dialects.woolly.bodies import (
     ChatBody,
     DetokenizeBody,
@@ -167,7 +167,7 @@ class Handlers:
 
         async def work() -> dict[str, Any]:
             async with self._current.use(body.model) as model:
-                vectors = (await model.engine.embed(inputs)).embeddings
+                vectors = (await model.embed(inputs)).embeddings
                 return {
                     "embeddings": vectors.tolist(),
                     "dimensions": vectors.shape[1],

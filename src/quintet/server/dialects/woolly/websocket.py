@@ -17,8 +17,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from quintet.errors import QuintetError, RequestError
 from quintet.server.answers import Answer
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context
-from quintet.server.dialects.openai.bodies import parse_body
 from quintet.server.dialects.woolly.bodies import ClientMessage, SamplingConfig
 from quintet.server.dialects.woolly.current import CurrentModel
 from quintet.server.dialects.woolly.errors import code

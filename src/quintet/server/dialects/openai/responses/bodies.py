@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from quintet.server.bodies import Body
 from quintet.server.dialects.openai.bodies import (
     MAX_TOP_LOGPROBS,
-    Body,
     ReasoningEffort,
     RequestBody,
     ThinkingBody,

@@ -14,8 +14,8 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from quintet.errors import CapacityError, RequestError
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context
-from quintet.server.dialects.openai.bodies import parse_body
 from quintet.server.dialects.openai.chat import count_prompt_tokens
 from quintet.server.dialects.openai.responses.bodies import ResponseBody, TurnBody
 from quintet.server.dialects.openai.responses.store import ResponseStore, StoredResponse

@@ -20,8 +20,8 @@ from typing import Any, Final
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from quintet.errors import RequestError
+from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context
-from quintet.server.dialects.openai.bodies import parse_body
 from quintet.server.dialects.openai.responses.bodies import ResponseBody
 from quintet.server.dialects.openai.responses.store import ResponseStore
 from quintet.server.dialects.openai.responses.turn import Turn
