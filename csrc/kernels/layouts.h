@@ -154,6 +154,10 @@ static_assert(code_layout(Layout::kW3t).block_bytes() * 8 == 115 * kPanelColumns
 inline constexpr int8_t kIQ4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 inline constexpr int8_t kFP4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
+static constexpr bool has_code_values(Layout layout) {
+  return layout == Layout::kW4n || layout == Layout::kW4x || layout == Layout::kW4e;
+}
+
 static constexpr const int8_t* code_values(Layout layout) {
   switch (layout) {
     case Layout::kW4n:

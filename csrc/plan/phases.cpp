@@ -8,37 +8,60 @@ namespace quintet {
 namespace {
 
 constexpr int kRowChunk = 256;            // rows whose int8 activations stay in L2 while panels stream past
-constexpr size_t kItemBytes = 128 << 10;  // weights per work item: some microseconds of reading
+constexpr size_t kItemBytes = 256 << 10;  // weights per work item: some microseconds of reading
 constexpr int kItemsPerThread = 8;  // at least, where there are as many panels: else threads wait for the last one
-constexpr int kQueryTile = 64;      // queries per attention item
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+std::string names_of(const std::vector<RowOp>& ops) {
+  std::string names;
+  for (const RowOp& op : ops) names += std::string(" ") + op.name;
+  return names;
+}
+
+size_t matrix_bytes(const PackedMatrix& w) { return static_cast<size_t>(num_panels(w.n)) * panel_bytes(w.layout, w.k); }
+
 }  // namespace
 
-void RowPhase::add(const char* name, RowOp op) {
-  ops_.push_back(std::move(op));
-  names_ += ' ';
-  names_ += name;
+void RowPhase::add(RowOp op) { ops_.push_back(std::move(op)); }
+
+PhaseInfo RowPhase::info(const Plan&) const { return {.label = "rows:" + names_of(ops_)}; }
+
+void RowPhase::replicate(const Plan& plan) {
+  replicated_ = true;
+  for (int worker = 1; worker < plan.num_threads(); worker++) replicas_.emplace_back(ops_);
 }
 
-PhaseInfo RowPhase::info(const Plan&) const { return {.label = "rows:" + names_}; }
+const Forms& RowPhase::forms(const StepContext& context, const Forms& forms) const {
+  if (context.worker == 0 || !is_replicated(context.step)) return forms;
+  const Forms* own = replicas_[static_cast<size_t>(context.worker - 1)].find(forms);
+  return own == nullptr ? forms : *own;
+}
 
 void RowPhase::run(const StepContext& context) {
-  const int rows = logits_rows_ ? context.step.num_logits_rows : context.step.num_tokens;
+  if (is_replicated(context.step)) {
+    StepContext own = context;
+    if (context.worker > 0) own.replica = &replicas_[static_cast<size_t>(context.worker - 1)];
+    for (const auto& op : ops_) op.run(own, 0);
+    return;
+  }
+  const int64_t rows = num_rows(context.step);
   const int threads = context.plan.num_threads();
-  const int end = static_cast<int>(static_cast<int64_t>(rows) * (context.worker + 1) / threads);
-  for (int row = static_cast<int>(static_cast<int64_t>(rows) * context.worker / threads); row < end; row++) {
-    for (const auto& op : ops_) op(context, row);
+  const int end = static_cast<int>(rows * (context.worker + 1) / threads);
+  for (int row = static_cast<int>(rows * context.worker / threads); row < end; row++) {
+    for (const auto& op : ops_) op.run(context, row);
   }
 }
+
+LinearPhase::LinearPhase(const Plan& plan, std::vector<LinearTask> tasks, bool logits_rows, const RowPhase* before)
+    : plan_(plan), tasks_(std::move(tasks)), logits_rows_(logits_rows), before_(before), share_(plan.num_threads()) {}
 
 PhaseInfo LinearPhase::info(const Plan& plan) const {
   PhaseInfo info{.label = "linear, n x k (bits):"};
   for (const LinearTask& task : tasks_) {
     const PackedMatrix& w = plan.matrix(task.matrix);
     const auto weights = static_cast<size_t>(w.n) * static_cast<size_t>(w.k);
-    const size_t bytes = static_cast<size_t>(num_panels(w.n)) * panel_bytes(w.layout, w.k);
+    const size_t bytes = matrix_bytes(w);
     char text[64];
     std::snprintf(text, sizeof text, " %dx%d(%.3g)", w.n, w.k,
                   8 * static_cast<double>(bytes) / static_cast<double>(weights));
@@ -46,54 +69,81 @@ PhaseInfo LinearPhase::info(const Plan& plan) const {
     info.weight_bytes += bytes;
     info.num_weights += weights;
   }
+  info.label += names_of(ops_);
   return info;
 }
 
 void LinearPhase::run(const StepContext& context) {
-  const Plan& plan = context.plan;
   const int rows = logits_rows_ ? context.step.num_logits_rows : context.step.num_tokens;
   if (rows == 0) return;
+  const int threads = plan_.num_threads();
   const int row_chunks = ceil_div(rows, kRowChunk);
-  // Items of one task: for each chunk of rows, runs of panels.
+  // Items of one task, or of all together: for each chunk of rows, runs of panels.
   struct Cut {
     int panels, panels_per_item, items_per_chunk;
     int64_t begin;
   };
   constexpr size_t kMaxTasks = 16;
   Cut cuts[kMaxTasks];
+  const size_t num_cuts = ops_.empty() ? tasks_.size() : 1;
   int64_t count = 0;
-  for (size_t t = 0; t < tasks_.size(); t++) {
-    const PackedMatrix& w = plan.matrix(tasks_[t].matrix);
-    const int panels = num_panels(w.n);
-    const size_t bytes = std::max<size_t>(panel_bytes(w.layout, w.k), 1);
-    const int per_item =
-        std::max(1, std::min(static_cast<int>(kItemBytes / bytes), panels / (plan.num_threads() * kItemsPerThread)));
-    cuts[t] = {panels, per_item, ceil_div(panels, per_item), count};
+  for (size_t t = 0; t < num_cuts; t++) {
+    const int panels = num_panels(plan_.matrix(tasks_[t].matrix).n);
+    size_t bytes = 0;  // of a panel, or one of each task
+    for (size_t other = t; other < (ops_.empty() ? t + 1 : tasks_.size()); other++) {
+      const PackedMatrix& w = plan_.matrix(tasks_[other].matrix);
+      bytes += std::max<size_t>(panel_bytes(w.layout, w.k), 1);
+    }
+    // An even number: kernels take two at a time, and int8 rows have groups of two.
+    const int per_item = std::min(static_cast<int>(kItemBytes / bytes), panels / (threads * kItemsPerThread));
+    const int even = std::max(2, per_item / 2 * 2);
+    cuts[t] = {panels, even, ceil_div(panels, even), count};
     count += static_cast<int64_t>(cuts[t].items_per_chunk) * row_chunks;
   }
-  share_.for_each(count, context.worker, plan.num_threads(), [&](int64_t item) {
-    size_t t = tasks_.size() - 1;
+  share_.for_each(count, context.worker, [&](int64_t item) {
+    size_t t = num_cuts - 1;
     while (item < cuts[t].begin) t--;
-    const LinearTask& task = tasks_[t];
     const Cut& cut = cuts[t];
     const auto local = static_cast<int>(item - cut.begin);
     const int row_begin = local / cut.items_per_chunk * kRowChunk;
     const int row_end = std::min(rows, row_begin + kRowChunk);
     const int panel_begin = local % cut.items_per_chunk * cut.panels_per_item;
     const int panel_end = std::min(cut.panels, panel_begin + cut.panels_per_item);
-    const PackedMatrix& w = plan.matrix(task.matrix);
-    const Buffer& y = plan.buffer(task.output);
-    plan.kernels().linear[static_cast<size_t>(w.layout)](w, plan.forms(task.forms).rows(rows), row_begin, row_end,
-                                                         panel_begin, panel_end, y.row(0), y.stride);
-    if (task.bias < 0) return;
-    const float* bias = plan.vector(task.bias).data();
-    const int first = panel_begin * kPanelColumns;
-    const int last = std::min(w.n, panel_end * kPanelColumns);
-    for (int row = row_begin; row < row_end; row++) plan.kernels().add(bias + first, last - first, y.row(row) + first);
+    if (ops_.empty()) {
+      run_task(context, tasks_[t], row_begin, row_end, panel_begin, panel_end);
+      return;
+    }
+    for (const LinearTask& task : tasks_) run_task(context, task, row_begin, row_end, panel_begin, panel_end);
+    const int begin = panel_begin * kPanelColumns;
+    const int end = std::min(ops_[0].width, panel_end * kPanelColumns);
+    for (int row = row_begin; row < row_end; row++) {
+      for (const RowOp& op : ops_) op.columns(context, row, begin, end);
+    }
   });
 }
 
-PhaseInfo AttentionPhase::info(const Plan&) const { return {.label = "attention"}; }
+void LinearPhase::run_task(const StepContext& context, const LinearTask& task, int row_begin, int row_end,
+                           int panel_begin, int panel_end) const {
+  const KernelTable& kernels = plan_.kernels();
+  const PackedMatrix& w = plan_.matrix(task.matrix);
+  const Buffer& y = plan_.buffer(task.output);
+  const Forms& shared = plan_.forms(task.forms);
+  const Forms& x = before_ == nullptr ? shared : before_->forms(context, shared);
+  kernels.linear[static_cast<size_t>(w.layout)](w, x.rows(row_end), row_begin, row_end, panel_begin, panel_end,
+                                                y.row(0), y.stride);
+  if (task.bias < 0) return;
+  const float* bias = plan_.vector(task.bias).data();
+  const int first = panel_begin * kPanelColumns;
+  const int last = std::min(w.n, panel_end * kPanelColumns);
+  for (int row = row_begin; row < row_end; row++) kernels.add(bias + first, last - first, y.row(row) + first);
+}
+
+PhaseInfo AttentionPhase::info(const Plan&) const {
+  std::string label = "attention";
+  if (!before_.empty()) label += " after" + names_of(before_);
+  if (!after_.empty()) label += ", then" + names_of(after_);
+  return {.label = std::move(label)};
+}
 
 void AttentionPhase::run(const StepContext& context) {
   const Plan& plan = context.plan;
@@ -112,18 +162,38 @@ void AttentionPhase::run(const StepContext& context) {
   const auto tiles_of = [&](int seq) { return ceil_div(step.cu_seqlens[seq + 1] - step.cu_seqlens[seq], kQueryTile); };
   int64_t tiles = 0;
   for (int seq = 0; seq < step.num_seqs; seq++) tiles += tiles_of(seq);
+  const auto head_columns = [&](const std::vector<RowOp>& ops, int row, int head) {
+    for (const RowOp& op : ops) {
+      const int columns = op.width / num_kv_heads_;
+      op.columns(context, row, head * columns, (head + 1) * columns);
+    }
+  };
+  // Where each sequence is one tile, that tile's worker writes all that its queries do not find in the cache.
+  const bool together = context.sequences_apart && tiles == step.num_seqs;
+  if (!together && !before_.empty()) {
+    const int threads = plan.num_threads();
+    const int end = static_cast<int>(int64_t{step.num_tokens} * (context.worker + 1) / threads);
+    for (int row = static_cast<int>(int64_t{step.num_tokens} * context.worker / threads); row < end; row++) {
+      for (const RowOp& op : before_) op.run(context, row);
+    }
+    plan.barrier();
+  }
   int seq = 0;
   int64_t seq_begin = 0;  // first tile of `seq`
-  share_.for_each(tiles * cache.num_kv_heads, context.worker, plan.num_threads(), [&](int64_t item) {
+  share_.for_each(tiles * cache.num_kv_heads, context.worker, [&](int64_t item) {
     const int64_t tile = item / cache.num_kv_heads;
+    const auto head = static_cast<int>(item % cache.num_kv_heads);
+    if (tile < seq_begin) seq = 0, seq_begin = 0;
     while (tile >= seq_begin + tiles_of(seq)) seq_begin += tiles_of(seq++);
     const int begin = static_cast<int>(tile - seq_begin) * kQueryTile;
     const SequenceView view{.block_table = step.block_tables + static_cast<size_t>(seq) * step.max_blocks,
                             .query_begin = step.cu_seqlens[seq],
                             .num_queries = step.cu_seqlens[seq + 1] - step.cu_seqlens[seq],
                             .seq_len = step.seq_lens[seq]};
-    plan.kernels().attention(cache, args, view, static_cast<int>(item % cache.num_kv_heads), begin,
-                             std::min(view.num_queries, begin + kQueryTile), plan.attention_scratch(context.worker));
+    const int end = std::min(view.num_queries, begin + kQueryTile);
+    for (int query = begin; together && query < end; query++) head_columns(before_, view.query_begin + query, head);
+    plan.kernels().attention(cache, args, view, head, begin, end, plan.attention_scratch(context.worker));
+    for (int query = begin; query < end; query++) head_columns(after_, view.query_begin + query, head);
   });
 }
 

@@ -7,71 +7,121 @@
 #include <vector>
 
 #include "plan.h"
+#include "row_op.h"
 
 namespace quintet {
 
 // Hands out items 0 .. count - 1.  Each worker first takes its own contiguous share, the same in every step so that
-// caches and TLBs stay warm; the last part is taken from a common counter, because a virtual CPU can lose a
-// millisecond to its host.
+// caches and TLBs stay warm, then what is left of the others': a CPU can be lost for milliseconds, to another process
+// or to the host of a virtual one, and what waits for it then is one item rather than its share.
 class WorkShare {
  public:
-  void reset() { next_.store(0, std::memory_order_relaxed); }
+  explicit WorkShare(int num_threads) : num_threads_(num_threads), taken_(static_cast<size_t>(num_threads)) {}
+  void reset() {
+    for (auto& taken : taken_) taken.count.store(0, std::memory_order_relaxed);
+  }
+  // A worker's items ascend within each share.
   template <typename Function>
-  void for_each(int64_t count, int worker, int num_threads, Function&& body) {
-    const int64_t fixed = num_threads == 1 ? count : count * 3 / 4;
-    const int64_t end = fixed * (worker + 1) / num_threads;
-    for (int64_t i = fixed * worker / num_threads; i < end; i++) body(i);
-    if (num_threads == 1) return;
-    for (int64_t i = fixed + next_.fetch_add(1, std::memory_order_relaxed); i < count;
-         i = fixed + next_.fetch_add(1, std::memory_order_relaxed)) {
-      body(i);
+  void for_each(int64_t count, int worker, Function&& body) {
+    for (int i = 0; i < num_threads_; i++) {
+      const int owner = (worker + i) % num_threads_;
+      const int64_t begin = count * owner / num_threads_;
+      const int64_t size = count * (owner + 1) / num_threads_ - begin;
+      auto& taken = taken_[static_cast<size_t>(owner)].count;
+      while (taken.load(std::memory_order_relaxed) < size) {
+        const int64_t item = taken.fetch_add(1, std::memory_order_relaxed);
+        if (item < size) body(begin + item);
+      }
     }
   }
 
  private:
-  alignas(64) std::atomic<int64_t> next_{0};
+  struct alignas(64) Taken {
+    std::atomic<int64_t> count{0};
+  };
+  int num_threads_;
+  std::vector<Taken> taken_;  // of each worker's share
 };
 
 class RowPhase final : public Phase {
  public:
   explicit RowPhase(bool logits_rows) : logits_rows_(logits_rows) {}
-  void add(const char* name, RowOp op);
+  void add(RowOp op);
   bool logits_rows() const { return logits_rows_; }
+  const std::vector<RowOp>& ops() const { return ops_; }
+  // From now on every worker does a step's only row for itself: that takes less time than a barrier.
+  void replicate(const Plan& plan);
+  // A worker's own copy of what it wrote, or the plan's.
+  const Forms& forms(const StepContext& context, const Forms& forms) const;
   PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;
+  bool needs_barrier(const Step& step) const override { return !is_replicated(step); }
 
  private:
+  int num_rows(const Step& step) const { return logits_rows_ ? step.num_logits_rows : step.num_tokens; }
+  bool is_replicated(const Step& step) const { return replicated_ && num_rows(step) == 1; }
+
   bool logits_rows_;
   std::vector<RowOp> ops_;
-  std::string names_;  // of the ops, joined
+  bool replicated_ = false;
+  std::vector<Replica> replicas_;  // of all workers but the first, which has the plan's memory
 };
 
+// Matrix products, and the row ops that follow them where each item can do its own columns.
 class LinearPhase final : public Phase {
  public:
-  LinearPhase(std::vector<LinearTask> tasks, bool logits_rows) : tasks_(std::move(tasks)), logits_rows_(logits_rows) {}
+  LinearPhase(const Plan& plan, std::vector<LinearTask> tasks, bool logits_rows, const RowPhase* before);
   void reset() override { share_.reset(); }
   PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;
+  bool absorb(const RowOp& op, bool logits_rows) override;
 
  private:
+  void run_task(const StepContext& context, const LinearTask& task, int row_begin, int row_end, int panel_begin,
+                int panel_end) const;
+
+  const Plan& plan_;
   std::vector<LinearTask> tasks_;
   bool logits_rows_;
+  const RowPhase* before_;  // where the input may be a worker's own, or null
+  std::vector<RowOp> ops_;  // an item does the same panels of all tasks where there are any
   WorkShare share_;
 };
 
+// Attention, the row ops before it that treat each head alone, and those after it.
 class AttentionPhase final : public Phase {
  public:
-  AttentionPhase(int q, int out, int layer, float scale, int left, int right)
-      : q_(q), out_(out), layer_(layer), scale_(scale), left_(left), right_(right) {}
+  AttentionPhase(int q, int out, int layer, float scale, int left, int right, int num_kv_heads, int num_threads,
+                 std::vector<RowOp> before)
+      : q_(q),
+        out_(out),
+        layer_(layer),
+        scale_(scale),
+        left_(left),
+        right_(right),
+        num_kv_heads_(num_kv_heads),
+        before_(std::move(before)),
+        share_(num_threads) {}
   void reset() override { share_.reset(); }
   PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;
+  bool absorb(const RowOp& op, bool logits_rows) override;
+
+  // True where these ops can be done for one KV head and its heads of q alone.
+  static bool takes(const std::vector<RowOp>& ops, int num_kv_heads);
+  // A sequence of more new tokens is several items.
+  static constexpr int kQueryTile = 64;
 
  private:
   int q_, out_, layer_;
   float scale_;
   int left_, right_;
+  int num_kv_heads_;
+  std::vector<RowOp> before_, after_;
   WorkShare share_;
 };
+
+// True where `rows` may be done by every worker for itself at a time when others already do the products that follow.
+bool can_replicate(const RowPhase& rows, const Plan& plan, const std::vector<LinearTask>& products);
 
 }  // namespace quintet

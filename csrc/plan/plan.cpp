@@ -12,8 +12,6 @@
 namespace quintet {
 namespace {
 
-constexpr int kMaxDimension = 1 << 28;
-
 size_t padded(int width) { return static_cast<size_t>(num_panels(width)) * kPanelColumns; }
 
 const KernelTable& find_kernels(const std::string& name) {
@@ -41,16 +39,38 @@ Rows Forms::rows(int num_rows) const {
           .q8_sum = sum_pages.as<int32_t>()};
 }
 
-RowsOut Forms::row_out(int row) const {
+Forms Forms::with_room(size_t num_rows) const {
+  Forms forms;
+  forms.width = width;
+  forms.f32 = f32;
+  forms.bf16 = bf16;
+  forms.q8 = q8;
+  const auto w = static_cast<size_t>(width);
+  if (f32) forms.f32_pages = Pages(checked_mul(num_rows, w * sizeof(float)));
+  if (bf16) forms.bf16_pages = Pages(checked_mul(num_rows, (w + 1) / 2 * 4));
+  if (q8) {
+    forms.q8_pages = Pages(checked_mul(num_rows, w));
+    forms.scale_pages = Pages(checked_mul(num_rows, w / kGroup * sizeof(float)));
+    forms.sum_pages = Pages(checked_mul(num_rows, w / kGroup * sizeof(int32_t)));
+  }
+  return forms;
+}
+
+size_t Forms::size_bytes() const {
+  return f32_pages.size() + bf16_pages.size() + q8_pages.size() + scale_pages.size() + sum_pages.size();
+}
+
+RowsOut Forms::row_out(int row, int column) const {
   const auto r = static_cast<size_t>(row);
+  const auto c = static_cast<size_t>(column);
   const auto w = static_cast<size_t>(width);
   RowsOut out{};
-  if (f32) out.f32 = f32_pages.as<float>() + r * w;
-  if (bf16) out.bf16 = bf16_pages.as<uint16_t>() + r * ((w + 1) / 2 * 2);
+  if (f32) out.f32 = f32_pages.as<float>() + r * w + c;
+  if (bf16) out.bf16 = bf16_pages.as<uint16_t>() + r * ((w + 1) / 2 * 2) + c;
   if (q8) {
-    out.q8 = q8_pages.as<int8_t>() + r * w;
-    out.q8_scale = scale_pages.as<float>() + r * (w / kGroup);
-    out.q8_sum = sum_pages.as<int32_t>() + r * (w / kGroup);
+    out.q8 = q8_pages.as<int8_t>() + r * w + c;
+    out.q8_scale = scale_pages.as<float>() + (r * w + c) / kGroup;
+    out.q8_sum = sum_pages.as<int32_t>() + (r * w + c) / kGroup;
   }
   return out;
 }
@@ -99,21 +119,14 @@ int Plan::add_buffer(int width, bool logits_rows) {
 int Plan::add_forms(int width, bool f32, bool bf16, bool q8, bool logits_rows) {
   require(width > 0 && width < kMaxDimension, "width is out of range");
   require(!q8 || width % kGroup == 0, "int8 rows need a width that is a multiple of 32");
-  auto forms = std::make_unique<Forms>();
-  forms->width = width;
-  forms->f32 = f32;
-  forms->bf16 = bf16;
-  forms->q8 = q8;
   const auto rows = static_cast<size_t>(logits_rows ? options_.max_logits_rows : options_.max_tokens);
-  const auto w = static_cast<size_t>(width);
-  if (f32) forms->f32_pages = allocate(rows, w * sizeof(float));
-  if (bf16) forms->bf16_pages = allocate(rows, (w + 1) / 2 * 4);
-  if (q8) {
-    forms->q8_pages = allocate(rows, w);
-    forms->scale_pages = allocate(rows, w / kGroup * sizeof(float));
-    forms->sum_pages = allocate(rows, w / kGroup * sizeof(int32_t));
-  }
-  forms_.push_back(std::move(forms));
+  Forms empty;
+  empty.width = width;
+  empty.f32 = f32;
+  empty.bf16 = bf16;
+  empty.q8 = q8;
+  forms_.push_back(std::make_unique<Forms>(empty.with_room(rows)));
+  buffer_bytes_ += forms_.back()->size_bytes();
   return static_cast<int>(forms_.size()) - 1;
 }
 
@@ -144,8 +157,14 @@ void Plan::linear(const std::vector<LinearTask>& tasks, bool logits_rows) {
             "linear: the rows lack the form this layout reads");
     require(task.bias < 0 || static_cast<int>(vector(task.bias).size()) == w.n, "linear: the bias has another size");
   }
+  RowPhase* before = last_row_phase();
+  if (before != nullptr && can_replicate(*before, *this, tasks)) {
+    before->replicate(*this);
+  } else {
+    before = nullptr;
+  }
   open_rows_ = nullptr;
-  phases_.push_back(std::make_unique<LinearPhase>(tasks, logits_rows));
+  phases_.push_back(std::make_unique<LinearPhase>(*this, tasks, logits_rows, before));
 }
 
 void Plan::attention(int q, int out, int layer, float scale, int left, int right) {
@@ -160,8 +179,15 @@ void Plan::attention(int q, int out, int layer, float scale, int left, int right
   for (Pages& pages : scratch_) {
     if (pages.size() < bytes) pages = Pages(bytes);
   }
+  std::vector<RowOp> before;
+  RowPhase* rows = last_row_phase();
+  if (rows != nullptr && !rows->logits_rows() && AttentionPhase::takes(rows->ops(), kv.num_kv_heads)) {
+    before = rows->ops();
+    phases_.pop_back();
+  }
   open_rows_ = nullptr;
-  phases_.push_back(std::make_unique<AttentionPhase>(q, out, layer, scale, left, right));
+  phases_.push_back(std::make_unique<AttentionPhase>(q, out, layer, scale, left, right, kv.num_kv_heads, num_threads(),
+                                                     std::move(before)));
 }
 
 void Plan::finish(int logits) {
@@ -171,6 +197,10 @@ void Plan::finish(int logits) {
 
 size_t Plan::logits_stride() const { return buffer(logits_).stride; }
 int Plan::vocab_size() const { return buffer(logits_).width; }
+
+RowPhase* Plan::last_row_phase() const {
+  return phases_.empty() ? nullptr : dynamic_cast<RowPhase*>(phases_.back().get());
+}
 
 const char* Plan::check(const Step& step) const {
   if (logits_ < 0) return "the plan is not finished";
@@ -230,19 +260,48 @@ void Plan::fill_rotations(const Step& step, int worker) {
   }
 }
 
+bool Plan::sequences_apart(const Step& step) {
+  if (step.num_seqs == 1) return true;
+  constexpr int32_t kNone = -1;
+  block_writers_.resize(static_cast<size_t>(options_.num_blocks), kNone);
+  const auto for_each_written = [&](auto visit) {
+    for (int s = 0; s < step.num_seqs; s++) {
+      for (int i = step.cu_seqlens[s]; i < step.cu_seqlens[s + 1]; i++) {
+        visit(s, block_writers_[static_cast<size_t>(step.slot_mapping[i] / kBlockTokens)]);
+      }
+    }
+  };
+  bool apart = true;
+  for_each_written([&](int s, int32_t& writer) {
+    apart = apart && (writer == kNone || writer == s);
+    writer = s;
+  });
+  for (int s = 0; apart && s < step.num_seqs; s++) {
+    const int blocks = (step.seq_lens[s] - 1) / kBlockTokens + 1;
+    const int32_t* table = step.block_tables + static_cast<size_t>(s) * static_cast<size_t>(step.max_blocks);
+    for (int b = 0; b < blocks; b++) {
+      const int32_t writer = block_writers_[static_cast<size_t>(table[b])];
+      apart = apart && (writer == kNone || writer == s);
+    }
+  }
+  for_each_written([](int, int32_t& writer) { writer = kNone; });
+  return apart;
+}
+
 float* Plan::run(const Step& step) {
   for (const auto& phase : phases_) phase->reset();
+  const bool apart = sequences_apart(step);
   pool_.run([&](int worker) {
     fill_rotations(step, worker);
     pool_.barrier();
-    const StepContext context{*this, step, worker};
+    const StepContext context{.plan = *this, .step = step, .worker = worker, .sequences_apart = apart};
     if (worker == 0 && profiler_.on()) {
       run_profiled(context);
       return;
     }
     for (const auto& phase : phases_) {
       phase->run(context);
-      pool_.barrier();
+      if (phase->needs_barrier(step)) pool_.barrier();
     }
   });
   return buffer(logits_).row(0);
@@ -253,7 +312,7 @@ void Plan::run_profiled(const StepContext& context) {
     profiler_.begin_phase(i);
     phases_[i]->run(context);
     profiler_.end_phase(i);
-    pool_.barrier();
+    if (phases_[i]->needs_barrier(context.step)) pool_.barrier();
     profiler_.passed_barrier(i);
   }
 }

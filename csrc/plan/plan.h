@@ -19,6 +19,8 @@
 
 namespace quintet {
 
+inline constexpr int kMaxDimension = 1 << 28;
+
 // One step's input; see quintet.backends.base.StepInput.
 struct Step {
   int num_tokens = 0;
@@ -63,7 +65,9 @@ struct Forms {
   bool q8 = false;
   Pages f32_pages, bf16_pages, q8_pages, scale_pages, sum_pages;
   Rows rows(int num_rows) const;
-  RowsOut row_out(int row) const;
+  RowsOut row_out(int row, int column) const;  // column: a multiple of 32
+  Forms with_room(size_t num_rows) const;      // others of the same kind
+  size_t size_bytes() const;
 };
 
 struct Rotation {
@@ -75,16 +79,22 @@ struct Rotation {
 };
 
 class Plan;
+class Replica;
+struct RowOp;
 
-// What one step's workers share.
+// What one worker knows of a step.
 struct StepContext {
   const Plan& plan;
   const Step& step;
   int worker = 0;
+  bool sequences_apart = false;      // see Plan::sequences_apart; false is always right, and slower
+  const Replica* replica = nullptr;  // where row ops find what their phase writes, if not in the plan's memory
+  float* row(const Buffer& buffer, int row) const;
+  RowsOut row_out(const Forms& forms, int row, int column) const;
 };
 
-// Something done to one row; `row` counts tokens, or logits rows after a selection.
-using RowOp = std::function<void(const StepContext& context, int row)>;
+// Something done to a whole row; `row` counts tokens, or logits rows after a selection.
+using RowFunction = std::function<void(const StepContext& context, int row)>;
 
 // What a phase does, for profiles.
 struct PhaseInfo {
@@ -99,6 +109,10 @@ struct Phase {
   virtual void run(const StepContext& context) = 0;
   // Called by one thread before a step's first phase.
   virtual void reset() {}
+  // False where every worker made for itself what it needs of this phase.
+  virtual bool needs_barrier(const Step&) const { return true; }
+  // Makes the op, which follows the phase, part of it, if that changes no result.
+  virtual bool absorb(const RowOp&, bool /*logits_rows*/) { return false; }
 };
 
 struct LinearTask {
@@ -124,7 +138,8 @@ class Plan {
   int add_forms(int width, bool f32, bool bf16, bool q8, bool logits_rows);
   int add_rotation(const double* inv_freq, int size, int head_dim, bool interleaved, double factor);
 
-  void begin_rows(bool logits_rows);  // the following row ops form one phase
+  // The following row ops form one phase, but for the first ones where the phase before can do them.
+  void begin_rows(bool logits_rows);
   void row_embed(int matrix, int dst);
   void row_embed_position(int matrix, int dst);                            // by position rather than token
   void row_embed_type(int matrix, int dst);                                // by token type
@@ -167,6 +182,7 @@ class Plan {
   const KernelTable& kernels() const { return kernels_; }
   const PlanOptions& options() const { return options_; }
   int num_threads() const { return pool_.num_threads(); }
+  void barrier() const { pool_.barrier(); }  // of all workers within a phase
   const PackedMatrix& matrix(int id) const { return weights_.matrix(id); }
   const std::vector<float>& vector(int id) const { return *vectors_.at(static_cast<size_t>(id)); }
   const Buffer& buffer(int id) const { return *buffers_.at(static_cast<size_t>(id)); }
@@ -185,7 +201,11 @@ class Plan {
   std::vector<PhaseInfo> phase_info() const;
 
  private:
-  void add_row_op(const char* name, RowOp op);
+  void add_row_op(RowOp op);
+  void add_row_op(const char* name, RowFunction run);  // of an op that nothing is known of
+  // True where no sequence sees a block that another one writes in this step.
+  bool sequences_apart(const Step& step);
+  class RowPhase* last_row_phase() const;  // if the last phase is one
   void fill_rotations(const Step& step, int worker);
   const char* check_tokens(const Step& step) const;
   void run_profiled(const StepContext& context);
@@ -193,7 +213,7 @@ class Plan {
 
   const KernelTable& kernels_;
   PlanOptions options_;
-  ThreadPool pool_;
+  mutable ThreadPool pool_;
   Weights weights_;
   std::vector<std::unique_ptr<const std::vector<float>>> vectors_;  // stable addresses: ops keep pointers
   std::vector<std::unique_ptr<Buffer>> buffers_;
@@ -204,6 +224,8 @@ class Plan {
   std::vector<Pages> scratch_;
   std::vector<std::unique_ptr<Phase>> phases_;
   class RowPhase* open_rows_ = nullptr;
+  std::unique_ptr<Phase> next_rows_;    // the open phase while it has no op of its own
+  std::vector<int32_t> block_writers_;  // per KV block: see sequences_apart
   Profiler profiler_;
   int logits_ = -1;
   int hidden_ = -1;

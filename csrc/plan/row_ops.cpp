@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "kv_block.h"
 #include "phases.h"
 #include "plan.h"
 #include "require.h"
@@ -13,12 +14,25 @@ namespace quintet {
 void Plan::begin_rows(bool logits_rows) {
   auto phase = std::make_unique<RowPhase>(logits_rows);
   open_rows_ = phase.get();
-  phases_.push_back(std::move(phase));
+  next_rows_ = std::move(phase);
 }
 
-void Plan::add_row_op(const char* name, RowOp op) {
+void Plan::add_row_op(RowOp op) {
   require(open_rows_ != nullptr, "a row op outside a row phase");
-  open_rows_->add(name, std::move(op));
+  if (next_rows_ != nullptr) {
+    if (!phases_.empty() && phases_.back()->absorb(op, open_rows_->logits_rows())) return;
+    phases_.push_back(std::move(next_rows_));
+  }
+  open_rows_->add(std::move(op));
+}
+
+void Plan::add_row_op(const char* name, RowFunction run) {
+  add_row_op({.name = name,
+              .width = kMaxDimension,
+              .granule = kMaxDimension,
+              .reads = {},
+              .columns = [run = std::move(run)](const StepContext& c, int row, int, int) { run(c, row); },
+              .is_private = false});
 }
 
 void Plan::row_embed(int matrix_id, int dst) {
@@ -26,25 +40,43 @@ void Plan::row_embed(int matrix_id, int dst) {
   const Buffer& y = buffer(dst);
   require(w.k == y.width, "embed: widths differ");
   max_token_id_ = std::min(max_token_id_, w.n - 1);
-  add_row_op("embed", [matrix_id, &y, this](const StepContext& c, int row) {
-    kernels_.unpack_row(matrix(matrix_id), c.step.token_ids[row], y.row(row));
-  });
+  add_row_op({.name = "embed",
+              .width = y.width,
+              .granule = y.width,
+              .reads = {},
+              .writes = &y,
+              .columns = [matrix_id, &y, this](const StepContext& c, int row, int, int) {
+                kernels_.unpack_row(matrix(matrix_id), c.step.token_ids[row], c.row(y, row));
+              }});
 }
 
 void Plan::row_add(int src, int dst) {
   const Buffer& x = buffer(src);
   const Buffer& y = buffer(dst);
   require(x.width == y.width, "add: widths differ");
-  add_row_op("add", [&x, &y, this](const StepContext&, int row) { kernels_.add(x.row(row), y.width, y.row(row)); });
+  add_row_op({.name = "add",
+              .width = y.width,
+              .granule = 1,
+              .reads = {&x, &y},
+              .writes = &y,
+              .columns = [&x, &y, this](const StepContext& c, int row, int begin, int end) {
+                kernels_.add(c.row(x, row) + begin, end - begin, c.row(y, row) + begin);
+              }});
 }
 
 void Plan::row_copy(int src, int dst) {
   const Buffer& x = buffer(src);
   const Buffer& y = buffer(dst);
   require(x.width == y.width, "copy: widths differ");
-  add_row_op("copy", [&x, &y](const StepContext&, int row) {
-    std::memcpy(y.row(row), x.row(row), static_cast<size_t>(y.width) * sizeof(float));
-  });
+  add_row_op({.name = "copy",
+              .width = y.width,
+              .granule = 1,
+              .reads = {&x},
+              .writes = &y,
+              .columns = [&x, &y](const StepContext& c, int row, int begin, int end) {
+                std::memcpy(c.row(y, row) + begin, c.row(x, row) + begin,
+                            static_cast<size_t>(end - begin) * sizeof(float));
+              }});
 }
 
 void Plan::row_select(int src, int dst) {
@@ -52,9 +84,15 @@ void Plan::row_select(int src, int dst) {
   const Buffer& y = buffer(dst);
   require(x.width == y.width, "select: widths differ");
   require(open_rows_ != nullptr && open_rows_->logits_rows(), "select: outside a phase of logits rows");
-  add_row_op("select", [&x, &y](const StepContext& c, int row) {
-    std::memcpy(y.row(row), x.row(c.step.logits_rows[row]), static_cast<size_t>(y.width) * sizeof(float));
-  });
+  add_row_op({.name = "select",
+              .width = y.width,
+              .granule = y.width,
+              .reads = {&x},
+              .writes = &y,
+              .columns = [&x, &y](const StepContext& c, int row, int, int) {
+                std::memcpy(c.row(y, row), x.row(c.step.logits_rows[row]),
+                            static_cast<size_t>(y.width) * sizeof(float));
+              }});
 }
 
 void Plan::row_rms_norm(int src, int vector_id, float eps, int dst) {
@@ -64,24 +102,36 @@ void Plan::row_rms_norm(int src, int vector_id, float eps, int dst) {
   const auto group = static_cast<int>(vector(vector_id).size());
   require(x.width == y.width, "rms_norm: widths differ");
   require(x.width % group == 0, "rms_norm: groups do not divide the row");
-  add_row_op("rms_norm", [&x, &y, weight, group, eps, this](const StepContext&, int row) {
-    for (int i = 0; i < x.width; i += group) kernels_.rms_norm(x.row(row) + i, weight, group, eps, y.row(row) + i);
-  });
+  add_row_op({.name = "rms_norm",
+              .width = y.width,
+              .granule = group,
+              .reads = {&x},
+              .writes = &y,
+              .columns = [&x, &y, weight, group, eps, this](const StepContext& c, int row, int begin, int end) {
+                for (int i = begin; i < end; i += group) {
+                  kernels_.rms_norm(c.row(x, row) + i, weight, group, eps, c.row(y, row) + i);
+                }
+              }});
 }
 
 void Plan::row_rope(int buffer_id, int rotation_id) {
   const Buffer& x = buffer(buffer_id);
   const Rotation& r = rotation(rotation_id);
   require(x.width % r.head_dim == 0, "rope: the row is not whole heads");
-  add_row_op("rope", [&x, &r, this](const StepContext&, int row) {
-    const size_t half = r.inv_freq.size();
-    const RopeArgs args{.head_dim = r.head_dim,
-                        .rotary_dim = static_cast<int>(2 * half),
-                        .interleaved = r.interleaved,
-                        .cos = r.cos_pages.as<float>() + static_cast<size_t>(row) * half,
-                        .sin = r.sin_pages.as<float>() + static_cast<size_t>(row) * half};
-    kernels_.rope(x.row(row), x.width / r.head_dim, args);
-  });
+  add_row_op({.name = "rope",
+              .width = x.width,
+              .granule = r.head_dim,
+              .reads = {&x},
+              .writes = &x,
+              .columns = [&x, &r, this](const StepContext& c, int row, int begin, int end) {
+                const size_t half = r.inv_freq.size();
+                const RopeArgs args{.head_dim = r.head_dim,
+                                    .rotary_dim = static_cast<int>(2 * half),
+                                    .interleaved = r.interleaved,
+                                    .cos = r.cos_pages.as<float>() + static_cast<size_t>(row) * half,
+                                    .sin = r.sin_pages.as<float>() + static_cast<size_t>(row) * half};
+                kernels_.rope(c.row(x, row) + begin, (end - begin) / r.head_dim, args);
+              }});
 }
 
 void Plan::row_silu_mul(int gate, int up, int dst) {
@@ -89,18 +139,28 @@ void Plan::row_silu_mul(int gate, int up, int dst) {
   const Buffer& u = buffer(up);
   const Buffer& y = buffer(dst);
   require(g.width == u.width && g.width == y.width, "silu_mul: widths differ");
-  add_row_op("silu_mul", [&g, &u, &y, this](const StepContext&, int row) {
-    kernels_.silu_mul(g.row(row), u.row(row), g.width, y.row(row));
-  });
+  add_row_op({.name = "silu_mul",
+              .width = y.width,
+              .granule = 1,
+              .reads = {&g, &u},
+              .writes = &y,
+              .columns = [&g, &u, &y, this](const StepContext& c, int row, int begin, int end) {
+                kernels_.silu_mul(c.row(g, row) + begin, c.row(u, row) + begin, end - begin, c.row(y, row) + begin);
+              }});
 }
 
 void Plan::row_forms(int src, int forms_id) {
   const Buffer& x = buffer(src);
   const Forms& y = forms(forms_id);
   require(x.width == y.width, "forms: widths differ");
-  add_row_op("forms", [&x, &y, this](const StepContext&, int row) {
-    kernels_.make_rows(x.row(row), x.stride, 1, x.width, y.row_out(row));
-  });
+  add_row_op({.name = "forms",
+              .width = y.width,
+              .granule = x.width % kGroup == 0 ? kGroup : x.width,
+              .reads = {&x},
+              .forms = &y,
+              .columns = [&x, &y, this](const StepContext& c, int row, int begin, int end) {
+                kernels_.make_rows(c.row(x, row) + begin, x.stride, 1, end - begin, c.row_out(y, row, begin));
+              }});
 }
 
 void Plan::row_write_kv(int k, int v, int layer) {
@@ -109,9 +169,20 @@ void Plan::row_write_kv(int k, int v, int layer) {
   const Buffer& v_rows = buffer(v);
   const int width = kv.num_kv_heads * kv.head_dim;
   require(k_rows.width == width && v_rows.width == width, "write_kv: widths differ from the cache's");
-  add_row_op("write_kv", [&k_rows, &v_rows, kv, this](const StepContext& c, int row) {
-    kernels_.write_kv(kv, c.step.slot_mapping[row], k_rows.row(row), v_rows.row(row));
-  });
+  add_row_op({.name = "write_kv",
+              .width = width,
+              .granule = kv.head_dim,
+              .reads = {&k_rows, &v_rows},
+              .columns =
+                  [&k_rows, &v_rows, kv, this](const StepContext& c, int row, int begin, int end) {
+                    KVCache heads = kv;  // those from `begin` on, as a cache of their own
+                    heads.num_kv_heads = (end - begin) / kv.head_dim;
+                    heads.k = kv_block(kv, kv.k, 0, begin / kv.head_dim);
+                    heads.v = kv_block(kv, kv.v, 0, begin / kv.head_dim);
+                    kernels_.write_kv(heads, c.step.slot_mapping[row], c.row(k_rows, row) + begin,
+                                      c.row(v_rows, row) + begin);
+                  },
+              .is_private = false});
 }
 
 }  // namespace quintet

@@ -51,15 +51,22 @@ void test_work_share_hands_out_each_item_once() {
   for (const int threads : {1, 2, 4}) {
     for (const int64_t count : {0, 1, 3, 7, 64, 1000}) {
       ThreadPool pool(threads);
-      WorkShare share;
+      WorkShare share(threads);
       share.reset();
       std::vector<std::atomic<int>> taken(static_cast<size_t>(count));
       pool.run([&](int worker) {
-        share.for_each(count, worker, threads, [&](int64_t item) { taken[static_cast<size_t>(item)].fetch_add(1); });
+        share.for_each(count, worker, [&](int64_t item) { taken[static_cast<size_t>(item)].fetch_add(1); });
       });
       for (const auto& times : taken) CHECK(times.load() == 1);
     }
   }
+}
+
+void test_work_share_waits_for_no_absent_worker() {
+  WorkShare share(2);
+  std::vector<int64_t> taken;
+  share.for_each(10, 0, [&](int64_t item) { taken.push_back(item); });
+  CHECK((taken == std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
 }
 
 PlanOptions small() {
@@ -183,6 +190,7 @@ int main() {
   test_pool_runs_every_worker_once();
   test_barrier_separates_phases();
   test_work_share_hands_out_each_item_once();
+  test_work_share_waits_for_no_absent_worker();
   test_sizes_are_checked_before_use();
   test_a_small_plan_runs_and_checks_its_steps();
   return quintet::tests::finish("plan");

@@ -51,41 +51,20 @@ template <Layout LAYOUT>
   }
 }
 
-// Exact dot products of unsigned codes with one row.  Two products of a code c and 127 are 254 c: eight such sums of 15
-// are 30480, four of 31 are 31496, two of 45 are 22860.
-template <int MAX_CODE>
-[[gnu::always_inline]] inline __m256i dot_unsigned(const __m256i (&codes)[8], const int8_t* q) {
-  constexpr int kTerms = MAX_CODE <= 15 ? 8 : MAX_CODE <= 31 ? 4 : 2;
+// sum + exact dot products of units BEGIN .. END - 1 of unsigned codes with one row.  Two products of a code c and 127
+// are 254 c: eight such sums of 15 are 30480, four of 31 are 31496, two of 63 are 32004.
+template <int MAX_CODE, int BEGIN = 0, int END = 8>
+[[gnu::always_inline]] inline __m256i dot_unsigned(const __m256i (&codes)[8], const int8_t* q, __m256i sum) {
+  constexpr int kAtMost = MAX_CODE <= 15 ? 8 : MAX_CODE <= 31 ? 4 : MAX_CODE <= 63 ? 2 : 1;
+  constexpr int kTerms = kAtMost < END - BEGIN ? kAtMost : END - BEGIN;
   static_assert(2 * MAX_CODE * 127 * kTerms <= 32767);
   const __m256i ones = _mm256_set1_epi16(1);
-  __m256i sum = _mm256_setzero_si256();
-#pragma GCC unroll 2
-  for (int begin = 0; begin < 8; begin += kTerms) {
+#pragma GCC unroll 4
+  for (int begin = BEGIN; begin < END; begin += kTerms) {
     __m256i sum16 = _mm256_maddubs_epi16(codes[begin], broadcast4(q + begin * 4));
 #pragma GCC unroll 8
     for (int j = begin + 1; j < begin + kTerms; ++j) {
       sum16 = _mm256_add_epi16(sum16, _mm256_maddubs_epi16(codes[j], broadcast4(q + j * 4)));
-    }
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(sum16, ones));
-  }
-  return sum;
-}
-
-// Exact dot products of some units of signed weights with one row, as |w| times x with w's sign.  |w| may be 128, x may
-// not be -128: two products are at most 2 * 128 * 127 = 32512.  (|x| times w with x's sign would leave -128 negative.)
-template <int MAX_MAGNITUDE, int BEGIN, int END>
-[[gnu::always_inline]] inline __m256i dot_signed(const __m256i (&w)[8], const int8_t* q) {
-  constexpr int kTerms = MAX_MAGNITUDE <= 32 ? 4 : MAX_MAGNITUDE <= 64 ? 2 : 1;
-  static_assert(2 * MAX_MAGNITUDE * 127 * kTerms <= 32767);
-  const __m256i ones = _mm256_set1_epi16(1);
-  __m256i sum = _mm256_setzero_si256();
-#pragma GCC unroll 8
-  for (int begin = BEGIN; begin < END; begin += kTerms) {
-    __m256i sum16 = _mm256_setzero_si256();
-#pragma GCC unroll 4
-    for (int j = begin; j < begin + kTerms; ++j) {
-      const __m256i signed_x = _mm256_sign_epi8(broadcast4(q + j * 4), w[j]);
-      sum16 = _mm256_add_epi16(sum16, _mm256_maddubs_epi16(_mm256_abs_epi8(w[j]), signed_x));
     }
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(sum16, ones));
   }

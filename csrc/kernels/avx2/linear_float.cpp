@@ -49,11 +49,13 @@ struct BF16 {
 template <typename Floats>
 struct FloatTile {
   static constexpr int kMaxRows = 6;
+  static constexpr int kRowStep = 1;
+  using Prepared = NothingPrepared;
 
   static size_t panel_bytes(size_t k) { return Floats::panel_bytes(k); }
 
   template <int ROWS>
-  static void run(const TileArgs& t) {
+  static void run(const TileArgs& t, const Prepared&) {
     const size_t stride = Floats::row_elements(t.x);
     const typename Floats::Element* x = Floats::rows(t.x) + static_cast<size_t>(t.row) * stride;
     const uint8_t* panel = t.panel;

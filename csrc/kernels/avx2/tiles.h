@@ -16,7 +16,7 @@ constexpr size_t kPrefetchBytes = 4096;  // as in avx512/tiles.h
 constexpr int kHalfColumns = kPanelColumns / 2;
 
 [[gnu::always_inline]] inline void prefetch(const uint8_t* p) {
-  _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes, _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(p) + kPrefetchBytes, _MM_HINT_T1);
 }
 
 [[gnu::always_inline]] inline __m256i load_bytes(const uint8_t* p) {
@@ -42,14 +42,21 @@ struct TileArgs {
   float* y;  // first row, first column of the tile
   size_t ldy;
 };
-using Tile = void (*)(const TileArgs&);
+
+// What a kernel derives from a tile's rows for several panels to use.  Most derive nothing.
+struct NothingPrepared {
+  static constexpr int kPanelsPerUse = 1;
+  NothingPrepared(const Rows&, int, int) {}
+};
 
 // A kernel's tiles by number of rows - 1.
+template <typename Kernel>
+using Tile = void (*)(const TileArgs&, const typename Kernel::Prepared&);
 template <typename Kernel, typename Sequence = std::make_integer_sequence<int, Kernel::kMaxRows>>
 struct Tiles;
 template <typename Kernel, int... INDEX>
 struct Tiles<Kernel, std::integer_sequence<int, INDEX...>> {
-  static constexpr Tile by_rows[] = {&Kernel::template run<INDEX + 1>...};
+  static constexpr Tile<Kernel> by_rows[] = {&Kernel::template run<INDEX + 1>...};
 };
 
 // Panels outermost: a panel stays in L1 while the rows, in L2, pass over it, and leaves memory once.  Rows are cut
@@ -60,13 +67,21 @@ void linear(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, in
   const int num_rows = row_end - row_begin;
   if (num_rows <= 0) return;
   const int num_tiles = (num_rows + Kernel::kMaxRows - 1) / Kernel::kMaxRows;
-  const int tile_rows = (num_rows + num_tiles - 1) / num_tiles;
+  const int even_rows = (num_rows + num_tiles - 1) / num_tiles;
+  const int tile_rows =
+      num_tiles == 1 ? even_rows : (even_rows + Kernel::kRowStep - 1) / Kernel::kRowStep * Kernel::kRowStep;
   const size_t stride = Kernel::panel_bytes(static_cast<size_t>(w.k));
-  for (int panel = panel_begin; panel < panel_end; ++panel) {
+  constexpr int kPass = Kernel::Prepared::kPanelsPerUse;
+  for (int pass_begin = panel_begin; pass_begin < panel_end; pass_begin += kPass) {
+    const int pass_end = pass_begin + kPass < panel_end ? pass_begin + kPass : panel_end;
     for (int row = row_begin; row < row_end; row += tile_rows) {
       const int rows = row_end - row < tile_rows ? row_end - row : tile_rows;
-      float* out = y + static_cast<size_t>(row) * ldy + static_cast<size_t>(panel) * kPanelColumns;
-      Tiles<Kernel>::by_rows[rows - 1]({x, row, w.data + static_cast<size_t>(panel) * stride, out, ldy});
+      const typename Kernel::Prepared prepared(x, row, rows);
+      for (int panel = pass_begin; panel < pass_end; ++panel) {
+        float* out = y + static_cast<size_t>(row) * ldy + static_cast<size_t>(panel) * kPanelColumns;
+        const TileArgs args{x, row, w.data + static_cast<size_t>(panel) * stride, out, ldy};
+        Tiles<Kernel>::by_rows[rows - 1](args, prepared);
+      }
     }
   }
 }

@@ -74,7 +74,7 @@ template <Layout LAYOUT>
 template <Layout LAYOUT>
 [[gnu::always_inline]] inline void look_up(__m512i (&codes)[8]) {
   constexpr const int8_t* kValues = code_values(LAYOUT);
-  if constexpr (kValues != nullptr) {
+  if constexpr (has_code_values(LAYOUT)) {
     const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kValues));
     const __m128i above = _mm_add_epi8(values, _mm_set1_epi8(static_cast<char>(zero_point(LAYOUT))));
     const __m512i table = _mm512_broadcast_i32x4(above);

@@ -197,10 +197,19 @@ void locate_segment(const KVCache& cache, const SequenceView& seq, int kv_head, 
   for (int i = 1; segment.in_order && i < num_blocks; ++i) {
     segment.in_order = segment.k_blocks[i] == first + i * block_bytes;
   }
+  const int last_block = last_token / kBlockTokens;
   for (int i = 0; i < kPrefetchBlocks; ++i) {
     const int next = first_block + num_blocks + i;
     segment.k_blocks[num_blocks + i] = segment.v_blocks[i < num_blocks ? i : 0];
-    segment.v_blocks[num_blocks + i] = next <= last_token / kBlockTokens ? block(cache.k, next) : segment.v_blocks[0];
+    const std::byte*& behind = segment.v_blocks[num_blocks + i];
+    if (next <= last_block) {
+      behind = block(cache.k, next);
+    } else if (kv_head + 1 < cache.num_kv_heads) {  // who calls for each head in turn is there next
+      const int of_next_head = next - last_block - 1 < last_block ? next - last_block - 1 : last_block;
+      behind = kv_block(cache, cache.k, seq.block_table[of_next_head], kv_head + 1);
+    } else {
+      behind = segment.v_blocks[0];
+    }
   }
 }
 

@@ -49,7 +49,7 @@ template <class Dot, int R, int C, bool kTail = false>
       } else {
         operand[c] = Dot::load(b[c] + offset);
       }
-      __builtin_prefetch(next[c] + offset);
+      __builtin_prefetch(next[c] + offset, 0, 2);  // to L2: more lines may be on their way than to L1
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {

@@ -69,7 +69,7 @@ int number_at(const uint8_t* block, const uint8_t* group, int column, int i) {
   const int code = code_at<LAYOUT>(group, column, i);
   if constexpr (has_table(LAYOUT)) return block[kTableOffset + static_cast<size_t>(code)] - zero_point(LAYOUT);
   constexpr const int8_t* kValues = code_values(LAYOUT);
-  if constexpr (kValues != nullptr) return kValues[code];
+  if constexpr (has_code_values(LAYOUT)) return kValues[code];
   return code - zero_point(LAYOUT);
 }
 
