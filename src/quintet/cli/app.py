@@ -19,6 +19,7 @@ from quintet.cli import (
     cp,
     create,
     doctor,
+    estimate,
     inspect,
     measure,
     prune,
@@ -58,6 +59,8 @@ app.command("stop")(stop.stop)
 app.command("inspect")(inspect.inspect)
 app.command("convert")(convert.convert)
 app.command("quantize")(quantize.quantize)
+app.command("estimate")(estimate.estimate)
+app.command("recommend")(estimate.recommend)
 app.command("prune")(prune.prune)
 app.command("imatrix")(measure.imatrix)
 app.command("perplexity")(measure.perplexity)
