@@ -41,14 +41,16 @@ def estimate(
     as_json: JsonOption = False,
 ) -> None:
     """Predict the memory that a model takes."""
-    from quintet.cli.measure import print_json
+    import json
+    from dataclasses import asdict
+
     from quintet.cli.tables import print_table, size
     from quintet.hub.resolve import resolve
     from quintet.tools.estimate import estimate as predict
 
     found = predict(resolve(model), context=context, batch=batch, kv_dtype=kv_dtype.value)
     if as_json:
-        print_json(found)
+        print(json.dumps({**asdict(found), "total_bytes": found.total_bytes}, indent=2))
         return
     rows = (
         ("weights", found.weight_bytes),
@@ -71,6 +73,9 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """Find the best quantisation of a model for a memory budget."""
+    import json
+    from dataclasses import asdict
+
     from quintet.cli.tables import print_table, size
     from quintet.config import parse_bytes
     from quintet.errors import CapacityError
@@ -86,10 +91,7 @@ def recommend(
     )
     best = found.best
     if as_json:
-        import dataclasses
-        import json
-
-        shown = dataclasses.asdict(found)
+        shown = asdict(found)
         for option, each in zip(shown["options"], found.options, strict=True):
             option["total_bytes"] = each.estimate.total_bytes
         shown["best"] = None if best is None else best.type or "as it is"

@@ -204,13 +204,11 @@ class _Plan:
             raise RequestError(f"expected at least 1, found {context}", parameter="context")
         if self.context > longest:
             raise ContextLengthError(self.context, longest, parameter="context")
-        config = EngineConfig()
-        config = dataclasses.replace(
-            config,
-            max_num_seqs=batch,
-            max_num_batched_tokens=max_num_batched_tokens
-            or max(batch, config.max_num_batched_tokens),
-        )
+        if batch < 1:
+            raise RequestError(f"expected at least 1, found {batch}", parameter="batch")
+        if max_num_batched_tokens is None:
+            max_num_batched_tokens = max(batch, EngineConfig().max_num_batched_tokens)
+        config = EngineConfig(max_num_seqs=batch, max_num_batched_tokens=max_num_batched_tokens)
         self.batch = batch
         self._config = config
         num_blocks = batch * -(-self.context // BLOCK_SIZE)
