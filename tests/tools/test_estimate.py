@@ -106,6 +106,9 @@ def test_the_commands(demo, monkeypatch):
     assert json.loads(shown.output)["total_bytes"] == estimate(demo, context=512).total_bytes
     shown = runner.invoke(app, ["estimate", str(demo), "--context", "512", "--batch", "2"])
     assert "2 x 512 tokens" in shown.output
+    shown = runner.invoke(app, ["inspect", str(demo), "--estimate", "--json"])
+    assert json.loads(shown.output)["estimate"]["total_bytes"] == estimate(demo).total_bytes
+    assert "1 x 2048 tokens" in runner.invoke(app, ["inspect", str(demo), "--estimate"]).output
     arguments = ["recommend", str(demo), "--context", "512", "--memory"]
     shown = runner.invoke(app, [*arguments, "1GiB"])
     assert "as it is" in shown.output

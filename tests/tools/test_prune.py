@@ -17,6 +17,7 @@ from torch.nn.functional import cosine_similarity
 from typer.testing import CliRunner
 
 from backends.steps import prefill
+from models.encoders import ENCODERS, make_encoder, write_encoder_gguf
 from models.tiny import BASE, PARITY, hf_logits, make_hf
 from quintet import LLM
 from quintet.backends.reference import ReferenceExecutor
@@ -36,8 +37,10 @@ from .test_convert import byte_level
 
 TEXT = "hello world, the tests of 2024: it's done. the other hello!\n" * 12
 CONTEXT = 32
+NUM_LAYERS = 4
 TOKENS = [5, 17, 99, 3, 42, 8, 151, 60]
 BY_ID = {row.id: row for row in PARITY}
+SHAPE = {"vocab_size": 340, "num_hidden_layers": NUM_LAYERS}
 NORMS = {"magnitude": 1, "l2_norm": 2}
 
 
@@ -46,7 +49,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A random model in transformers, and its directory."""
     directory = tmp_path_factory.mktemp("model")
     row = BY_ID[request.param]
-    found = make_hf(replace(row, overrides={**row.overrides, "vocab_size": 340}), directory)
+    found = make_hf(replace(row, overrides={**row.overrides, **SHAPE}), directory)
     byte_level(directory)
     return found, directory
 
@@ -133,7 +136,7 @@ def activations(hf, directory: Path) -> tuple[list[torch.Tensor], list[torch.Ten
 def test_what_is_cut_is_what_transformers_does_without(importance, model, tmp_path):
     """All three cuts at once; the parts that stay are chosen here by torch."""
     hf, directory = model
-    num_columns, num_groups, num_layers = 64, 1, 2
+    num_columns, num_groups, num_layers = 64, 1, 3
     expected = copy.deepcopy(hf)
     if importance == "activation":
         down, output, influences = activations(hf, directory)
@@ -159,6 +162,8 @@ def test_what_is_cut_is_what_transformers_does_without(importance, model, tmp_pa
             blocks.append(sum(power(each, norm).sum() for each in matrices))
         silence_columns(layer, kept(columns, num_columns))
         silence_groups(layer, kept(groups, num_groups))
+    if importance != "activation":  # else the first and the last are kept
+        blocks[0] = blocks[-1] = torch.tensor(torch.inf)
     layers = kept(torch.stack(blocks), num_layers)
     drop_layers(expected, layers)
     output_path = tmp_path / "pruned.gguf"
@@ -173,7 +178,7 @@ def test_what_is_cut_is_what_transformers_does_without(importance, model, tmp_pa
         text=TEXT if importance == "activation" else None,
         context=CONTEXT,
     )
-    assert sorted({*range(3)} - {*report.removed_layers}) == layers
+    assert sorted({*range(NUM_LAYERS)} - {*report.removed_layers}) == layers
     np.testing.assert_allclose(
         logits_of(output_path), hf_logits(expected, TOKENS), rtol=1e-4, atol=1e-4
     )
@@ -289,6 +294,11 @@ def test_other_architectures_are_refused_by_name(tmp_path):
     writer.close()
     with pytest.raises(UnsupportedModelError, match="mamba"):
         prune(tmp_path / "x.gguf", tmp_path / "out.gguf")
+    make_encoder(ENCODERS[0], tmp_path)
+    write_encoder_gguf(ENCODERS[0], tmp_path, tmp_path / "bert.gguf")
+    with pytest.raises(UnsupportedModelError, match=r"architecture to prune.*bert"):
+        prune(tmp_path / "bert.gguf", tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()
 
 
 def test_a_converted_file_and_its_directory_become_the_same(model, tmp_path):

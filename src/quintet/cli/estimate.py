@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from quintet.cli.options import JsonOption, ModelArgument
+
+if TYPE_CHECKING:
+    from quintet.tools.estimate import Estimate
 
 
 class KVDtype(str, Enum):
@@ -44,7 +47,6 @@ def estimate(
     import json
     from dataclasses import asdict
 
-    from quintet.cli.tables import print_table, size
     from quintet.hub.resolve import resolve
     from quintet.tools.estimate import estimate as predict
 
@@ -52,6 +54,13 @@ def estimate(
     if as_json:
         print(json.dumps({**asdict(found), "total_bytes": found.total_bytes}, indent=2))
         return
+    show_estimate(found)
+
+
+def show_estimate(found: Estimate) -> None:
+    """A table of the parts."""
+    from quintet.cli.tables import print_table, size
+
     rows = (
         ("weights", found.weight_bytes),
         (f"KV cache ({found.batch} x {found.context} tokens)", found.kv_bytes),

@@ -68,6 +68,9 @@ def score_weights(source: ModelSource, sizes: Sizes, norm: Literal[1, 2]) -> Sco
     """
     Scores by the weights alone: sums of |w|, or L2 norms.
 
+    The first and the last block are kept before all others: they do most, whatever their weights'
+    size (Kim et al. 2024, arXiv:2402.02834, keep several at both ends).
+
     Args:
         source: the model.
         sizes: its sizes.
@@ -98,8 +101,10 @@ def score_weights(source: ModelSource, sizes: Sizes, norm: Literal[1, 2]) -> Sco
         elif kind == "attn_output":
             by_column = weights.sum(axis=0, dtype=np.float64)
             groups[layer] += by_column.reshape(sizes.num_kv_heads, -1).sum(axis=1)
-    scores = Scores(blocks, columns, groups)
-    return scores if norm == 1 else Scores(np.sqrt(blocks), np.sqrt(columns), np.sqrt(groups))
+    if norm == 2:
+        blocks, columns, groups = np.sqrt(blocks), np.sqrt(columns), np.sqrt(groups)
+    blocks[[0, -1]] = np.inf
+    return Scores(blocks, columns, groups)
 
 
 def score_activations(
