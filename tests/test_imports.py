@@ -23,7 +23,7 @@ FLOORS = [
     {"engine"},
     {"chat"},
     {"runtime"},
-    {"beams", "embeddings"},
+    {"beams", "embeddings", "sharing"},
     {"reranking"},
     {"llm", "async_llm"},
     {"tools", "sessions"},
@@ -36,7 +36,7 @@ ALSO = {("config", "errors")}
 # The hub stands beside the engine: it imports the ground floor and formats, and whoever turns
 # names into models imports it.
 HUB_IMPORTS = {"errors", "config", "formats"}
-HUB_USERS = {"runtime", "llm", "async_llm", "tools", "server", "cli"}
+HUB_USERS = {"runtime", "sharing", "llm", "async_llm", "tools", "server", "cli"}
 # formats: to make vocabularies of strings.
 NATIVE_USERS = {"formats", "backends", "sampling", "tools"}
 

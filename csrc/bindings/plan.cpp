@@ -227,12 +227,39 @@ void bind_plan(nb::module_& m) {
       .def("row_gelu", &Plan::row_gelu, "src"_a, "up"_a, "dst"_a)
       .def("row_tanh", &Plan::row_tanh, "src"_a, "dst"_a)
       .def("row_columns", &Plan::row_columns, "src"_a, "begin"_a, "dst"_a)
+      .def(
+          "row_arrange",
+          [](Plan& plan, const std::vector<int>& srcs, const std::vector<std::tuple<int, int, int>>& runs, int dst) {
+            std::vector<Plan::Run> list;
+            for (const auto& [source, begin, width] : runs) list.push_back({source, begin, width});
+            plan.row_arrange(srcs, list, dst);
+          },
+          "srcs"_a, "runs"_a, "dst"_a, "A run is (which of srcs or -1, begin, width).")
       .def("row_add", &Plan::row_add, "src"_a, "dst"_a)
       .def("row_copy", &Plan::row_copy, "src"_a, "dst"_a)
       .def("row_select", &Plan::row_select, "src"_a, "dst"_a)
       .def("row_rms_norm", &Plan::row_rms_norm, "src"_a, "vector"_a, "eps"_a, "dst"_a)
       .def("row_rope", &Plan::row_rope, "buffer"_a, "rotation"_a)
       .def("row_silu_mul", &Plan::row_silu_mul, "gate"_a, "up"_a, "dst"_a)
+      .def("row_gelu_tanh", &Plan::row_gelu_tanh, "src"_a, "up"_a, "dst"_a)
+      .def("row_scale", &Plan::row_scale, "src"_a, "factor"_a, "dst"_a)
+      .def("row_scale_by_position", &Plan::row_scale_by_position, "src"_a, "growth"_a, "period"_a, "dst"_a)
+      .def("row_softcap", &Plan::row_softcap, "src"_a, "cap"_a, "dst"_a)
+      .def(
+          "add_experts",
+          [](Plan& plan, int num_experts, int num_used, int gate, int up, int down, int gate_bias, int up_bias,
+             int down_bias, int selection_bias, int num_groups, int num_groups_used, int group_top, bool sigmoid,
+             bool normalize, float factor, float limit) {
+            return plan.add_experts({num_experts, num_used, gate, up, down, gate_bias, up_bias, down_bias,
+                                     selection_bias, num_groups, num_groups_used, group_top, sigmoid, normalize, factor,
+                                     limit});
+          },
+          nb::kw_only(), "num_experts"_a, "num_used"_a, "gate"_a, "up"_a, "down"_a, "gate_bias"_a, "up_bias"_a,
+          "down_bias"_a, "selection_bias"_a, "num_groups"_a, "num_groups_used"_a, "group_top"_a, "sigmoid"_a,
+          "normalize"_a, "factor"_a, "limit"_a)
+      .def("row_route", &Plan::row_route, "scores"_a, "experts"_a)
+      .def("run_experts", &Plan::run_experts, "src"_a, "experts"_a)
+      .def("row_combine", &Plan::row_combine, "experts"_a, "dst"_a)
       .def("row_forms", &Plan::row_forms, "src"_a, "forms"_a)
       .def("row_write_kv", &Plan::row_write_kv, "k"_a, "v"_a, "layer"_a)
       .def(
@@ -243,7 +270,8 @@ void bind_plan(nb::module_& m) {
             plan.linear(list, logits_rows);
           },
           "tasks"_a, "logits_rows"_a = false, "Independent products; a task is (matrix, forms, output, bias or -1).")
-      .def("attention", &Plan::attention, "q"_a, "out"_a, "layer"_a, "scale"_a, nb::kw_only(), "left"_a, "right"_a)
+      .def("attention", &Plan::attention, "q"_a, "out"_a, "layer"_a, "scale"_a, nb::kw_only(), "left"_a, "right"_a,
+           "softcap"_a = 0.0f, "sinks"_a = -1)
       .def("mark_hidden", &Plan::mark_hidden, "buffer"_a)
       .def("finish", &Plan::finish, "logits"_a)
       .def("run", &run, "token_ids"_a, "positions"_a, "cu_seqlens"_a, "slot_mapping"_a, "block_tables"_a, "seq_lens"_a,

@@ -1,6 +1,4 @@
 // quintet._native.quantize_rows: check, release the GIL, call.
-#include "encode.h"
-
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -11,6 +9,7 @@
 #include <stdexcept>
 
 #include "bindings.h"
+#include "encode.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

@@ -21,6 +21,11 @@ namespace {
    isa::layer_norm,                                                                                        \
    isa::gelu,                                                                                              \
    isa::tanh,                                                                                              \
+   isa::gelu_tanh,                                                                                         \
+   isa::swiglu_clamped,                                                                                    \
+   isa::scale,                                                                                             \
+   isa::add_scaled,                                                                                        \
+   isa::softcap,                                                                                           \
    isa::rope,                                                                                              \
    isa::write_kv,                                                                                          \
    isa::attention,                                                                                         \

@@ -7,6 +7,10 @@
 
 namespace quintet::gelu_constants {
 
+// Of gelu_tanh, x / (1 + exp(-x * (kLinear + kCubic * x^2))): 2 sqrt(2 / pi), and that times 0.044715.
+inline constexpr float kLinear = 1.5957691f;
+inline constexpr float kCubic = 0.071354814f;
+
 inline constexpr float kHalfRoot = 0.70710678f;  // 1 / sqrt(2)
 inline constexpr float kP = 0.3275911f;
 inline constexpr float kA1 = 0.254829592f;

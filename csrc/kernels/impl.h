@@ -26,6 +26,11 @@ using LinearFunction = Function<std::remove_extent_t<decltype(KernelTable::linea
   Function<decltype(KernelTable::layer_norm)> layer_norm;                                                     \
   Function<decltype(KernelTable::gelu)> gelu;                                                                 \
   Function<decltype(KernelTable::tanh)> tanh;                                                                 \
+  Function<decltype(KernelTable::gelu_tanh)> gelu_tanh;                                                       \
+  Function<decltype(KernelTable::swiglu_clamped)> swiglu_clamped;                                             \
+  Function<decltype(KernelTable::scale)> scale;                                                               \
+  Function<decltype(KernelTable::add_scaled)> add_scaled;                                                     \
+  Function<decltype(KernelTable::softcap)> softcap;                                                           \
   Function<decltype(KernelTable::rope)> rope;                                                                 \
   Function<decltype(KernelTable::write_kv)> write_kv;                                                         \
   Function<decltype(KernelTable::attention)> attention;                                                       \

@@ -90,6 +90,8 @@ struct AttentionArgs {
   // A query at position i sees the tokens i - left .. i + right of its sequence: by default all up to itself (causal).
   int left = kUnlimited;
   int right = 0;
+  float softcap = 0;             // scores become softcap * tanh(score / softcap); 0: they stay
+  const float* sinks = nullptr;  // [num_heads]: a score that each query has beside its tokens', of no value; null: none
 };
 
 struct RopeArgs {
@@ -156,6 +158,22 @@ struct KernelTable {
   // y[i] = tanh(x[i]) = 1 - 2 / (exp(2 x[i]) + 1).  y may be x.
   void (*tanh)(const float* x, int width, float* y);
 
+  // As gelu with the approximation 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+  void (*gelu_tanh)(const float* x, const float* up, int width, float* y);
+
+  // y[i] = g / (1 + exp(-1.702 g)) * (u + 1), with g = min(gate[i], limit) and u = up[i] within -limit .. limit.  y may
+  // be gate or up.  Source: the gpt-oss model card, arXiv:2508.10925, section 2.2.
+  void (*swiglu_clamped)(const float* gate, const float* up, float limit, int width, float* y);
+
+  // y[i] = x[i] * factor.  y may be x.
+  void (*scale)(const float* x, float factor, int width, float* y);
+
+  // y[i] = fma(x[i], factor, y[i]).
+  void (*add_scaled)(const float* x, float factor, int width, float* y);
+
+  // y[i] = cap * tanh(x[i] / cap), tanh as above.  y may be x.  Source: Gemma 2, arXiv:2408.00118, section 2.
+  void (*softcap)(const float* x, float cap, int width, float* y);
+
   // Rotates num_heads heads of one row in place.  Source: Su et al. 2021, arXiv:2104.09864.
   void (*rope)(float* x, int num_heads, const RopeArgs& args);
 
@@ -175,7 +193,8 @@ struct KernelTable {
   //      sum = tree of 16 lane sums of p, lane = t % 16;  o[d] = chain of fma(p[t], v[t][d]) over its tokens, from 0
   //   2. The first segment is the state (m, sum, o); each other is merged into it in ascending order, even where one
   //      thread does all: m' = max, x' = fma(x_segment, exp(m_segment - m'), x * exp(m - m')) for sum and o.
-  //   3. out = o * (1 / sum).
+  //   3. out = o * (1 / sum); with sinks 1 / (sum + exp(sink - m)) instead.
+  // A softcap is applied to scores as they stand, before `left` hides any.
   // On kInt8, q and the weights p[t] * scale of v[t] are rounded to 16 bits as make_rows rounds to 8, q over a head,
   // the weights over those a segment gives a query; both chains are then exact sums of integers:
   //      score[t] = float(dot) * (scale * scale of q) * scale of k[t];  o[d] = float(dot) * scale of the weights

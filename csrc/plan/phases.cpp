@@ -158,7 +158,9 @@ void AttentionPhase::run(const StepContext& context) {
                            .num_heads = q.width / cache.head_dim,
                            .scale = scale_,
                            .left = left_,
-                           .right = right_};
+                           .right = right_,
+                           .softcap = softcap_,
+                           .sinks = sinks_ < 0 ? nullptr : plan.vector(sinks_).data()};
   const auto tiles_of = [&](int seq) { return ceil_div(step.cu_seqlens[seq + 1] - step.cu_seqlens[seq], kQueryTile); };
   int64_t tiles = 0;
   for (int seq = 0; seq < step.num_seqs; seq++) tiles += tiles_of(seq);

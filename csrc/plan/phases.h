@@ -91,14 +91,16 @@ class LinearPhase final : public Phase {
 // Attention, the row ops before it that treat each head alone, and those after it.
 class AttentionPhase final : public Phase {
  public:
-  AttentionPhase(int q, int out, int layer, float scale, int left, int right, int num_kv_heads, int num_threads,
-                 std::vector<RowOp> before)
+  AttentionPhase(int q, int out, int layer, float scale, int left, int right, float softcap, int sinks,
+                 int num_kv_heads, int num_threads, std::vector<RowOp> before)
       : q_(q),
         out_(out),
         layer_(layer),
         scale_(scale),
         left_(left),
         right_(right),
+        softcap_(softcap),
+        sinks_(sinks),
         num_kv_heads_(num_kv_heads),
         before_(std::move(before)),
         share_(num_threads) {}
@@ -116,6 +118,8 @@ class AttentionPhase final : public Phase {
   int q_, out_, layer_;
   float scale_;
   int left_, right_;
+  float softcap_;
+  int sinks_;
   int num_kv_heads_;
   std::vector<RowOp> before_, after_;
   WorkShare share_;

@@ -106,20 +106,27 @@ Pages Plan::allocate(size_t rows, size_t row_bytes) {
 }
 
 int Plan::add_buffer(int width, bool logits_rows) {
+  return add_buffer_rows(width, static_cast<size_t>(logits_rows ? options_.max_logits_rows : options_.max_tokens));
+}
+
+int Plan::add_buffer_rows(int width, size_t rows) {
   require(width > 0 && width < kMaxDimension, "width is out of range");
   auto buffer = std::make_unique<Buffer>();
   buffer->width = width;
   buffer->stride = padded(width);
-  const auto rows = static_cast<size_t>(logits_rows ? options_.max_logits_rows : options_.max_tokens);
   buffer->pages = allocate(rows, checked_mul(buffer->stride, sizeof(float)));
   buffers_.push_back(std::move(buffer));
   return static_cast<int>(buffers_.size()) - 1;
 }
 
 int Plan::add_forms(int width, bool f32, bool bf16, bool q8, bool logits_rows) {
+  return add_forms_rows(width, f32, bf16, q8,
+                        static_cast<size_t>(logits_rows ? options_.max_logits_rows : options_.max_tokens));
+}
+
+int Plan::add_forms_rows(int width, bool f32, bool bf16, bool q8, size_t rows) {
   require(width > 0 && width < kMaxDimension, "width is out of range");
   require(!q8 || width % kGroup == 0, "int8 rows need a width that is a multiple of 32");
-  const auto rows = static_cast<size_t>(logits_rows ? options_.max_logits_rows : options_.max_tokens);
   Forms empty;
   empty.width = width;
   empty.f32 = f32;
@@ -167,13 +174,15 @@ void Plan::linear(const std::vector<LinearTask>& tasks, bool logits_rows) {
   phases_.push_back(std::make_unique<LinearPhase>(*this, tasks, logits_rows, before));
 }
 
-void Plan::attention(int q, int out, int layer, float scale, int left, int right) {
+void Plan::attention(int q, int out, int layer, float scale, int left, int right, float softcap, int sinks) {
   require(left >= 0 && right >= 0, "attention: a window of negative size");
+  require(softcap >= 0, "attention: a negative softcap");
   const KVCache& kv = cache(layer);
   const int heads = buffer(q).width / kv.head_dim;
   require(buffer(q).width == heads * kv.head_dim && heads % kv.num_kv_heads == 0 && heads > 0,
           "attention: q is not whole groups of heads");
   require(buffer(out).width == buffer(q).width, "attention: widths differ");
+  require(sinks < 0 || static_cast<int>(vector(sinks).size()) == heads, "attention: expected a sink for each head");
   const size_t bytes = kernels_.attention_scratch_bytes(kv.head_dim, heads / kv.num_kv_heads);
   scratch_.resize(static_cast<size_t>(pool_.num_threads()));
   for (Pages& pages : scratch_) {
@@ -186,8 +195,8 @@ void Plan::attention(int q, int out, int layer, float scale, int left, int right
     phases_.pop_back();
   }
   open_rows_ = nullptr;
-  phases_.push_back(std::make_unique<AttentionPhase>(q, out, layer, scale, left, right, kv.num_kv_heads, num_threads(),
-                                                     std::move(before)));
+  phases_.push_back(std::make_unique<AttentionPhase>(q, out, layer, scale, left, right, softcap, sinks, kv.num_kv_heads,
+                                                     num_threads(), std::move(before)));
 }
 
 void Plan::finish(int logits) {

@@ -78,6 +78,36 @@ struct Rotation {
   Pages cos_pages, sin_pages;  // [max_tokens][rotary_dim / 2], for the step's positions
 };
 
+// A mixture of experts, and what a step's rows make of it.  A row with its chosen expert is a visit; visits lie sorted
+// by expert, so that an expert's are neighbours and the kernels of ordinary matrices run on them.
+struct Experts {
+  int num_experts = 0;
+  int num_used = 0;
+  int width = 0;                                           // of a row, in and out
+  int inner = 0;                                           // rows of gate and up in each expert
+  int gate = 0, up = 0, down = 0;                          // matrices, each of all experts one behind the other
+  int gate_bias = -1, up_bias = -1, down_bias = -1;        // vectors, likewise, or -1
+  int selection_bias = -1;                                 // a vector, or -1
+  int num_groups = 1, num_groups_used = 1, group_top = 1;  // see quintet.graph.Routing
+  bool sigmoid = false;                                    // else softmax
+  bool normalize = true;
+  float factor = 1;
+  float limit = 0;                               // of swiglu_clamped; 0: silu
+  int in_forms = 0;                              // of visits: what gate and up read
+  int inner_forms = 0;                           // of visits: what down reads
+  int gate_rows = 0, up_rows = 0, out_rows = 0;  // buffers of visits
+  Pages chosen, weights, visits;                 // [row][num_used]: expert, weight, and where the visit lies
+  Pages begins;                                  // [num_experts + 1]: an expert's first visit
+  int visit_of(int row, int rank) const { return visits.as<int>()[row * num_used + rank]; }
+};
+
+struct ExpertOptions {
+  int num_experts, num_used, gate, up, down, gate_bias, up_bias, down_bias, selection_bias;
+  int num_groups, num_groups_used, group_top;
+  bool sigmoid, normalize;
+  float factor, limit;
+};
+
 class Plan;
 class Replica;
 struct RowOp;
@@ -138,6 +168,9 @@ class Plan {
   int add_forms(int width, bool f32, bool bf16, bool q8, bool logits_rows);
   int add_rotation(const double* inv_freq, int size, int head_dim, bool interleaved, double factor);
 
+  // A mixture of experts over matrices [num_experts * n, k], whose n are multiples of 16, and vectors of the same rows.
+  int add_experts(const ExpertOptions& options);
+
   // The following row ops form one phase, but for the first ones where the phase before can do them.
   void begin_rows(bool logits_rows);
   void row_embed(int matrix, int dst);
@@ -147,17 +180,31 @@ class Plan {
   void row_gelu(int src, int up, int dst);                                 // up: multiplies the result; or -1
   void row_tanh(int src, int dst);
   void row_columns(int src, int begin, int dst);  // dst = src's columns from `begin` on
-  void row_add(int src, int dst);                 // dst += src
+  // dst = runs of columns of several buffers side by side: (which of srcs, first column, columns); -1 for zeros.
+  struct Run {
+    int source, begin, width;
+  };
+  void row_arrange(const std::vector<int>& srcs, const std::vector<Run>& runs, int dst);
+  void row_add(int src, int dst);  // dst += src
   void row_copy(int src, int dst);
   void row_select(int src, int dst);                           // dst row i = src row logits_rows[i]
   void row_rms_norm(int src, int vector, float eps, int dst);  // over runs of the vector's size
   void row_rope(int buffer, int rotation);
   void row_silu_mul(int gate, int up, int dst);
+  void row_gelu_tanh(int src, int up, int dst);  // up: multiplies the result; or -1
+  void row_scale(int src, float factor, int dst);
+  // dst = src * (1 + growth * log(1 + position / period)), the quotient rounded down.
+  void row_scale_by_position(int src, double growth, int period, int dst);
+  void row_softcap(int src, float cap, int dst);
+  void row_route(int scores, int experts);  // chooses the experts of each row
+  void row_combine(int experts, int dst);   // the weighted sum of what they gave, best first
   void row_forms(int src, int forms);
   void row_write_kv(int k, int v, int layer);
   void linear(const std::vector<LinearTask>& tasks, bool logits_rows);  // the tasks are independent
   // A query sees the tokens up to `left` before and `right` behind it; kUnlimited for all there are.
-  void attention(int q, int out, int layer, float scale, int left, int right);
+  // softcap and sinks (a vector of a value per head, or -1): see AttentionArgs.
+  void attention(int q, int out, int layer, float scale, int left, int right, float softcap = 0, int sinks = -1);
+  void run_experts(int src, int experts);  // rows that have been routed, through their experts
   void mark_hidden(int buffer);  // what run_hidden gives; all rows since the selection, and no matrix product yet
   void finish(int logits);
 
@@ -187,6 +234,7 @@ class Plan {
   const std::vector<float>& vector(int id) const { return *vectors_.at(static_cast<size_t>(id)); }
   const Buffer& buffer(int id) const { return *buffers_.at(static_cast<size_t>(id)); }
   const Forms& forms(int id) const { return *forms_.at(static_cast<size_t>(id)); }
+  Experts& experts(int id) const { return *experts_.at(static_cast<size_t>(id)); }
   const Rotation& rotation(int id) const { return *rotations_.at(static_cast<size_t>(id)); }
   const KVCache& cache(int layer) const { return caches_.at(static_cast<size_t>(layer)); }
   void* attention_scratch(int worker) const { return scratch_.at(static_cast<size_t>(worker)).data(); }
@@ -210,6 +258,8 @@ class Plan {
   const char* check_tokens(const Step& step) const;
   void run_profiled(const StepContext& context);
   Pages allocate(size_t rows, size_t row_bytes);
+  int add_buffer_rows(int width, size_t rows);
+  int add_forms_rows(int width, bool f32, bool bf16, bool q8, size_t rows);
 
   const KernelTable& kernels_;
   PlanOptions options_;
@@ -219,6 +269,7 @@ class Plan {
   std::vector<std::unique_ptr<Buffer>> buffers_;
   std::vector<std::unique_ptr<Forms>> forms_;
   std::vector<std::unique_ptr<Rotation>> rotations_;
+  std::vector<std::unique_ptr<Experts>> experts_;
   std::vector<KVCache> caches_;
   Pages cache_pages_;
   std::vector<Pages> scratch_;

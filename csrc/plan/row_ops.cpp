@@ -1,8 +1,10 @@
 // The ops that touch one row at a time.  Each checks its operands once, then is a call of a kernel.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "kv_block.h"
 #include "phases.h"
@@ -147,6 +149,97 @@ void Plan::row_silu_mul(int gate, int up, int dst) {
               .columns = [&g, &u, &y, this](const StepContext& c, int row, int begin, int end) {
                 kernels_.silu_mul(c.row(g, row) + begin, c.row(u, row) + begin, end - begin, c.row(y, row) + begin);
               }});
+}
+
+void Plan::row_gelu_tanh(int src, int up, int dst) {
+  const Buffer& x = buffer(src);
+  const Buffer& y = buffer(dst);
+  const Buffer* u = up < 0 ? nullptr : &buffer(up);
+  require(x.width == y.width && (u == nullptr || u->width == x.width), "gelu_tanh: widths differ");
+  std::vector<const Buffer*> reads{&x};
+  if (u != nullptr) reads.push_back(u);
+  add_row_op({.name = "gelu_tanh",
+              .width = y.width,
+              .granule = 1,
+              .reads = std::move(reads),
+              .writes = &y,
+              .columns = [&x, u, &y, this](const StepContext& c, int row, int begin, int end) {
+                kernels_.gelu_tanh(c.row(x, row) + begin, u == nullptr ? nullptr : c.row(*u, row) + begin, end - begin,
+                                   c.row(y, row) + begin);
+              }});
+}
+
+void Plan::row_scale(int src, float factor, int dst) {
+  const Buffer& x = buffer(src);
+  const Buffer& y = buffer(dst);
+  require(x.width == y.width, "scale: widths differ");
+  add_row_op({.name = "scale",
+              .width = y.width,
+              .granule = 1,
+              .reads = {&x},
+              .writes = &y,
+              .columns = [&x, factor, &y, this](const StepContext& c, int row, int begin, int end) {
+                kernels_.scale(c.row(x, row) + begin, factor, end - begin, c.row(y, row) + begin);
+              }});
+}
+
+void Plan::row_scale_by_position(int src, double growth, int period, int dst) {
+  const Buffer& x = buffer(src);
+  const Buffer& y = buffer(dst);
+  require(x.width == y.width && period > 0, "scale_by_position: widths differ, or the period is not positive");
+  add_row_op({.name = "scale_by_position",
+              .width = y.width,
+              .granule = 1,
+              .reads = {&x},
+              .writes = &y,
+              .columns = [&x, growth, period, &y, this](const StepContext& c, int row, int begin, int end) {
+                const double factor = 1 + growth * std::log(1.0 + c.step.positions[row] / period);
+                kernels_.scale(c.row(x, row) + begin, static_cast<float>(factor), end - begin, c.row(y, row) + begin);
+              }});
+}
+
+void Plan::row_softcap(int src, float cap, int dst) {
+  const Buffer& x = buffer(src);
+  const Buffer& y = buffer(dst);
+  require(x.width == y.width && cap > 0, "softcap: widths differ, or the cap is not positive");
+  add_row_op({.name = "softcap",
+              .width = y.width,
+              .granule = 1,
+              .reads = {&x},
+              .writes = &y,
+              .columns = [&x, cap, &y, this](const StepContext& c, int row, int begin, int end) {
+                kernels_.softcap(c.row(x, row) + begin, cap, end - begin, c.row(y, row) + begin);
+              }});
+}
+
+void Plan::row_arrange(const std::vector<int>& srcs, const std::vector<Run>& runs, int dst) {
+  const Buffer& y = buffer(dst);
+  std::vector<const Buffer*> sources;
+  for (const int src : srcs) {
+    require(src != dst, "arrange: in place");
+    sources.push_back(&buffer(src));
+  }
+  int64_t width = 0;
+  for (const Run& run : runs) {
+    require(run.width > 0 && run.begin >= 0 && run.source < static_cast<int>(sources.size()), "arrange: a bad run");
+    width += run.width;
+    if (run.source < 0) continue;
+    const int limit = sources[static_cast<size_t>(run.source)]->width;
+    require(run.begin <= limit && run.width <= limit - run.begin, "arrange: outside the row");
+  }
+  require(width == y.width, "arrange: widths differ");
+  add_row_op("arrange", [sources, runs, &y](const StepContext&, int row) {
+    float* to = y.row(row);
+    for (const Run& run : runs) {
+      const auto bytes = static_cast<size_t>(run.width) * sizeof(float);
+      if (run.source < 0) {
+        std::memset(to, 0, bytes);
+      } else {
+        std::memcpy(to, sources[static_cast<size_t>(run.source)]->row(row) + run.begin, bytes);
+      }
+      to += run.width;
+    }
+  });
 }
 
 void Plan::row_forms(int src, int forms_id) {

@@ -117,7 +117,9 @@ class PagedSequence {
                              shape.num_heads(),
                              shape.scale(),
                              left,
-                             right};
+                             right,
+                             softcap,
+                             sinks.empty() ? nullptr : sinks.data()};
     const SequenceView view{block_table.data(), 0, end - begin, end};
     const size_t scratch_bytes = table.attention_scratch_bytes(shape.head_dim, shape.group);
     if (scratch == nullptr || scratch->size() != scratch_bytes) scratch = std::make_unique<Pages<char>>(scratch_bytes);
@@ -146,9 +148,10 @@ class PagedSequence {
         const size_t row = (first + t) * kv_width() + column;
         for (size_t d = 0; d < hd; ++d) scores[t] += static_cast<double>(query[d]) * k[row + d];
         scores[t] *= static_cast<double>(shape.scale());
+        if (softcap > 0.0f) scores[t] = softcap * std::tanh(scores[t] / static_cast<double>(softcap));
       }
       const double largest = *std::max_element(scores.begin(), scores.end());
-      double sum = 0.0;
+      double sum = sinks.empty() ? 0.0 : std::exp(static_cast<double>(sinks[head]) - largest);
       for (double& score : scores) sum += score = std::exp(score - largest);
       for (size_t t = 0; t < scores.size(); ++t) {
         const size_t row = (first + t) * kv_width() + column;
@@ -163,6 +166,8 @@ class PagedSequence {
   std::vector<float> q, k, v;  // [num_tokens][width]
   int left = kUnlimited;       // what queries see; see AttentionArgs
   int right = 0;
+  float softcap = 0.0f;
+  std::vector<float> sinks;
   std::vector<int32_t> block_table;
   Pages<std::byte> k_cache, v_cache;
   std::unique_ptr<Pages<char>> scratch;

@@ -184,9 +184,62 @@ void test_a_small_plan_runs_and_checks_its_steps() {
   CHECK(broken(rows, 1, 3) && broken(rows, 0, -1));
 }
 
+// Experts whose shapes, counts or groups do not fit are refused, and runs of columns outside their rows.
+void test_experts_and_runs_are_checked() {
+  Plan plan(small());
+  const int in = plan.add_matrix(4 * 32, 64, Layout::kF32);
+  const int out = plan.add_matrix(4 * 64, 32, Layout::kF32);
+  const int odd = plan.add_matrix(4 * 24, 64, Layout::kF32);
+  const std::vector<float> values(128);
+  const int bias = plan.add_vector(values.data(), 128);
+  const auto with = [&](auto change) {
+    ExpertOptions options{.num_experts = 4,
+                          .num_used = 2,
+                          .gate = in,
+                          .up = in,
+                          .down = out,
+                          .gate_bias = bias,
+                          .up_bias = -1,
+                          .down_bias = -1,
+                          .selection_bias = -1,
+                          .num_groups = 2,
+                          .num_groups_used = 1,
+                          .group_top = 2,
+                          .sigmoid = true,
+                          .normalize = true,
+                          .factor = 1,
+                          .limit = 0};
+    change(options);
+    return options;
+  };
+  using O = ExpertOptions;
+  const int experts = plan.add_experts(with([](O&) {}));
+  for (const auto& bad :
+       {with([](O& o) { o.num_used = 3; }), with([](O& o) { o.num_used = 0; }), with([](O& o) { o.num_experts = 3; }),
+        with([](O& o) { o.num_groups = 3; }), with([](O& o) { o.num_groups_used = 3; }),
+        with([](O& o) { o.group_top = 3; }), with([&](O& o) { o.gate = odd; }), with([&](O& o) { o.down = in; }),
+        with([&](O& o) { o.down_bias = bias; }), with([&](O& o) { o.selection_bias = bias; })}) {
+    CHECK(refuses([&] { plan.add_experts(bad); }));
+  }
+  const int x = plan.add_buffer(64, false);
+  const int y = plan.add_buffer(32, false);
+  plan.begin_rows(false);
+  CHECK(refuses([&] { plan.row_route(x, experts); }));
+  CHECK(refuses([&] { plan.row_combine(experts, y); }));
+  CHECK(refuses([&] { plan.run_experts(y, experts); }));
+  plan.begin_rows(false);
+  plan.row_arrange({x}, {{0, 40, 24}, {-1, 0, 8}}, y);
+  CHECK(refuses([&] { plan.row_arrange({x}, {{0, 41, 24}, {-1, 0, 8}}, y); }));
+  CHECK(refuses([&] { plan.row_arrange({x}, {{1, 0, 32}}, y); }));
+  CHECK(refuses([&] { plan.row_arrange({x}, {{0, 0, 31}}, y); }));
+  CHECK(refuses([&] { plan.row_arrange({x}, {{0, -1, 32}}, y); }));
+  CHECK(refuses([&] { plan.row_arrange({y}, {{0, 0, 32}}, y); }));
+}
+
 }  // namespace
 
 int main() {
+  test_experts_and_runs_are_checked();
   test_pool_runs_every_worker_once();
   test_barrier_separates_phases();
   test_work_share_hands_out_each_item_once();

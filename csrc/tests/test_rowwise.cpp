@@ -295,6 +295,64 @@ void test_tanh() {
   }
 }
 
+// Runs f of each table on x, in place, and compares with `exact` of double and with the bits of the reference.
+template <typename Function, typename Exact>
+void check_elementwise(const char* name, const std::vector<float>& x, double bound, Function&& f, Exact&& exact) {
+  std::vector<float> expected = x;
+  f(reference_kernels(), expected);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double wanted = exact(static_cast<double>(x[i]));
+    CHECK_WITH(std::fabs(expected[i] - wanted) <= bound * std::max(1.0, std::fabs(wanted)), "%s(%g) is %g, not %g",
+               name, x[i], expected[i], wanted);
+  }
+  for (const KernelTable* table : tests::tables()) {
+    std::vector<float> y = x;
+    f(*table, y);
+    CHECK_WITH(same_bits(y, expected), "%s %s", table->name, name);
+  }
+}
+
+// What decoders add to the row operations is that of double, with the same bits in every table.
+void test_elementwise() {
+  std::vector<float> x = {0.0f, -0.0f};
+  for (int i = -12000; i <= 12001; ++i) x.push_back(static_cast<float>(i) * 1e-3f);
+  const int width = static_cast<int>(x.size());
+  const auto at = [](std::vector<float>& y) { return y.data(); };
+  const std::vector<float> twos(x.size(), 2.0f);
+  check_elementwise(
+      "gelu_tanh", x, 5e-7, [&](const KernelTable& t, auto& y) { t.gelu_tanh(at(y), nullptr, width, at(y)); },
+      [](double v) { return 0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))); });
+  check_elementwise(
+      "gelu_tanh times two", x, 5e-7,
+      [&](const KernelTable& t, auto& y) { t.gelu_tanh(at(y), twos.data(), width, at(y)); },
+      [](double v) { return v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))); });
+  const auto swish = [](double v) { return v / (1 + std::exp(-1.702 * v)); };
+  check_elementwise(
+      "swiglu_clamped of gate", x, 1e-6,
+      [&](const KernelTable& t, auto& y) { t.swiglu_clamped(at(y), twos.data(), 7.0f, width, at(y)); },
+      [&](double v) { return 3 * swish(std::min(v, 7.0)); });
+  check_elementwise(
+      "swiglu_clamped of up", x, 1e-6,
+      [&](const KernelTable& t, auto& y) { t.swiglu_clamped(twos.data(), at(y), 7.0f, width, at(y)); },
+      [&](double v) { return swish(2.0) * (std::clamp(v, -7.0, 7.0) + 1); });
+  check_elementwise(
+      "scale", x, 1e-7, [&](const KernelTable& t, auto& y) { t.scale(at(y), 0.3f, width, at(y)); },
+      [](double v) { return v * static_cast<double>(0.3f); });
+  check_elementwise(
+      "add_scaled", x, 1e-7, [&](const KernelTable& t, auto& y) { t.add_scaled(twos.data(), 0.3f, width, at(y)); },
+      [](double v) { return v + 2 * static_cast<double>(0.3f); });
+  check_elementwise(
+      "softcap", x, 1e-6, [&](const KernelTable& t, auto& y) { t.softcap(at(y), 5.0f, width, at(y)); },
+      [](double v) { return 5 * std::tanh(v / 5); });
+  for (const KernelTable* table : tests::tables()) {
+    std::vector<float> broken(3, kNan);
+    table->swiglu_clamped(broken.data(), twos.data(), 7.0f, 1, broken.data());
+    table->softcap(broken.data() + 1, 5.0f, 1, broken.data() + 1);
+    table->gelu_tanh(broken.data() + 2, nullptr, 1, broken.data() + 2);
+    for (const float value : broken) CHECK_WITH(std::isnan(value), "%s hides a NaN", table->name);
+  }
+}
+
 // Rotation has the same bits in every table and is that of double, for both pairings and for partial rotation.
 void test_rope() {
   Random random(5);
@@ -355,6 +413,7 @@ int main() {
   test_layer_norm();
   test_gelu();
   test_tanh();
+  test_elementwise();
   test_rope();
   return quintet::tests::finish("test_rowwise");
 }

@@ -40,6 +40,7 @@ from quintet.runtime import (
     ngram_options,
 )
 from quintet.sampling.params import SamplingParams
+from quintet.sharing import load_shared
 from quintet.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class AsyncLLM:
         packed_cache: bool | str | os.PathLike[str] = False,
         max_model_len: int | None = None,
         kv_cache_bytes: int | None = None,
+        num_kv_blocks: int | None = None,
         max_num_seqs: int = EngineConfig.max_num_seqs,
         max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
         max_queue: int = EngineConfig.max_queue,
@@ -80,6 +82,7 @@ class AsyncLLM:
         draft_model: DraftSpeculation | str | os.PathLike[str] | None = None,
         seed: int | None = None,
         isolated: bool = False,
+        shared: bool = False,
     ) -> None:
         self._model = model
         self._options = ModelOptions(
@@ -95,6 +98,7 @@ class AsyncLLM:
         self._config = EngineConfig(
             max_model_len=max_model_len,
             kv_cache_bytes=kv_cache_bytes,
+            num_kv_blocks=num_kv_blocks,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_queue=max_queue,
@@ -104,6 +108,7 @@ class AsyncLLM:
             seed=seed,
         )
         self._isolated = isolated
+        self._shared = shared
         self._lock = threading.Lock()
         self._loaded: Runtime | None = None
         self._loading: EngineClient | None = None
@@ -325,13 +330,18 @@ class AsyncLLM:
             if self._is_closed:
                 raise EngineError("the engine was closed")
             if self._loaded is None:
-                self._loaded = Runtime.load(
-                    self._model,
-                    self._options,
-                    self._config,
-                    isolated=self._isolated,
-                    on_process=self._note_process,
-                )
+                if self._shared:
+                    self._loaded = load_shared(
+                        self._model, self._options, self._config, isolated=self._isolated
+                    )
+                else:
+                    self._loaded = Runtime.load(
+                        self._model,
+                        self._options,
+                        self._config,
+                        isolated=self._isolated,
+                        on_process=self._note_process,
+                    )
                 weakref.finalize(self, self._loaded.close)
             return self._loaded
 

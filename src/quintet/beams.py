@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quintet.engine.beam_search import Beam, BeamSearch, BeamSearchParams
 from quintet.engine.output import RequestOutput
@@ -23,11 +23,13 @@ class BeamSearchOutput:
         prompt_token_ids: the prompt as the model saw it.
         beams: best first.
         texts: of the beams, without an end-of-sequence token.
+        block_ids: KV blocks that its steps have used.
     """
 
     prompt_token_ids: tuple[int, ...]
     beams: tuple[Beam, ...]
     texts: tuple[str, ...]
+    block_ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def text(self) -> str:
@@ -68,6 +70,7 @@ class Beams:
             )
             for prompt in several_prompts(prompts)
         ]
+        self._block_ids: list[dict[int, None]] = [{} for _ in self._searches]  # in order
 
     def requests(self) -> list[Request]:
         """A request per prefix to score next; none at the end."""
@@ -82,8 +85,12 @@ class Beams:
     def advance(self, outputs: Iterable[RequestOutput]) -> None:
         """Take the answers to `requests`, in order."""
         remaining = iter(outputs)
-        for search in self._unfinished():
+        for search, block_ids in zip(self._searches, self._block_ids, strict=True):
+            if search.is_finished:
+                continue
             answered = list(itertools.islice(remaining, len(search.prefixes)))
+            for output in answered:
+                block_ids.update(dict.fromkeys(output.usage.block_ids))
             search.advance([(output.logprobs or ())[0].top for output in answered])
 
     def outputs(self) -> list[BeamSearchOutput]:
@@ -93,8 +100,9 @@ class Beams:
                 prompt_token_ids=search.prompt_token_ids,
                 beams=search.beams,
                 texts=tuple(self._text(search, beam) for beam in search.beams),
+                block_ids=tuple(block_ids),
             )
-            for search in self._searches
+            for search, block_ids in zip(self._searches, self._block_ids, strict=True)
         ]
 
     def _unfinished(self) -> list[BeamSearch]:

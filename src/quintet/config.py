@@ -72,6 +72,7 @@ class EngineConfig:
             trained for, or less where the KV cache is smaller (said in the log).
         kv_cache_bytes: size of the KV cache.  None: a quarter of the memory now
             available, or what `max_num_seqs` full contexts can use where that is less.
+        num_kv_blocks: the same in blocks of 16 tokens; one of the two.
         max_queue: requests that may wait beyond `max_num_seqs`; more are refused.
         enable_prefix_cache: share the KV blocks of common prefixes.
         ageing_steps: steps of waiting that weigh as much as one level of priority.
@@ -91,6 +92,7 @@ class EngineConfig:
     max_num_mixed_prefill_tokens: int = 64
     max_model_len: int | None = None
     kv_cache_bytes: int | None = None
+    num_kv_blocks: int | None = None
     max_queue: int = 1024
     enable_prefix_cache: bool = True
     ageing_steps: int = 1000
@@ -105,12 +107,17 @@ class EngineConfig:
         _at_least("max_num_mixed_prefill_tokens", self.max_num_mixed_prefill_tokens, 1)
         _at_least("max_model_len", self.max_model_len, 2)  # a token of prompt, one of answer
         _at_least("kv_cache_bytes", self.kv_cache_bytes, 1)
+        _at_least("num_kv_blocks", self.num_kv_blocks, 1)
         _at_least("max_queue", self.max_queue, 0)
         _at_least("ageing_steps", self.ageing_steps, 1)
         _at_least("max_num_draft_tokens", self.max_num_draft_tokens, 1)
         if self.ngram_speculation is not None and self.draft_speculation is not None:
             raise RequestError(
                 "expected this or ngram_speculation, found both", parameter="draft_speculation"
+            )
+        if self.kv_cache_bytes is not None and self.num_kv_blocks is not None:
+            raise RequestError(
+                "expected this or kv_cache_bytes, found both", parameter="num_kv_blocks"
             )
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise RequestError(

@@ -11,11 +11,13 @@ is built, so a program that exists fits its file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from quintet.errors import ModelFormatError
+from quintet.errors import ModelFormatError, UnsupportedModelError
+
+Gate: TypeAlias = Literal["silu", "gelu", "gelu_tanh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,12 @@ class Attention:
     """Writes k and v to the layer's KV cache, then attends over it.
 
     Head h of q reads KV head h // (num_heads / num_kv_heads) (GQA).  A token at position i sees
-    i - left .. i + right; None is without bound, and (None, 0) is causal.
+    i - left .. i + right; None is without bound, and (None, 0) is causal.  Scores become
+    softcap * tanh(score / softcap) unless it is 0.  `sinks` names a vector [num_heads]: a score
+    that stands beside those of the tokens in the softmax and has no value.
+
+    Source: Gemma 2, arXiv:2408.00118, section 2 (softcap); gpt-oss, arXiv:2508.10925, section 2.3
+    (sinks).
     """
 
     q: Tensor
@@ -123,15 +130,111 @@ class Attention:
     scale: float
     left: int | None = None
     right: int | None = 0
+    softcap: float = 0.0
+    sinks: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GatedAct:
-    """act(gate) * up.  Source: Shazeer 2020, arXiv:2002.05202."""
+    """act(gate) * up; gelu_tanh is gelu by its tanh approximation.
+
+    Source: Shazeer 2020, arXiv:2002.05202.
+    """
 
     gate: Tensor
     up: Tensor
-    kind: Literal["silu", "gelu"]
+    kind: Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The matrices of a mixture of experts: gate and up [num_experts, inner, width], down
+    [num_experts, width, inner], and biases [num_experts, inner or width] where there are any.
+
+    Args:
+        limit: 0 for silu(gate) * up; else gate and up are clamped to it, and combined as in
+            `swiglu_clamped` of csrc/kernels/kernels.h.
+    """
+
+    gate: str
+    up: str
+    down: str
+    gate_bias: str | None = None
+    up_bias: str | None = None
+    down_bias: str | None = None
+    limit: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How a token's experts follow from its scores, one for each.
+
+    The num_used highest scores (the lower index among equals) choose; their weights are
+    softmax(scores) over all experts, or sigmoid(score) each.
+
+    Args:
+        scoring: of the weights.
+        normalize: weights of the chosen are divided by their sum.
+        factor: multiplies the weights.
+        bias: a vector [num_experts] added to the activated scores for the choice only.
+        num_groups, num_groups_used: experts are neighbours in groups, of which the best are chosen
+            from; a group's score is the sum of its `group_top` best.
+
+    Source: Shazeer et al. 2017, arXiv:1701.06538; DeepSeek-V3, arXiv:2412.19437, section 2.1.2
+    (sigmoid, bias).
+    """
+
+    num_used: int
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    normalize: bool = True
+    factor: float = 1.0
+    bias: str | None = None
+    num_groups: int = 1
+    num_groups_used: int = 1
+    group_top: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Moe:
+    """The weighted sum of the chosen experts of each row of x, in descending order of score."""
+
+    x: Tensor
+    scores: Tensor
+    experts: Experts
+    routing: Routing
+
+
+@dataclass(frozen=True, slots=True)
+class Arrange:
+    """Runs of columns side by side: (which of `sources`, first column, columns); -1 for zeros."""
+
+    sources: tuple[Tensor, ...]
+    runs: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """x * factor."""
+
+    x: Tensor
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleByPosition:
+    """x * (1 + growth * log(1 + floor(position / period)))."""
+
+    x: Tensor
+    growth: float
+    period: int
+
+
+@dataclass(frozen=True, slots=True)
+class Softcap:
+    """cap * tanh(x / cap).  Source: Gemma 2, arXiv:2408.00118, section 2."""
+
+    x: Tensor
+    cap: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +270,11 @@ Op: TypeAlias = (
     | Attention
     | GatedAct
     | Act
+    | Arrange
+    | Moe
+    | Scale
+    | ScaleByPosition
+    | Softcap
     | Add
     | SelectRows
 )
@@ -252,6 +360,8 @@ class Graph:
         scale: float | None = None,
         left: int | None = None,
         right: int | None = 0,
+        softcap: float = 0.0,
+        sinks: str | None = None,
     ) -> Tensor:
         """Attention over the paged KV cache: q [n, num_heads * head_dim] -> same.
 
@@ -259,6 +369,7 @@ class Graph:
             scale: multiplies scores before softmax; 1 / sqrt(head_dim) when None.
             left, right: tokens that one sees before and behind itself, None for all;
                 causal unless said.
+            softcap, sinks: see `Attention`; sinks by its full name.
         """
         head_dim = q.width // num_heads
         self._check(
@@ -274,18 +385,54 @@ class Graph:
         if right != 0:
             self._is_causal = False
             layer = 0
-        op = Attention(q, k, v, layer, num_heads, num_kv_heads, head_dim, scale, left, right)
+        if sinks is not None:
+            self._vector(sinks, num_heads)
+        op = Attention(
+            q, k, v, layer, num_heads, num_kv_heads, head_dim, scale, left, right, softcap, sinks
+        )
         return self._append(op, q.width)
 
     def silu_mul(self, gate: Tensor, up: Tensor) -> Tensor:
         """silu(gate) * up: [n, w], [n, w] -> [n, w]."""
-        self._check(gate.width == up.width, f"silu_mul: widths {gate.width} and {up.width} differ")
-        return self._append(GatedAct(gate, up, "silu"), gate.width)
+        return self._gated(gate, up, "silu")
 
     def gelu_mul(self, gate: Tensor, up: Tensor) -> Tensor:
         """gelu(gate) * up: [n, w], [n, w] -> [n, w]."""
-        self._check(gate.width == up.width, f"gelu_mul: widths {gate.width} and {up.width} differ")
-        return self._append(GatedAct(gate, up, "gelu"), gate.width)
+        return self._gated(gate, up, "gelu")
+
+    def gelu_tanh_mul(self, gate: Tensor, up: Tensor) -> Tensor:
+        """gelu(gate) * up with the tanh approximation of gelu: [n, w], [n, w] -> [n, w]."""
+        return self._gated(gate, up, "gelu_tanh")
+
+    def _gated(self, gate: Tensor, up: Tensor, kind: Gate) -> Tensor:
+        self._check(
+            gate.width == up.width, f"{kind}_mul: widths {gate.width} and {up.width} differ"
+        )
+        return self._append(GatedAct(gate, up, kind), gate.width)
+
+    def arrange(self, sources: Sequence[Tensor], runs: Sequence[tuple[int, int, int]]) -> Tensor:
+        """Runs of columns side by side, as `Arrange` has them: -> [n, sum of widths]."""
+        self._check(
+            all(
+                width > 0 and begin >= 0 and (source < 0 or begin + width <= sources[source].width)
+                for source, begin, width in runs
+            ),
+            "arrange: a run outside its rows",
+        )
+        op = Arrange(tuple(sources), tuple(runs))
+        return self._append(op, sum(width for _, _, width in runs))
+
+    def scale(self, x: Tensor, factor: float) -> Tensor:
+        """x * factor: [n, w] -> [n, w]; x itself where the factor is 1."""
+        return x if factor == 1.0 else self._append(Scale(x, factor), x.width)
+
+    def scale_by_position(self, x: Tensor, *, growth: float, period: int) -> Tensor:
+        """x * (1 + growth * log(1 + floor(position / period))): [n, w] -> [n, w]."""
+        return self._append(ScaleByPosition(x, growth, period), x.width)
+
+    def softcap(self, x: Tensor, cap: float) -> Tensor:
+        """cap * tanh(x / cap): [n, w] -> [n, w]; x itself where the cap is 0."""
+        return x if cap == 0.0 else self._append(Softcap(x, cap), x.width)
 
     def act(self, x: Tensor, kind: Literal["gelu", "tanh"]) -> Tensor:
         """act(x): [n, w] -> [n, w]."""
@@ -353,6 +500,10 @@ class Graph:
         self._weights.add(name)
         return shape
 
+    def _vector(self, name: str, size: int) -> None:
+        (found,) = self._weight(name, 1)
+        self._check(found == size, f"{name}: expected {size} values, found {found}")
+
     def _check(self, holds: bool, message: str) -> None:
         if not holds:
             raise ModelFormatError(message, path=self._path)
@@ -376,8 +527,7 @@ class Scope:
         weight, bias = f"{self.prefix}{name}.weight", f"{self.prefix}{name}.bias"
         names = [weight, bias] if self.graph.has(bias) else [weight]
         for vector in names:
-            (size,) = self.graph._weight(vector, 1)
-            self.graph._check(size == x.width, f"{vector}: expected {x.width} values, found {size}")
+            self.graph._vector(vector, x.width)
         op = LayerNorm(x, weight, bias if len(names) == 2 else None, eps)
         return self.graph._append(op, x.width)
 
@@ -390,10 +540,7 @@ class Scope:
         )
         bias_name = f"{self.prefix}{name}.bias" if bias else None
         if bias_name is not None:
-            (size,) = self.graph._weight(bias_name, 1)
-            self.graph._check(
-                size == out_width, f"{bias_name}: expected {out_width} values, found {size}"
-            )
+            self.graph._vector(bias_name, out_width)
         return self.graph._append(Linear(x, weight, bias_name), out_width)
 
     def rms_norm(self, x: Tensor, name: str, *, eps: float) -> Tensor:
@@ -405,3 +552,58 @@ class Scope:
             f"{weight}: {group} values do not divide a row of {x.width}",
         )
         return self.graph._append(RMSNorm(x, weight, group, eps), x.width)
+
+    def moe(
+        self, x: Tensor, scores: Tensor, routing: Routing, *, biases: bool = False, limit: float = 0
+    ) -> Tensor:
+        """A mixture of experts `ffn_{gate,up,down}_exps`: [n, w] -> [n, w].
+
+        Args:
+            scores: [n, num_experts], the router's.
+            biases: whether the experts have any.
+            limit: see `Experts`.
+        """
+        g = self.graph
+        gate, up, down = (f"{self.prefix}ffn_{part}_exps" for part in ("gate", "up", "down"))
+        num_experts, inner, width = g._weight(f"{gate}.weight", 3)
+        for name, shape in ((up, (inner, width)), (down, (width, inner))):
+            found = g._weight(f"{name}.weight", 3)
+            g._check(
+                found == (num_experts, *shape),
+                f"{name}.weight: expected {(num_experts, *shape)}, found {found}",
+            )
+        g._check(
+            width == x.width and num_experts == scores.width,
+            f"{gate}.weight: {num_experts} experts of {width} columns, "
+            f"expected {scores.width} of {x.width}",
+        )
+        g._check(
+            1 <= routing.num_used <= num_experts,
+            f"moe: {routing.num_used} of {num_experts} experts are used",
+        )
+        if biases:
+            for name, size in ((gate, inner), (up, inner), (down, width)):
+                found = g._weight(f"{name}.bias", 2)
+                g._check(
+                    found == (num_experts, size),
+                    f"{name}.bias: expected {(num_experts, size)}, found {found}",
+                )
+        per_group = num_experts // routing.num_groups
+        g._check(
+            num_experts % routing.num_groups == 0
+            and 1 <= routing.group_top <= per_group
+            and 1 <= routing.num_groups_used <= routing.num_groups
+            and routing.num_used <= routing.num_groups_used * per_group,
+            f"moe: {routing.num_used} experts of {routing.num_groups_used} groups, "
+            f"of {num_experts} in {routing.num_groups}",
+        )
+        panel = 16  # rows that native kernels hold together; an expert must not share one
+        if inner % panel or width % panel:
+            raise UnsupportedModelError("experts of a width that is no multiple of 16", f"{inner}")
+        if routing.bias is not None:
+            g._vector(routing.bias, num_experts)
+        bias = [f"{name}.bias" if biases else None for name in (gate, up, down)]
+        experts = Experts(
+            f"{gate}.weight", f"{up}.weight", f"{down}.weight", bias[0], bias[1], bias[2], limit
+        )
+        return g._append(Moe(x, scores, experts, routing), x.width)

@@ -37,6 +37,7 @@ from quintet.runtime import (
     ngram_options,
 )
 from quintet.sampling.params import SamplingParams
+from quintet.sharing import load_shared
 from quintet.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class LLM:
         max_model_len: tokens of prompt and answer together; see `EngineConfig` for this
             and what follows.
         kv_cache_bytes: size of the KV cache.
+        num_kv_blocks: the same in blocks of 16 tokens; one of the two.
         max_num_seqs: sequences that may run in one step.
         max_num_batched_tokens: new tokens of one step.
         max_queue: requests that may wait.
@@ -78,6 +80,9 @@ class LLM:
         isolated: run the model in a process of its own: a crash ends its requests with
             EngineError and it is loaded again, and `close` gives all of its memory back.  Chat
             templates and constraints get processes, too, with limits of time and memory.
+        shared: use what another of this process has loaded of this file in these formats, if its
+            sizes are enough, and let others use this; `close` ends this one's requests, and the
+            last one's frees the model.  Not with a seed.
 
     Raises:
         ModelNotFoundError: no such name or path; the names there are are listed.
@@ -100,6 +105,7 @@ class LLM:
         packed_cache: bool | str | os.PathLike[str] = False,
         max_model_len: int | None = None,
         kv_cache_bytes: int | None = None,
+        num_kv_blocks: int | None = None,
         max_num_seqs: int = EngineConfig.max_num_seqs,
         max_num_batched_tokens: int = EngineConfig.max_num_batched_tokens,
         max_queue: int = EngineConfig.max_queue,
@@ -108,6 +114,7 @@ class LLM:
         draft_model: DraftSpeculation | str | os.PathLike[str] | None = None,
         seed: int | None = None,
         isolated: bool = False,
+        shared: bool = False,
     ) -> None:
         options = ModelOptions(
             backend=backend,
@@ -122,6 +129,7 @@ class LLM:
         config = EngineConfig(
             max_model_len=max_model_len,
             kv_cache_bytes=kv_cache_bytes,
+            num_kv_blocks=num_kv_blocks,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_queue=max_queue,
@@ -130,7 +138,8 @@ class LLM:
             draft_speculation=draft_options(draft_model),
             seed=seed,
         )
-        self._runtime = Runtime.load(model, options, config, isolated=isolated)
+        load = load_shared if shared else Runtime.load
+        self._runtime = load(model, options, config, isolated=isolated)
         # Should nobody call close: at the latest when the interpreter exits.
         self._finalizer = weakref.finalize(self, self._runtime.close)
 

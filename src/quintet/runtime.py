@@ -48,6 +48,7 @@ class Runtime:
         self.tokenizer = tokenizer
         self._grammars = grammars
         self._ids = itertools.count(1)
+        self._is_view = False  # the rest is another runtime's
 
     @classmethod
     def load(
@@ -87,6 +88,13 @@ class Runtime:
                 raise
         return runtime
 
+    def seen_through(self, client: EngineClient) -> Runtime:
+        """The same model, asked through another client of its engine; ids stay unique."""
+        runtime = Runtime(client, self.tokenizer, self._grammars)
+        runtime._ids = self._ids
+        runtime._is_view = True
+        return runtime
+
     @classmethod
     def _load_isolated(
         cls,
@@ -117,6 +125,8 @@ class Runtime:
     def close(self) -> None:
         """End what is running with EngineError and free the model.  Idempotent."""
         self.client.close()
+        if self._is_view:
+            return
         self.tokenizer.close()
         if self._grammars is not None:
             self._grammars.close()
@@ -228,6 +238,24 @@ class Runtime:
             raise RequestError(
                 f"expected text or token ids, found {type(prompt).__name__}", parameter=parameter
             ) from None
+
+
+class RuntimeView(Runtime):
+    """
+    Another's runtime, asked through a client of one's own; ids stay unique.
+
+    Args:
+        whole: what this is a view of; stays the other's to close.
+        client: of its engine; all that `close` closes.
+    """
+
+    def __init__(self, whole: Runtime, client: EngineClient) -> None:
+        super().__init__(client, whole.tokenizer, whole._grammars)
+        self._ids = whole._ids
+
+    def close(self) -> None:
+        """End this view's requests.  Idempotent."""
+        self.client.close()
 
 
 class Batch:

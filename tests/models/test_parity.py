@@ -35,6 +35,7 @@ def test_reference_logits_equal_transformers_from_safetensors(row, tmp_path):
     assert relative_error(found, hf_logits(model, TOKENS)) < 1e-4
 
 
+@pytest.mark.parametrize("row", [r for r in PARITY if r.gguf_arch], ids=lambda row: row.id)
 def test_reference_logits_equal_transformers_from_gguf(row, tmp_path):
     """A GGUF file of the same weights gives the same logits."""
     model = make_hf(row, tmp_path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -39,6 +40,32 @@ async def serving_models(models: Models, **settings: Any) -> AsyncIterator[Serve
         server.stop()
         server.stop()
         await asyncio.wait_for(task, 10)
+
+
+@contextlib.contextmanager
+def serving_in_thread(models: Models, **settings: Any) -> Iterator[str]:
+    """The address of a server with an event loop of its own, for clients that block theirs."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        async with serving_models(models, **settings) as server:
+            started.set_result((server.url, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+    # Signals are for the main thread.
+    no_signals = mock.patch.object(Server, "capture_signals", return_value=contextlib.nullcontext())
+    with no_signals, ThreadPoolExecutor(1) as threads:
+        running = threads.submit(asyncio.run, main())
+        wait({started, running}, return_when=FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        url, loop, stop = started.result()
+        try:
+            yield url
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            running.result(30)
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,7 @@
 #include "attention_int8.h"
 #include "attention_tiles.h"
 #include "exp.h"
+#include "rowwise.h"
 #include "sixteen.h"
 
 namespace quintet::lanes {
@@ -252,6 +253,7 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
       score_segment<Dot>(segment, hd, scratch);
       for (int row = segment.first_row; row < segment.num_rows; ++row) {
         float* scores = scratch.scores + row * kScoreStride;
+        if (args.softcap > 0.0f) softcap<Lanes>(scores, args.softcap, segment.tokens[row], scores);
         for (int token = segment.begin; token < first_tokens[row] && token < segment.begin + segment.tokens[row];
              ++token) {
           scores[token - segment.begin] = kMinusInfinity;
@@ -269,7 +271,14 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
       for (int row = segment.first_row; row < segment.num_rows && !is_first; ++row) merge_row<Dot>(row, hd, scratch);
     }
     for (int row = 0; row < segment.num_rows; ++row) {
-      const auto inverse = Lanes::set1(1.0f / scratch.total_sum[row]);
+      float sum = scratch.total_sum[row];
+      if (args.sinks != nullptr) {
+        const float sink = args.sinks[kv_head * group + (tile + row) % group];
+        float sinks[16];
+        Lanes::store(sinks, exp<Lanes>(Lanes::set1(sink - scratch.total_largest[row])));
+        sum += sinks[0];
+      }
+      const auto inverse = Lanes::set1(1.0f / sum);
       for_each_sixteen(hd, [&](int d, int n) {
         store<Lanes>(out[row] + d, Lanes::mul(Lanes::load(scratch.total + row * kValueStride + d), inverse), n);
       });

@@ -138,6 +138,62 @@ void tanh(const float* x, int width, float* y) {
 }
 
 template <class Lanes>
+void gelu_tanh(const float* x, const float* up, int width, float* y) {
+  using namespace gelu_constants;
+  for_each_sixteen(width, [&](int i, int n) {
+    const auto value = load<Lanes>(x + i, n);
+    const auto slope = Lanes::fma(Lanes::mul(value, value), Lanes::set1(-kCubic), Lanes::set1(-kLinear));
+    auto result = Lanes::div(value, Lanes::add(Lanes::set1(1.0f), exp<Lanes>(Lanes::mul(value, slope))));
+    if (up != nullptr) result = Lanes::mul(result, load<Lanes>(up + i, n));
+    store<Lanes>(y + i, result, n);
+  });
+}
+
+template <class Lanes>
+void swiglu_clamped(const float* gate, const float* up, float limit, int width, float* y) {
+  const auto one = Lanes::set1(1.0f);
+  const auto high = Lanes::set1(limit);
+  const auto low = Lanes::set1(-limit);
+  for_each_sixteen(width, [&](int i, int n) {
+    auto g = load<Lanes>(gate + i, n);
+    auto u = load<Lanes>(up + i, n);
+    g = Lanes::select(Lanes::less(high, g), high, g);
+    u = Lanes::select(Lanes::less(high, u), high, u);
+    u = Lanes::select(Lanes::less(u, low), low, u);
+    const auto swish = Lanes::div(g, Lanes::add(one, exp<Lanes>(Lanes::mul(g, Lanes::set1(-1.702f)))));
+    store<Lanes>(y + i, Lanes::mul(swish, Lanes::add(u, one)), n);
+  });
+}
+
+template <class Lanes>
+void scale(const float* x, float factor, int width, float* y) {
+  const auto times = Lanes::set1(factor);
+  for_each_sixteen(width, [&](int i, int n) { store<Lanes>(y + i, Lanes::mul(load<Lanes>(x + i, n), times), n); });
+}
+
+template <class Lanes>
+void add_scaled(const float* x, float factor, int width, float* y) {
+  const auto times = Lanes::set1(factor);
+  for_each_sixteen(width, [&](int i, int n) {
+    store<Lanes>(y + i, Lanes::fma(load<Lanes>(x + i, n), times, load<Lanes>(y + i, n)), n);
+  });
+}
+
+template <class Lanes>
+[[gnu::always_inline]] inline typename Lanes::F softcap(typename Lanes::F x, typename Lanes::F cap) {
+  const auto one = Lanes::set1(1.0f);
+  const auto ratio = Lanes::div(x, cap);
+  const auto grown = exp<Lanes>(Lanes::add(ratio, ratio));
+  return Lanes::mul(Lanes::sub(one, Lanes::div(Lanes::set1(2.0f), Lanes::add(grown, one))), cap);
+}
+
+template <class Lanes>
+void softcap(const float* x, float cap, int width, float* y) {
+  for_each_sixteen(
+      width, [&](int i, int n) { store<Lanes>(y + i, softcap<Lanes>(load<Lanes>(x + i, n), Lanes::set1(cap)), n); });
+}
+
+template <class Lanes>
 void rotate_halves(float* head, const RopeArgs& args) {
   const int half = args.rotary_dim / 2;
   for_each_sixteen(half, [&](int i, int n) {

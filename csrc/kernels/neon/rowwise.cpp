@@ -26,6 +26,18 @@ void gelu(const float* x, const float* up, int width, float* y) { lanes::gelu<La
 
 void tanh(const float* x, int width, float* y) { lanes::tanh<Lanes>(x, width, y); }
 
+void gelu_tanh(const float* x, const float* up, int width, float* y) { lanes::gelu_tanh<Lanes>(x, up, width, y); }
+
+void swiglu_clamped(const float* gate, const float* up, float limit, int width, float* y) {
+  lanes::swiglu_clamped<Lanes>(gate, up, limit, width, y);
+}
+
+void scale(const float* x, float factor, int width, float* y) { lanes::scale<Lanes>(x, factor, width, y); }
+
+void add_scaled(const float* x, float factor, int width, float* y) { lanes::add_scaled<Lanes>(x, factor, width, y); }
+
+void softcap(const float* x, float cap, int width, float* y) { lanes::softcap<Lanes>(x, cap, width, y); }
+
 void rope(float* x, int num_heads, const RopeArgs& args) { lanes::rope<Lanes>(x, num_heads, args); }
 
 }  // namespace quintet::neon

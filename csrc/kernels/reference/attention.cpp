@@ -43,6 +43,13 @@ void store(KVType type, std::byte* block, int index, float value) {
 
 float round_to(KVType type, float value) { return type == KVType::kBF16 ? bf16_to_float(float_to_bf16(value)) : value; }
 
+// The softcap of rowwise.cpp.
+float capped(float score, float cap) {
+  if (cap <= 0.0f) return score;
+  const float ratio = score / cap;
+  return (1.0f - 2.0f / (exp(ratio + ratio) + 1.0f)) * cap;
+}
+
 // exp(x - largest), but 0 rather than NaN where both are -infinity.
 float exp_below(float x, float largest) { return exp(x - (largest == -kInfinity ? 0.0f : largest)); }
 
@@ -85,7 +92,7 @@ struct Softmax {
 
 // `first` is the first token that the query sees; those before it weigh nothing.
 Softmax attend_segment(const KVCache& cache, const int32_t* block_table, int kv_head, int begin, int end, int first,
-                       float scale, Scratch& scratch, float* values) {
+                       const AttentionArgs& args, Scratch& scratch, float* values) {
   const int hd = cache.head_dim;
   Softmax state{-kInfinity, 0.0f};
   for (int token = begin; token < end; ++token) {
@@ -94,7 +101,7 @@ Softmax attend_segment(const KVCache& cache, const int32_t* block_table, int kv_
     for (int d = 0; d < hd; ++d) {
       score = std::fma(scratch.q[d], load(cache.type, block, k_index(cache.type, token % kBlockTokens, d)), score);
     }
-    score = token < first ? -kInfinity : score * scale;
+    score = token < first ? -kInfinity : capped(score * args.scale, args.softcap);
     scratch.p[token - begin] = score;
     if (score > state.largest) state.largest = score;
   }
@@ -121,7 +128,7 @@ float scale_of(const std::byte* block, int head_dim, int token) {
 
 // The same on kInt8: sums of integers.
 Softmax attend_segment_int8(const KVCache& cache, const int32_t* block_table, int kv_head, int begin, int end,
-                            int first, Scratch& scratch, float* values) {
+                            int first, float softcap, Scratch& scratch, float* values) {
   const int hd = cache.head_dim;
   const auto block_of = [&](void* data, int token) {
     return kv_block(cache, data, block_table[token / kBlockTokens], kv_head);
@@ -135,6 +142,7 @@ Softmax attend_segment_int8(const KVCache& cache, const int32_t* block_table, in
       dot += scratch.q16[d] * load8(block, k_index(cache.type, token % kBlockTokens, d));
     }
     float score = static_cast<float>(dot) * scratch.q_scale * scale_of(block, hd, token % kBlockTokens);
+    score = capped(score, softcap);
     if (token < first) score = -kInfinity;
     scratch.p[token - begin] = score;
     if (score > state.largest) state.largest = score;
@@ -219,17 +227,19 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
       for (int begin = 0; begin < num_tokens; begin += kSegmentTokens) {
         const int end = std::min(begin + kSegmentTokens, num_tokens);
         float* values = begin == 0 ? scratch.total : scratch.partial;
-        const Softmax state = cache.type == KVType::kInt8 ? attend_segment_int8(cache, seq.block_table, kv_head, begin,
-                                                                                end, visible.begin, scratch, values)
-                                                          : attend_segment(cache, seq.block_table, kv_head, begin, end,
-                                                                           visible.begin, args.scale, scratch, values);
+        const Softmax state =
+            cache.type == KVType::kInt8
+                ? attend_segment_int8(cache, seq.block_table, kv_head, begin, end, visible.begin, args.softcap, scratch,
+                                      values)
+                : attend_segment(cache, seq.block_table, kv_head, begin, end, visible.begin, args, scratch, values);
         if (begin == 0) {
           total = state;
         } else {
           merge(state, values, hd, total, scratch.total);
         }
       }
-      const float inverse = 1.0f / total.sum;
+      const float sink = args.sinks == nullptr ? 0.0f : exp(args.sinks[h] - total.largest);
+      const float inverse = 1.0f / (total.sum + sink);
       for (int d = 0; d < hd; ++d) out[d] = scratch.total[d] * inverse;
     }
   }

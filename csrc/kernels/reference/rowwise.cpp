@@ -108,6 +108,39 @@ void tanh(const float* x, int width, float* y) {
   for (int i = 0; i < width; ++i) y[i] = 1.0f - 2.0f / (exp(x[i] + x[i]) + 1.0f);
 }
 
+void gelu_tanh(const float* x, const float* up, int width, float* y) {
+  using namespace gelu_constants;
+  for (int i = 0; i < width; ++i) {
+    const float exponent = x[i] * std::fma(x[i] * x[i], -kCubic, -kLinear);
+    const float result = x[i] / (1.0f + exp(exponent));
+    y[i] = up == nullptr ? result : result * up[i];
+  }
+}
+
+void swiglu_clamped(const float* gate, const float* up, float limit, int width, float* y) {
+  for (int i = 0; i < width; ++i) {
+    const float g = limit < gate[i] ? limit : gate[i];
+    const float below = limit < up[i] ? limit : up[i];
+    const float u = below < -limit ? -limit : below;
+    y[i] = g / (1.0f + exp(g * -1.702f)) * (u + 1.0f);
+  }
+}
+
+void scale(const float* x, float factor, int width, float* y) {
+  for (int i = 0; i < width; ++i) y[i] = x[i] * factor;
+}
+
+void add_scaled(const float* x, float factor, int width, float* y) {
+  for (int i = 0; i < width; ++i) y[i] = std::fma(x[i], factor, y[i]);
+}
+
+void softcap(const float* x, float cap, int width, float* y) {
+  for (int i = 0; i < width; ++i) {
+    const float ratio = x[i] / cap;
+    y[i] = (1.0f - 2.0f / (exp(ratio + ratio) + 1.0f)) * cap;
+  }
+}
+
 void rope(float* x, int num_heads, const RopeArgs& args) {
   const int half = args.rotary_dim / 2;
   for (int h = 0; h < num_heads; ++h) {

@@ -127,18 +127,51 @@ class _Lowering:
                 src = self.values[gate.node].buffer
                 dst = src if self._dies(gate, node) else self._new_buffer(gate.width)
                 self._rows()
-                gated = plan.row_silu_mul if kind == "silu" else plan.row_gelu
+                gated = {
+                    "silu": plan.row_silu_mul,
+                    "gelu": plan.row_gelu,
+                    "gelu_tanh": plan.row_gelu_tanh,
+                }[kind]
                 gated(src, self.values[up.node].buffer, dst)
             case graph.Add(a, b):
                 dst = self._writable(a, node)
                 plan.row_add(self.values[b.node].buffer, dst)
+            case graph.Arrange(sources, runs):
+                dst = self._new_buffer(sum(width for _, _, width in runs))
+                self._rows()
+                plan.row_arrange([self.values[s.node].buffer for s in sources], runs, dst)
+            case graph.Scale(x, factor):
+                src = self.values[x.node].buffer
+                dst = src if self._dies(x, node) else self._new_buffer(x.width)
+                self._rows()
+                plan.row_scale(src, factor, dst)
+            case graph.ScaleByPosition(x, growth, period):
+                src = self.values[x.node].buffer
+                dst = src if self._dies(x, node) else self._new_buffer(x.width)
+                self._rows()
+                plan.row_scale_by_position(src, growth, period, dst)
+            case graph.Softcap(x, cap):
+                src = self.values[x.node].buffer
+                dst = src if self._dies(x, node) else self._new_buffer(x.width)
+                self._rows()
+                plan.row_softcap(src, cap, dst)
+            case graph.Moe(x, scores, experts, routing):
+                src = self.values[x.node].buffer
+                dst = src if self._dies(x, node) else self._new_buffer(x.width)
+                mixture = self._experts(scores.width, experts, routing)
+                self._rows()
+                plan.row_route(self.values[scores.node].buffer, mixture)
+                plan.run_experts(src, mixture)
+                self.in_rows = False
+                self._rows()
+                plan.row_combine(mixture, dst)
             case graph.SelectRows(x):
                 self.selected = True
                 dst = self._new_buffer(x.width)
                 plan.begin_rows(logits_rows=True)
                 self.in_rows = True
                 plan.row_select(self.values[x.node].buffer, dst)
-            case graph.Attention(q, k, v, layer, _, _, _, scale, left, right):
+            case graph.Attention(q, k, v, layer, _, _, _, scale, left, right, softcap, sinks):
                 self._rows()
                 plan.row_write_kv(self.values[k.node].buffer, self.values[v.node].buffer, layer)
                 dst = self._new_buffer(q.width)
@@ -149,6 +182,8 @@ class _Lowering:
                     scale,
                     left=_UNLIMITED if left is None else left,
                     right=_UNLIMITED if right is None else right,
+                    softcap=softcap,
+                    sinks=-1 if sinks is None else self.weights.vector(sinks),
                 )
                 self.in_rows = False
             case _:
@@ -239,6 +274,29 @@ class _Lowering:
             if value.forms is not None:
                 self.free_forms[self.forms_keys[value.forms]].append(value.forms)
 
+    def _experts(self, count: int, experts: graph.Experts, routing: graph.Routing) -> int:
+        def vector(name: str | None) -> int:
+            return -1 if name is None else self.weights.vector(name)
+
+        return self.plan.add_experts(
+            num_experts=count,
+            num_used=routing.num_used,
+            gate=self.weights.matrix(experts.gate),
+            up=self.weights.matrix(experts.up),
+            down=self.weights.matrix(experts.down),
+            gate_bias=vector(experts.gate_bias),
+            up_bias=vector(experts.up_bias),
+            down_bias=vector(experts.down_bias),
+            selection_bias=vector(routing.bias),
+            num_groups=routing.num_groups,
+            num_groups_used=routing.num_groups_used,
+            group_top=routing.group_top,
+            sigmoid=routing.scoring == "sigmoid",
+            normalize=routing.normalize,
+            factor=routing.factor,
+            limit=experts.limit,
+        )
+
     def _rotation(self, head_dim: int, rotary: graph.Rotary) -> int:
         key = (head_dim, rotary)
         if key not in self.rotations:
@@ -263,7 +321,13 @@ def _inputs(op: graph.Op) -> tuple[graph.Tensor, ...]:
             return (a, b)
         case graph.RMSNorm(x) | graph.Linear(x) | graph.Rope(x) | graph.SelectRows(x):
             return (x,)
+        case graph.Arrange(sources):
+            return sources
+        case graph.Moe(x, scores):
+            return (x, scores)
         case graph.LayerNorm(x) | graph.Columns(x) | graph.Act(x):
+            return (x,)
+        case graph.Scale(x) | graph.ScaleByPosition(x) | graph.Softcap(x):
             return (x,)
 
 

@@ -6,6 +6,7 @@ those of `_widening` take the nearest layout, up to 2.3 times the bytes.
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 from typing import Literal, TypeAlias
@@ -92,9 +93,10 @@ class PackedWeights:
         return choose_layout(self._source.tensors[name], self._dtype)
 
     def matrix(self, name: str) -> int:
-        """The plan's number for a matrix [n, k]."""
+        """The plan's number for a matrix [n, k]; of experts [e, n, k], for that of [e * n, k]."""
         if name not in self._matrices:
-            n, k = self._source.tensors[name].shape
+            *rows, k = self._source.tensors[name].shape
+            n = math.prod(rows)
             self._matrices[name] = self._plan.add_matrix(n, k, self.layout(name))
         return self._matrices[name]
 

@@ -105,6 +105,27 @@ class ReferenceExecutor:
                 return silu(values[gate.node]) * values[up.node]
             case graph.GatedAct(gate, up, "gelu"):
                 return gelu(values[gate.node]) * values[up.node]
+            case graph.GatedAct(gate, up, "gelu_tanh"):
+                return gelu_tanh(values[gate.node]) * values[up.node]
+            case graph.Arrange(sources, runs):
+                rows = [values[source.node] for source in sources]
+                zeros = np.zeros((len(rows[0]), max(w for _, _, w in runs)), self._dtype)
+                return np.concatenate(
+                    [
+                        zeros[:, :w] if i < 0 else rows[i][:, begin : begin + w]
+                        for i, begin, w in runs
+                    ],
+                    axis=1,
+                )
+            case graph.Scale(x, factor):
+                return values[x.node] * self._dtype(factor)
+            case graph.ScaleByPosition(x, growth, period):
+                factors = 1 + growth * np.log1p(step.positions // period)
+                return values[x.node] * factors[:, None].astype(self._dtype)
+            case graph.Softcap(x, cap):
+                return softcap(values[x.node], cap)
+            case graph.Moe(x, scores, experts, routing):
+                return moe(values[x.node], values[scores.node], experts, routing, w)
             case graph.Act(x, "gelu"):
                 return gelu(values[x.node])
             case graph.Act(x, "tanh"):
@@ -128,12 +149,19 @@ class ReferenceExecutor:
             blocks = step.block_tables[i, : -(-seq_len // BLOCK_SIZE)]
             slots = (blocks[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).ravel()[:seq_len]
             scores = np.einsum("qhgd,shd->qhgs", q[begin:end], k_cache[slots]) * op.scale
+            scores = softcap(scores, op.softcap) if op.softcap else scores
             distance = np.arange(seq_len) - step.positions[begin:end, None]
             left = seq_len if op.left is None else op.left
             right = seq_len if op.right is None else op.right
             unseen = (distance < -left) | (distance > right)
             scores[np.broadcast_to(unseen[:, None, None, :], scores.shape)] = -np.inf
-            out[begin:end] = np.einsum("qhgs,shd->qhgd", softmax(scores), v_cache[slots])
+            if op.sinks is not None:
+                sinks = self._weights[op.sinks].reshape(1, op.num_kv_heads, group, 1)
+                sinks = np.broadcast_to(sinks, (*scores.shape[:-1], 1))
+                weights = softmax(np.concatenate((scores, sinks), axis=-1))[..., :-1]
+            else:
+                weights = softmax(scores)
+            out[begin:end] = np.einsum("qhgs,shd->qhgd", weights, v_cache[slots])
         return out.reshape(len(q), -1)
 
 
@@ -157,6 +185,12 @@ def gelu(x: Array) -> Array:
     return (x * (0.5 * (1 + error))).astype(x.dtype)
 
 
+def gelu_tanh(x: Array) -> Array:
+    """gelu with Phi(x) as (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
+    inner = x.dtype.type(math.sqrt(2 / math.pi)) * (x + x.dtype.type(0.044715) * x * x * x)
+    return np.asarray(x * x.dtype.type(0.5) * (1 + np.tanh(inner)))
+
+
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
@@ -178,6 +212,66 @@ def rope(x: Array, positions: npt.NDArray[np.int32], head_dim: int, rotary: grap
 def silu(x: Array) -> Array:
     """x * sigmoid(x), without overflow for large negative x."""
     return x / (1 + np.exp(-np.clip(x, -80, None)))
+
+
+def softcap(x: Array, cap: float) -> Array:
+    """cap * tanh(x / cap)."""
+    return np.asarray(np.tanh(x / x.dtype.type(cap)) * x.dtype.type(cap))
+
+
+def route(scores: Array, routing: graph.Routing, bias: Array | None) -> tuple[Array, Array]:
+    """[n, num_experts] scores -> the chosen experts and their weights, [n, num_used] each."""
+    weights = softmax(scores)
+    if routing.scoring == "sigmoid":
+        weights = 1 / (1 + np.exp(-np.clip(scores, -80, None)))
+    ranked = weights if bias is None else weights + bias
+    if routing.num_groups > 1:
+        groups = ranked.reshape(len(ranked), routing.num_groups, -1)
+        best = np.sort(groups, axis=-1)[..., -routing.group_top :].sum(axis=-1)
+        order = np.argsort(-best, axis=-1, kind="stable")
+        unused = order[:, routing.num_groups_used :, None]
+        groups = groups.copy()
+        np.put_along_axis(
+            groups, np.broadcast_to(unused, (*unused.shape[:2], groups.shape[2])), -np.inf, axis=1
+        )
+        ranked = groups.reshape(ranked.shape)
+    chosen = np.argsort(-ranked, axis=-1, kind="stable")[:, : routing.num_used]
+    taken = np.take_along_axis(weights, chosen, axis=-1)
+    if routing.normalize:
+        taken = taken / taken.sum(axis=-1, keepdims=True)
+    return chosen, taken * taken.dtype.type(routing.factor)
+
+
+def moe(
+    x: Array,
+    scores: Array,
+    experts: graph.Experts,
+    routing: graph.Routing,
+    weights: dict[str, Array],
+) -> Array:
+    """x [n, width] through its experts, expert by expert."""
+    chosen, taken = route(scores, routing, None if routing.bias is None else weights[routing.bias])
+    out = np.zeros_like(x)
+    for expert in np.unique(chosen):
+        rows, ranks = np.nonzero(chosen == expert)
+
+        def product(rows_in: Array, weight: str, bias: str | None, expert: int = expert) -> Array:
+            y = rows_in @ weights[weight][expert].T
+            return np.asarray(y if bias is None else y + weights[bias][expert])
+
+        gate = product(x[rows], experts.gate, experts.gate_bias)
+        up = product(x[rows], experts.up, experts.up_bias)
+        inner = swiglu_clamped(gate, up, experts.limit) if experts.limit else silu(gate) * up
+        y = product(inner, experts.down, experts.down_bias)
+        out[rows] += y * taken[rows, ranks][:, None]
+    return out
+
+
+def swiglu_clamped(gate: Array, up: Array, limit: float) -> Array:
+    """Source: the gpt-oss model card, arXiv:2508.10925, section 2.2."""
+    gate = np.minimum(gate, gate.dtype.type(limit))
+    up = np.clip(up, -limit, limit).astype(gate.dtype)
+    return gate / (1 + np.exp(np.clip(gate * gate.dtype.type(-1.702), None, 80))) * (up + 1)
 
 
 def softmax(x: Array) -> Array:

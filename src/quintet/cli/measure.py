@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from quintet.cli.options import JsonOption, ModelArgument, ThreadsOption
+from quintet.cli.options import Dtype, DtypeOption, JsonOption, ModelArgument, ThreadsOption
 
 TextArgument: TypeAlias = Annotated[
     Path, typer.Argument(metavar="TEXT", help="A text file, UTF-8.", exists=True, dir_okay=False)
@@ -55,6 +55,7 @@ def perplexity(
     text: TextArgument,
     context: ContextOption = 512,
     chunks: ChunksOption = None,
+    dtype: DtypeOption = Dtype.auto,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,6 +69,7 @@ def perplexity(
             read_text(text),
             context=context,
             max_chunks=chunks,
+            dtype=dtype.value,
             num_threads=threads,
             progress=progress,
         )
@@ -86,6 +88,7 @@ def compare(
     text: TextArgument,
     context: ContextOption = 512,
     chunks: ChunksOption = None,
+    dtype: DtypeOption = Dtype.auto,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -100,6 +103,7 @@ def compare(
             read_text(text),
             context=context,
             max_chunks=chunks,
+            dtype=dtype.value,
             num_threads=threads,
             progress=progress,
         )

@@ -512,6 +512,7 @@ class Engine:
 
     def _end(self, sequence: Sequence, end: End, chunk: OutputChunk) -> OutputChunk:
         """Let go of a sequence; returns its chunk completed as the last one."""
+        usage = sequence.usage()  # while it still has its blocks
         self._let_go(sequence)
         group = self._groups[sequence.request_id]
         group.unfinished.remove(sequence)
@@ -527,7 +528,7 @@ class Engine:
             stop_reason=end.stop_reason,
             hides_last_token=end.hides_last_token,
             others_go_on=bool(group.unfinished),
-            usage=sequence.usage(),
+            usage=usage,
             timings=sequence.timings(),
         )
 

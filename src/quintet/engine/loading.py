@@ -124,7 +124,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         source = _open(path, options)
         stack.enter_context(source)
         reading = _TokenizerReading(source, stack.enter_context(ThreadPoolExecutor(max_workers=1)))
-        model = load_model(source)
+        model = load_model(source, context_length=config.max_model_len)
         kv_dtype = resolve_kv_dtype(options.dtype, options.kv_dtype)
         sources, models = [source], [model]
         if config.draft_speculation is not None:
@@ -132,7 +132,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
             sources.append(_open(draft_path, options))
             stack.enter_context(sources[1])
             _check_draft_vocabulary(reading.result(), _tokenizer(sources[1]), draft_path)
-            models.append(load_model(sources[1]))
+            models.append(load_model(sources[1], context_length=config.max_model_len))
         # A draft model keeps the same tokens, in blocks of its own.
         bytes_per_block = sum(block_bytes(model, kv_dtype) for model in models)
         max_num_step_tokens = config.max_num_batched_tokens

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from quintet.engine.embedding import Vectors
@@ -44,6 +44,7 @@ class Usage:
         num_reasoning_tokens: of those, the ones of a chat model's thought.
         num_dropped_tokens: of prompt and answer, those that a sliding context gave up on the
             way; see `Request.overflow`.
+        block_ids: KV blocks that held prompt and answer when it ended; nobody's since then.
     """
 
     num_prompt_tokens: int
@@ -51,6 +52,8 @@ class Usage:
     num_generated_tokens: int
     num_reasoning_tokens: int = 0
     num_dropped_tokens: int = 0
+    # No part of what was answered: it differs from run to run.
+    block_ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +248,7 @@ class Answer:
                 sum(usage.num_generated_tokens for usage in usages.values()),
                 num_reasoning_tokens=sum(u.num_reasoning_tokens for u in usages.values()),
                 num_dropped_tokens=sum(u.num_dropped_tokens for u in usages.values()),
+                block_ids=tuple(dict.fromkeys(b for u in usages.values() for b in u.block_ids)),
             ),
             timings=max(timings, key=lambda t: t.queue_s + t.prefill_s + t.decode_s),
         )

@@ -208,6 +208,7 @@ class Sequence:
             self.num_cached_tokens,
             self.num_generated_tokens,
             num_dropped_tokens=self.num_dropped_tokens,
+            block_ids=tuple(self.block_table),
         )
 
     def timings(self) -> Timings:

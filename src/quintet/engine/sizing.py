@@ -68,7 +68,10 @@ def plan_cache(
             parameter="max_model_len",
         )
     wanted_blocks = -(-wanted_len // BLOCK_SIZE)
-    if config.kv_cache_bytes is not None:
+    if config.num_kv_blocks is not None:
+        num_blocks = config.num_kv_blocks
+        cache_bytes = num_blocks * block_bytes
+    elif config.kv_cache_bytes is not None:
         cache_bytes = config.kv_cache_bytes
         num_blocks = cache_bytes // block_bytes
     else:

@@ -32,6 +32,7 @@ _TYPES = {
     "BF16": GGMLType.BF16,
     "F64": GGMLType.F64,
     "I8": GGMLType.I8,
+    "U8": GGMLType.I8,  # as bytes: packed codes, that who knows them reads raw
     "I16": GGMLType.I16,
     "I32": GGMLType.I32,
     "I64": GGMLType.I64,

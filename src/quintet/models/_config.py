@@ -5,16 +5,18 @@ Both are translated here, once, into the field's one set of names.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from quintet.errors import ModelFormatError
 
 MAX_LAYERS = 1024
 MAX_WIDTH = 1 << 20  # bounds every width a header can claim; the tensors must then agree
 MAX_CONTEXT = 1 << 27
+MAX_EXPERTS = 4096
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,22 @@ class Config:
         rope_interleaved: see `quintet.graph.Rotary`.
         context_length: tokens the model was made for.
         qkv_bias: whether q, k and v carry biases.
+        short_inv_freq, short_context_length: the frequencies of a model that is run with no more
+            than so many tokens, where it has others for those.
+        windows: per layer, how many tokens before itself a token sees, None for all; () where all
+            layers see all.
+        local_inv_freq: frequencies of the layers with a window, where they have their own.
+        attention_scale: of scores; 1 / sqrt(head_dim) when None.
+        attention_softcap, logit_softcap: 0 for none; see `quintet.graph`.
+        embedding_scale, residual_scale, logit_scale: multiply embeddings, what a block adds to
+            the residual, and logits.
+        rope_layers: per layer, whether it rotates q and k; () where all do.
+        query_growth, query_growth_period: see `quintet.graph.ScaleByPosition`; 0 for none.
+        num_experts_used: of those a token is sent to; 0 without experts.
+        expert_weights_normalized, expert_weights_factor, expert_scoring, num_expert_groups,
+            num_expert_groups_used: see `quintet.graph.Routing`.
+        kv_lora_rank: width of the latent that keys and values are made of; 0 without.
+        value_head_dim: columns of a head's values, where they are fewer than head_dim; else 0.
     """
 
     architecture: str
@@ -42,6 +60,35 @@ class Config:
     rope_attention_factor: float
     tie_word_embeddings: bool
     qkv_bias: bool
+    short_inv_freq: tuple[float, ...] = ()
+    short_context_length: int = 0
+    windows: tuple[int | None, ...] = ()
+    local_inv_freq: tuple[float, ...] = ()
+    attention_scale: float | None = None
+    attention_softcap: float = 0.0
+    logit_softcap: float = 0.0
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    rope_layers: tuple[bool, ...] = ()
+    query_growth: float = 0.0
+    query_growth_period: int = 1
+    num_experts_used: int = 0
+    expert_weights_normalized: bool = True
+    expert_weights_factor: float = 1.0
+    expert_scoring: Literal["softmax", "sigmoid"] = "softmax"
+    num_expert_groups: int = 1
+    num_expert_groups_used: int = 1
+    kv_lora_rank: int = 0
+    value_head_dim: int = 0
+
+    def for_context(self, num_tokens: int | None) -> Config:
+        """The same, for a model that will see no more than num_tokens of a sequence."""
+        if num_tokens is None or num_tokens > self.short_context_length:
+            return self
+        return dataclasses.replace(
+            self, rope_inv_freq=self.short_inv_freq, context_length=self.short_context_length
+        )
 
 
 class Keys:
@@ -84,6 +131,25 @@ class Keys:
         if not math.isfinite(value) or value <= 0:
             raise self.error(name, f"expected a positive number, found {value!r}")
         return float(value)
+
+    def numbers(self, name: str, *, size: int) -> tuple[float, ...]:
+        """A list of so many finite, positive numbers."""
+        value = self._get(name, None)
+        if (
+            not isinstance(value, list | tuple)
+            or len(value) != size
+            or any(isinstance(v, bool) or not isinstance(v, int | float) for v in value)
+            or not all(math.isfinite(v) and v > 0 for v in value)
+        ):
+            raise self.error(name, f"expected {size} positive numbers")
+        return tuple(float(v) for v in value)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """True or false."""
+        value = self._get(name, default)
+        if not isinstance(value, bool):
+            raise self.error(name, f"expected true or false, found {value!r}")
+        return value
 
     def error(self, name: str, message: str) -> ModelFormatError:
         return ModelFormatError(message, path=self.path, part=self.prefix + name)

@@ -11,7 +11,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import quintet.models as package
@@ -20,17 +20,25 @@ from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Program, Tensor
-from quintet.models import _pooling
+from quintet.models import _pooling, _rope
 from quintet.models._config import Config
-from quintet.models._decoder import ROPE_FACTORS
 from quintet.models._encoder import SCORES, EncoderConfig
 from quintet.models._pooling import Pooling
 from quintet.models._weights import RenamedWeights
 
 # Tensors that files carry and that no program reads: computed from the configuration instead.
-IGNORED_SUFFIXES = (ROPE_FACTORS, "rotary_emb.inv_freq")
+IGNORED_SUFFIXES = (
+    _rope.ROPE_FACTORS,
+    _rope.LONG_FACTORS,
+    _rope.SHORT_FACTORS,
+    "rotary_emb.inv_freq",
+)
 
 AnyConfig: TypeAlias = Config | EncoderConfig
+
+
+def _as_they_are(weights: WeightSource) -> WeightSource:
+    return weights
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,13 @@ class Architecture:
         hf_names: entries of config.json's `architectures` that mean it.
         from_gguf, from_hf: stored configuration to `Config`.
         build: writes the program; see `quintet.graph`.
-        weight_names: GGUF tensor name to Hugging Face name, `{i}` for the layer.
+        weight_names: GGUF tensor name to Hugging Face name, `{i}` for the layer and `{e}` for the
+            expert.
+        gguf_weights: makes the tensors that `build` reads of those of a GGUF file.
+        hf_weights: makes the tensors of a GGUF file of those of a directory, already renamed,
+            where they differ by more than names.
+        hf_nested: how names begin in the directory of a model that this one is a part of, and what
+            stands for it in `weight_names`.
         hf_prefix: of the names of the model proper where it has a head, and which files of the
             model without one leave out.
         ignored: how names begin, of either kind, that stand for what we have no use for: heads
@@ -55,6 +69,9 @@ class Architecture:
     from_hf: Callable[[Mapping[str, Any], WeightSource, str | None], AnyConfig]
     build: Callable[[Graph, Any], Tensor]
     weight_names: Mapping[str, str]
+    gguf_weights: Callable[[WeightSource], WeightSource] = _as_they_are
+    hf_weights: Callable[[WeightSource], WeightSource] = _as_they_are
+    hf_nested: Mapping[str, str] = field(default_factory=dict)
     hf_prefix: str = ""
     ignored: tuple[str, ...] = ()
 
@@ -91,8 +108,12 @@ def architectures() -> dict[str, Architecture]:
     return found
 
 
-def load_model(source: GGUFFile | SafetensorsDir) -> Model:
+def load_model(source: GGUFFile | SafetensorsDir, *, context_length: int | None = None) -> Model:
     """Read the configuration and build the program; weights stay in the file.
+
+    Args:
+        context_length: tokens that no sequence will exceed, for models that have frequencies of
+            their own for short ones; None for as many as the model can take.
 
     Raises:
         UnsupportedModelError: an architecture, or a tensor, that is not ours yet.
@@ -107,12 +128,16 @@ def load_model(source: GGUFFile | SafetensorsDir) -> Model:
         architecture = architectures().get(name)
         if architecture is None:
             raise UnsupportedModelError("architecture", name, architectures())
-        weights = source
+        weights = architecture.gguf_weights(source)
         config = architecture.from_gguf(source.metadata, weights, path)
         pooling = _pooling.from_gguf(source.metadata, name, path)
     else:
         architecture = _from_hf_names(source.config, path)
-        weights = RenamedWeights(source, architecture.weight_names, architecture.hf_prefix)
+        weights = architecture.hf_weights(
+            RenamedWeights(
+                source, architecture.weight_names, architecture.hf_prefix, architecture.hf_nested
+            )
+        )
         config = architecture.from_hf(source.config, weights, path)
         pooling = _pooling.from_directory(source.directory)
         if isinstance(config, EncoderConfig):
@@ -120,6 +145,8 @@ def load_model(source: GGUFFile | SafetensorsDir) -> Model:
             config = dataclasses.replace(config, context_length=min(shorter, config.context_length))
         if source.config.get("tie_word_embeddings") is False and config.tie_word_embeddings:
             raise ModelFormatError("the tensor is missing", path=path, part="lm_head.weight")
+    if isinstance(config, Config):
+        config = config.for_context(context_length)
     graph = Graph({name: info.shape for name, info in weights.tensors.items()}, path)
     program = graph.program(architecture.build(graph, config))
     _check_all_read(program, weights, architecture.ignored, path)

@@ -15,22 +15,32 @@ class RenamedWeights:
     """A view of `source` with GGUF tensor names; a tensor without one keeps its own.
 
     Args:
-        names: GGUF name to the source's name, `{i}` standing for a layer number.
+        names: GGUF name to the source's name, `{i}` standing for the number of a layer and `{e}`
+            for that of an expert.
         prefix: of the source's names, which it may leave out.
+        nested: how the source's names may begin instead, and what that stands for.
     """
 
-    def __init__(self, source: WeightSource, names: Mapping[str, str], prefix: str = "") -> None:
+    def __init__(
+        self,
+        source: WeightSource,
+        names: Mapping[str, str],
+        prefix: str = "",
+        nested: Mapping[str, str] | None = None,
+    ) -> None:
         self._source = source
-        patterns = [
-            (re.compile(re.escape(theirs).replace(r"\{i\}", r"(\d+)")), ours)
-            for ours, theirs in names.items()
-        ]
+        patterns = [(_pattern(theirs), ours) for ours, theirs in names.items()]
         self._names: dict[str, str] = {}
         for theirs in source.tensors:
             ours = theirs
+            plain = theirs
+            for begin, replacement in (nested or {}).items():
+                if theirs.startswith(begin):
+                    plain = replacement + theirs.removeprefix(begin)
+                    break
             for pattern, name in patterns:
-                if match := pattern.fullmatch(theirs) or pattern.fullmatch(prefix + theirs):
-                    ours = name.replace("{i}", match.group(1)) if match.groups() else name
+                if match := pattern.fullmatch(plain) or pattern.fullmatch(prefix + plain):
+                    ours = name.format(**match.groupdict())
                     break
             self._names[ours] = theirs
         self._tensors: Mapping[str, TensorInfo] = {
@@ -63,3 +73,10 @@ class RenamedWeights:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    pattern = re.escape(name)
+    for number in ("i", "e"):
+        pattern = pattern.replace(rf"\{{{number}\}}", rf"(?P<{number}>\d+)")
+    return re.compile(pattern)

@@ -30,7 +30,7 @@ def attention(g: Graph, x: Tensor, layer: int, c: EncoderConfig) -> Tensor:
     q, k, v = g.split(linear(g, x, block, "attn_qkv"), *[c.hidden_size] * 3)
     q = g.rope(q, head_dim=c.head_dim, rotary=rotary)
     k = g.rope(k, head_dim=c.head_dim, rotary=rotary)
-    heads = {"num_heads": c.num_heads, "num_kv_heads": c.num_heads}
+    heads: dict[str, Any] = {"num_heads": c.num_heads, "num_kv_heads": c.num_heads}
     y = g.attention(q, k, v, layer=layer, **heads, left=reach, right=reach)
     return linear(g, y, block, "attn_output")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Mapping
 
 from starlette.applications import Starlette
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quintet.errors import QuintetError
@@ -20,15 +21,18 @@ from quintet.server.dialects import mounted
 from quintet.server.disconnect import cancel
 from quintet.server.errors import HTTPRefusal
 from quintet.server.flavours import FLAVOURS
-from quintet.server.guard import Guard
+from quintet.server.guard import OPEN_PATHS, Guard
 from quintet.server.health import HealthMonitor
 from quintet.server.http_stats import HTTPStats
 from quintet.server.metrics import Metrics
 from quintet.server.models import Models
 from quintet.server.observer import Observer
+from quintet.server.openapi import PATH as OPENAPI_PATH
+from quintet.server.openapi import document
 from quintet.server.probes import probe_routes
 from quintet.server.replies import ErrorWriter
 from quintet.server.settings import Settings
+from quintet.server.streaming import json_bytes
 
 
 def create_app(models: Models, settings: Settings) -> Starlette:
@@ -44,6 +48,16 @@ def create_app(models: Models, settings: Settings) -> Starlette:
     stats = HTTPStats()
     metrics = Metrics(settings.metric_prefix or flavour.metric_prefix, models, health, stats)
 
+    probes = probe_routes(health, metrics, models, flavour)
+
+    @functools.lru_cache(maxsize=1)
+    def described() -> bytes:
+        has_keys = bool(settings.all_keys)
+        return json_bytes(document(dialects, probes, has_keys=has_keys, open_paths=OPEN_PATHS))
+
+    async def openapi(request: Request) -> Response:
+        return Response(await asyncio.to_thread(described), media_type="application/json")
+
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         watches = [asyncio.ensure_future(health.watch()), asyncio.ensure_future(models.watch())]
@@ -53,7 +67,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
             await cancel(*watches)
 
     routes, aliases = (
-        [*_routes(dialects), *probe_routes(health, metrics, models, flavour)],
+        [*_routes(dialects), *probes, Route(OPENAPI_PATH, openapi, methods=["GET"])],
         _aliases(dialects),
     )
     app = Starlette(

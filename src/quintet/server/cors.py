@@ -26,7 +26,8 @@ _EXPOSED = (
 def allowed_origin(headers: list[tuple[bytes, bytes]], settings: Settings) -> str | None:
     """The request's origin if it is one of those allowed, as the browser wrote it."""
     origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
-    return origins[0] if len(origins) == 1 and origins[0] in settings.cors_origins else None
+    is_allowed = len(origins) == 1 and not settings.cors_origins.isdisjoint({*origins, "*"})
+    return origins[0] if is_allowed else None
 
 
 def check_origin(

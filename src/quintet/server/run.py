@@ -76,6 +76,7 @@ async def serve_async(
     *,
     on_listening: Callable[[Server], None] = lambda server: None,
     prepare: Callable[[], Awaitable[None]] | None = None,
+    listener: socket.socket | None = None,
 ) -> None:
     """`serve` inside a running event loop.
 
@@ -83,6 +84,8 @@ async def serve_async(
         on_listening: called once connections are accepted, and `prepare` has ended.
         prepare: loads the models to hold; until it ends /health says that the server is starting,
             and requests wait.
+        listener: a socket that listens, which several processes may serve; closed when this
+            returns.
 
     Raises:
         Exception: whatever `prepare` raised.
@@ -92,7 +95,7 @@ async def serve_async(
     # template hangs holds a handful of them, and must not hold them all.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_NUM_THREADS))
     try:
-        with contextlib.closing(_listen(settings)) as listener:
+        with contextlib.closing(listen(settings) if listener is None else listener) as listener:
             server = Server(models, settings, _url(listener, settings))
             if prepare is None:
                 on_listening(server)
@@ -224,8 +227,12 @@ async def _close(models: Models) -> None:
     await closing
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """A bound socket, so that a taken port is our error and port 0 has its number at once."""
+def listen(settings: Settings) -> socket.socket:
+    """A bound socket, so that a taken port is our error and port 0 has its number at once.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -27,7 +27,7 @@ class Settings:
         key_digests: SHA-256 of keys that may do everything.
         keys: further keys, each with what it may do.  Without any key none is asked for.
         rate_limits: of each key, or of each address where there are no keys.
-        cors_origins: web pages of these exact origins may use the server.
+        cors_origins: web pages of these exact origins may use the server; those of any, with "*".
         tls_cert, tls_key: PEM files; with them the server speaks TLS 1.2 or 1.3 and no HTTP.
         metric_prefix: of the names in /metrics; None: the dialect's.
         extra_hosts: names a `Host` header may carry besides the loopback names and `host`.

@@ -1,114 +1,79 @@
-"""How much main memory a model will take, and which quantisation of it fits in how much.
+"""What memory a model will take, and which quantisation of it fits.
 
-Weights and buffers are what the compiled plan says it will allocate, the KV cache is what the
-engine sizes it to, the rest is measured: see `footprint`.
+Weights and buffers are asked of the compiled plan, so they are what the engine will allocate; the
+KV cache is blocks times their size.  Nothing of it is allocated or read.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from quintet.backends import block_bytes, executor_memory, resolve_kv_dtype
+from quintet.backends import block_bytes, resolve_kv_dtype
 from quintet.backends.base import BLOCK_SIZE
+from quintet.backends.load import executor_memory
 from quintet.config import EngineConfig
-from quintet.errors import ContextLengthError, RequestError, UnsupportedModelError
+from quintet.errors import ContextLengthError, RequestError
 from quintet.formats.gguf import GGUFFile
+from quintet.formats.gguf_writer import tensor_info
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.formats.weights import SourceIdentity, TensorInfo, WeightSource
 from quintet.models import Model, load_model
-from quintet.tools.footprint import measure_footprint
-from quintet.tools.quantize import open_source, write_model
-from quintet.tools.recipes import recipe_named
+from quintet.tools.recipes import RECIPES, choose_types
 
-KVDtype: TypeAlias = Literal["auto", "bfloat16", "float32", "int8"]
+CacheDtype = Literal["auto", "float32", "bfloat16", "int8"]
 
-# The best first.  Types that another one beats in both size and quality are left out.
-CANDIDATES = (
-    "F16",
-    "Q8_0",
-    "Q6_K",
-    "Q5_K_M",
-    "Q5_K_S",
-    "Q4_K_M",
-    "Q4_K_S",
-    "IQ4_XS",
-    "Q3_K_L",
-    "Q3_K_M",
-    "Q3_K_S",
-    "Q2_K",
-)
+# Measured on Linux: the interpreter with the libraries the engine loads, and each token's share
+# of the tokenizer.
+_PROCESS_BYTES = 54 * 10**6
+_BYTES_PER_TOKEN = 700
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """
-    Main memory in bytes, of a process that runs one model on the CPU with its cache full.
+    Bytes of memory.
 
     Args:
-        context: tokens of prompt and answer together.
-        batch: sequences that run at a time.
-        weight_bytes: packed.
-        kv_bytes: KV cache of `batch` full contexts.
-        buffer_bytes: intermediate results of the largest step.
-        process_bytes: the interpreter, its libraries and the tokenizer.
+        weight_bytes: packed for the kernels.
+        cache_bytes: the KV cache.
+        buffer_bytes: intermediate results, of the largest step.
+        process_bytes: the interpreter, libraries and the vocabulary.
     """
 
-    context: int
-    batch: int
     weight_bytes: int
-    kv_bytes: int
+    cache_bytes: int
     buffer_bytes: int
     process_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        """All of it."""
-        return self.weight_bytes + self.kv_bytes + self.buffer_bytes + self.process_bytes
+        """All together."""
+        return self.weight_bytes + self.cache_bytes + self.buffer_bytes + self.process_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class Choice:
     """
-    One way to have a model.
+    One quantisation type of a model.
 
     Args:
-        type: a quantisation type; None: the file as it is.
-        file_bytes: of the file.
-        estimate: memory it takes.
-        fits: whether the budget holds that.
+        type: its name.
+        file_bytes: of its tensors.
+        estimate: of running it.
+        fits: whether that is within the budget.
     """
 
-    type: str | None
+    type: str
     file_bytes: int
     estimate: Estimate
     fits: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """
-    Ways to have a model, the best first.
-
-    Args:
-        memory: the budget, in bytes.
-        options: the file as it is, then the quantisations that are smaller.
-    """
-
-    memory: int
-    options: tuple[Option, ...]
-
-    @property
-    def best(self) -> Option | None:
-        """The best that fits; None if none does."""
-        return next((option for option in self.options if option.fits), None)
 
 
 def estimate(
@@ -116,123 +81,66 @@ def estimate(
     *,
     context: int | None = None,
     batch: int = 1,
-    kv_dtype: KVDtype = "auto",
-    max_num_batched_tokens: int | None = None,
+    kv_dtype: CacheDtype = "auto",
 ) -> Estimate:
     """
-    The memory that a model will take, without loading it.
+    The memory a model takes on the CPU.
 
     Args:
         model: a GGUF file or a Hugging Face directory.
-        context: tokens of a sequence; None: all the model has.
-        batch: sequences that run at a time: the engine's `max_num_seqs`.
-        kv_dtype: of the KV cache, as for `LLM`.
-        max_num_batched_tokens: of a step; None: the engine's default.
+        context: tokens of each sequence; None: as many as the model was made for.
+        batch: sequences at a time.
+        kv_dtype: see `ModelOptions`.
 
     Raises:
-        ModelNotFoundError, ModelFormatError: it cannot be read.
-        UnsupportedModelError: it cannot be run, or writes no text.
+        ModelNotFoundError, ModelFormatError, UnsupportedModelError: it cannot be read.
         ContextLengthError: `context` is beyond the model's own.
-        RequestError: another value out of range.
-        EngineError: the tokenizer could not be measured.
+        RequestError: a context or batch below 1.
     """
-    path = Path(model)
-    with _open(path) as source:
-        loaded = _generator(source)
-        plan = _Plan(loaded, context, batch, kv_dtype, max_num_batched_tokens)
-        return plan.estimate(loaded, measure_footprint(path))
+    with _open(Path(model)) as source:
+        return _estimate(load_model(source), context, batch, kv_dtype)
 
 
 def recommend(
     model: str | os.PathLike[str],
-    memory: int,
+    memory_bytes: int,
     *,
     context: int | None = None,
     batch: int = 1,
-    kv_dtype: KVDtype = "auto",
-    max_num_batched_tokens: int | None = None,
-) -> Recommendation:
+    kv_dtype: CacheDtype = "auto",
+) -> list[Choice]:
     """
-    The best quantisation of a model for a budget.
+    All quantisation types of a model, best first: the first that fits is the one to take.
 
     Args:
-        model: a GGUF file or a Hugging Face directory.  What is quantised already loses more when
-            it is quantised again: give the original where there is one.
-        memory: bytes that the whole process may take.
+        model: a GGUF file or a Hugging Face directory; its own formats do not matter.
+        memory_bytes: the budget.
+        context, batch, kv_dtype: see `estimate`.
 
-    Other args and raises: as for `estimate`, and
-        RequestError: `memory` below 1.
+    Raises: as for `estimate`.
     """
-    if memory < 1:
-        raise RequestError(f"expected at least 1 byte, found {memory}", parameter="memory")
-    path = Path(model)
-    options = []
-    with _open(path) as opened, open_source(path) as source:
-        loaded = _generator(opened)
-        plan = _Plan(loaded, context, batch, kv_dtype, max_num_batched_tokens)
-        process_bytes = measure_footprint(path)
-
-        def add(name: str | None, file_bytes: int, candidate: Model) -> None:
-            found = plan.estimate(candidate, process_bytes)
-            options.append(Option(name, file_bytes, found, found.total_bytes <= memory))
-
-        source_bytes = sum(each.stat().st_size for each in source.paths)
-        add(None, source_bytes, loaded)
-        for name in CANDIDATES:
-            result = write_model(source, Path(os.devnull), recipe_named(name), dry_run=True)
-            if result.file_bytes < source_bytes:
-                targets = {each.target.name: each.target for each in result.tensors}
-                weights = _Requantized(loaded.weights, targets)
-                add(name, result.file_bytes, dataclasses.replace(loaded, weights=weights))
-    return Recommendation(memory, tuple(options))
+    choices = []
+    with _open(Path(model)) as source:
+        loaded = load_model(source)
+        metadata = source.metadata if isinstance(source, GGUFFile) else _metadata(loaded)
+        tensors = loaded.weights.tensors
+        # F32 is no quantisation, and the file of MXFP4_MOE is Q8_0 where there are no experts.
+        for name in (each for each in RECIPES if each not in ("F32", "MXFP4_MOE")):
+            types = choose_types(RECIPES[name], tensors, metadata)
+            infos = {key: tensor_info(key, info.shape, types[key]) for key, info in tensors.items()}
+            retyped = replace(loaded, weights=_Retyped(loaded.weights, infos))
+            found = _estimate(retyped, context, batch, kv_dtype)
+            file_bytes = sum(info.num_bytes for info in infos.values())
+            choices.append(Choice(name, file_bytes, found, found.total_bytes <= memory_bytes))
+    return sorted(choices, key=lambda choice: -choice.file_bytes)
 
 
-class _Plan:
-    """How the model is to be run, whatever its number formats."""
+class _Retyped:
+    """Weights as they would be in other formats: what a plan is compiled from."""
 
-    def __init__(
-        self,
-        model: Model,
-        context: int | None,
-        batch: int,
-        kv_dtype: KVDtype,
-        max_num_batched_tokens: int | None,
-    ) -> None:
-        longest = model.config.context_length
-        self.context = longest if context is None else context
-        if self.context < 1:
-            raise RequestError(f"expected at least 1, found {context}", parameter="context")
-        if self.context > longest:
-            raise ContextLengthError(self.context, longest, parameter="context")
-        if batch < 1:
-            raise RequestError(f"expected at least 1, found {batch}", parameter="batch")
-        if max_num_batched_tokens is None:
-            max_num_batched_tokens = max(batch, EngineConfig().max_num_batched_tokens)
-        config = EngineConfig(max_num_seqs=batch, max_num_batched_tokens=max_num_batched_tokens)
-        self.batch = batch
-        self._config = config
-        num_blocks = batch * -(-self.context // BLOCK_SIZE)
-        self._kv_bytes = num_blocks * block_bytes(model, resolve_kv_dtype("auto", kv_dtype))
-
-    def estimate(self, model: Model, process_bytes: int) -> Estimate:
-        weight_bytes, buffer_bytes = executor_memory(
-            model,
-            max_num_batched_tokens=self._config.max_num_batched_tokens,
-            max_logits_rows=self._config.max_logits_rows,
-        )
-        return Estimate(
-            self.context, self.batch, weight_bytes, self._kv_bytes, buffer_bytes, process_bytes
-        )
-
-
-class _Requantized:
-    """Weights as they will be in other number formats: what a plan asks before it packs them."""
-
-    def __init__(self, source: WeightSource, targets: Mapping[str, TensorInfo]) -> None:
+    def __init__(self, source: WeightSource, infos: Mapping[str, TensorInfo]) -> None:
         self._source = source
-        self.tensors: Mapping[str, TensorInfo] = {
-            name: targets.get(name, info) for name, info in source.tensors.items()
-        }
+        self.tensors = infos
 
     @property
     def identity(self) -> SourceIdentity:
@@ -243,7 +151,7 @@ class _Requantized:
         return self._source.is_mapped
 
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
-        return self._source.raw(name)
+        raise NotImplementedError("these weights were never written")
 
     def dequantized(self, name: str) -> npt.NDArray[np.float32]:
         return self._source.dequantized(name)
@@ -251,10 +159,10 @@ class _Requantized:
     def close(self) -> None:
         self._source.close()
 
-    def __enter__(self) -> _Requantized:
+    def __enter__(self) -> _Retyped:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -263,9 +171,36 @@ def _open(path: Path) -> GGUFFile | SafetensorsDir:
     return SafetensorsDir.open(path) if is_safetensors else GGUFFile.open(path)
 
 
-def _generator(source: GGUFFile | SafetensorsDir) -> Model:
-    model = load_model(source)
-    if model.head != "logits":
-        name = source.path if isinstance(source, GGUFFile) else source.directory
-        raise UnsupportedModelError("model that writes no text", name.name)
-    return model
+def _metadata(model: Model) -> Mapping[str, Any]:
+    """What recipes ask of the metadata, of a model that has none of GGUF's."""
+    config = model.config
+    prefix = f"{config.architecture}."
+    return {
+        "general.architecture": config.architecture,
+        prefix + "block_count": config.num_layers,
+        prefix + "attention.head_count": config.num_heads,
+        prefix + "attention.head_count_kv": getattr(config, "num_kv_heads", config.num_heads),
+    }
+
+
+def _estimate(model: Model, context: int | None, batch: int, kv_dtype: CacheDtype) -> Estimate:
+    limit = model.config.context_length
+    context = limit if context is None else context
+    if context > limit:
+        raise ContextLengthError(context, limit, parameter="context")
+    for name, value in (("context", context), ("batch", batch)):
+        if value < 1:
+            raise RequestError(f"expected at least 1, found {value}", parameter=name)
+    config = EngineConfig(max_num_seqs=batch)
+    weight_bytes, buffer_bytes = executor_memory(
+        model,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_logits_rows=config.max_logits_rows,
+    )
+    num_blocks = -(-context // BLOCK_SIZE) * batch
+    return Estimate(
+        weight_bytes,
+        num_blocks * block_bytes(model, resolve_kv_dtype("auto", kv_dtype)),
+        buffer_bytes,
+        _PROCESS_BYTES + _BYTES_PER_TOKEN * model.config.vocab_size,
+    )

@@ -26,6 +26,7 @@ from quintet.models import Config, load_model
 from quintet.tools.convert_vocabulary import vocabulary_fields
 
 _ROPE_FACTORS = "rope_freqs.weight"
+_ROPE_SCALINGS = ("default", "linear", "llama3")
 # By architecture, the matrices whose rows GGUF has in another order: rotary pairs side by side.
 _INTERLEAVED = {"llama": ("attn_q", "attn_k"), "qwen2": (), "qwen3": ()}
 
@@ -55,6 +56,8 @@ class HFSource:
             raise UnsupportedModelError(
                 "architecture to convert", config.architecture, _INTERLEAVED
             )
+        if config.num_experts_used:
+            raise UnsupportedModelError("model to convert", "a mixture of experts")
         self._config = config
         self._weights = model.weights
         self._factors = _rope_factors(config, self._source.config)
@@ -114,8 +117,11 @@ def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def _rope_factors(config: Config, hf: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
     """[head_dim / 2] plain over scaled frequencies, where no key of GGUF says the same."""
     rope = _rope(hf)
-    if rope.get("rope_type", rope.get("type", "default")) in ("default", "linear"):
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind in ("default", "linear"):
         return None
+    if kind != "llama3":
+        raise UnsupportedModelError("rope scaling to convert", str(kind), _ROPE_SCALINGS)
     half = len(config.rope_inv_freq)
     plain = float(rope["rope_theta"]) ** (-np.arange(half) / half)
     return (plain / np.array(config.rope_inv_freq)).astype(np.float32)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quintet.errors import RequestError
-from quintet.tools.text_pass import DEFAULT_CONTEXT, Backend, TextPass, log_softmax
+from quintet.tools.text_pass import DEFAULT_CONTEXT, Backend, Dtype, TextPass, log_softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ def perplexity(
     context: int = DEFAULT_CONTEXT,
     max_chunks: int | None = None,
     backend: Backend = "auto",
+    dtype: Dtype = "auto",
     num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Perplexity:
@@ -75,13 +76,16 @@ def perplexity(
     Args:
         model: a GGUF file or a Hugging Face directory.
         context, max_chunks: of the text; see above.
+        backend, dtype, num_threads: see `TextPass`.
         progress: called with chunks done and chunks in all.
 
     Raises: as for `TextPass`, and
         RequestError: the text is shorter than a chunk.
     """
     losses: list[float] = []
-    with TextPass(model, context=context, backend=backend, num_threads=num_threads) as reader:
+    with TextPass(
+        model, context=context, backend=backend, dtype=dtype, num_threads=num_threads
+    ) as reader:
         chunks = reader.chunks(text)[:max_chunks]
         for done, chunk in enumerate(chunks):
             for position, logits in reader.logits(chunk, first=context // 2):
@@ -101,6 +105,7 @@ def compare(
     context: int = DEFAULT_CONTEXT,
     max_chunks: int | None = None,
     backend: Backend = "auto",
+    dtype: Dtype = "auto",
     num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
@@ -114,8 +119,12 @@ def compare(
     divergences: list[float] = []
     agreements = 0
     with (
-        TextPass(a, context=context, backend=backend, num_threads=num_threads) as first,
-        TextPass(b, context=context, backend=backend, num_threads=num_threads) as second,
+        TextPass(
+            a, context=context, backend=backend, dtype=dtype, num_threads=num_threads
+        ) as first,
+        TextPass(
+            b, context=context, backend=backend, dtype=dtype, num_threads=num_threads
+        ) as second,
     ):
         chunks = first.chunks(text)[:max_chunks]
         if second.chunks(text)[:max_chunks] != chunks:

@@ -25,6 +25,7 @@ DEFAULT_CONTEXT = 512
 _MAX_STEP_TOKENS = 128  # bounds the logits that exist at a time: rows of a whole vocabulary
 
 Backend = Literal["auto", "cpu", "reference"]
+Dtype = Literal["auto", "float32", "bfloat16"]
 Logits = npt.NDArray[np.float32]
 
 
@@ -35,7 +36,9 @@ class TextPass:
     Args:
         path: a GGUF file or a Hugging Face directory.
         context: tokens of a chunk.
-        backend: see `load_executor`; an observer needs "reference".
+        backend: see `load_executor`; with an observer it is the reference, in float32.
+        dtype: what is computed from: "auto" is how the engine would run the file; "float32" are
+            its weights exactly, without the rounding of activations that goes with blocks.
         num_threads: None: one per physical core.
         observe: see `ReferenceExecutor`.
 
@@ -53,6 +56,7 @@ class TextPass:
         *,
         context: int = DEFAULT_CONTEXT,
         backend: Backend = "auto",
+        dtype: Dtype = "auto",
         num_threads: int | None = None,
         observe: Callable[[graph.Op, Any], None] | None = None,
     ) -> None:
@@ -85,6 +89,7 @@ class TextPass:
                     max_num_batched_tokens=_MAX_STEP_TOKENS,
                     max_logits_rows=_MAX_STEP_TOKENS,
                     backend=backend,
+                    weight_dtype=dtype,
                     num_threads=num_threads,
                 )
 

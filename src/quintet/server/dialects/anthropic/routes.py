@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,7 +14,7 @@ from starlette.routing import Route
 from quintet.sampling.params import SamplingParams
 from quintet.server.answers import collect
 from quintet.server.bodies import parse_body
-from quintet.server.dialect import Context, Dialect
+from quintet.server.dialect import Context, Dialect, Operation
 from quintet.server.dialects.anthropic.bodies import Conversation, MessagesBody
 from quintet.server.dialects.anthropic.conversation import chat_prompt
 from quintet.server.dialects.anthropic.replies import PING, MessageEvents, message
@@ -36,6 +36,10 @@ _TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+_OPERATIONS: Final = {
+    "POST /v1/messages": Operation(MessagesBody),
+    "POST /v1/messages/count_tokens": Operation(Conversation),
+}
 
 
 def dialect(context: Context) -> Dialect:
@@ -45,7 +49,7 @@ def dialect(context: Context) -> Dialect:
         Route("/v1/messages", handlers.messages, methods=["POST"]),
         Route("/v1/messages/count_tokens", handlers.count_tokens, methods=["POST"]),
     ]
-    return Dialect(routes, ("/v1/messages",), error_body)
+    return Dialect("anthropic", routes, ("/v1/messages",), error_body, operations=_OPERATIONS)
 
 
 def error_body(reply: ErrorReply) -> dict[str, Any]:

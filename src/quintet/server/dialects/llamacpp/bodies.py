@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from quintet.server.bodies import MAX_STOP_STRINGS, Body, StopString
+from quintet.server.dialects.openai.bodies import ChatBody, ModelName
 
 MAX_PROMPTS = 64
 MAX_BIASES = 1024
@@ -37,7 +38,7 @@ class GenerationBody(ModelBody):
     temperature: float = 0.8
     dynatemp_range: float = 0.0
     dynatemp_exponent: float = 1.0
-    top_k: int = 40
+    top_k: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 40
     top_p: float = 0.95
     min_p: float = 0.05
     typical_p: float = 1.0
@@ -102,6 +103,12 @@ class DetokenizeBody(ModelBody):
     """POST /detokenize."""
 
     tokens: list[TokenId]
+
+
+class TemplateBody(ChatBody):
+    """POST /apply-template: a chat completion's, whose model may be left out."""
+
+    model: ModelName = ""
 
 
 class EmbeddingBody(ModelBody):

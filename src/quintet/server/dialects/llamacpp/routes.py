@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from quintet.errors import RequestError
 from quintet.server.answers import collect
 from quintet.server.bodies import parse_body
-from quintet.server.dialect import Context, Dialect
+from quintet.server.dialect import Context, Dialect, Operation
 from quintet.server.dialects.llamacpp.bodies import (
     CompletionBody,
     DetokenizeBody,
@@ -23,6 +23,7 @@ from quintet.server.dialects.llamacpp.bodies import (
     GenerationBody,
     InfillBody,
     RerankBody,
+    TemplateBody,
     TokenizeBody,
 )
 from quintet.server.dialects.llamacpp.completion import Reply
@@ -30,7 +31,6 @@ from quintet.server.dialects.llamacpp.params import request_options, sampling_pa
 from quintet.server.dialects.llamacpp.prompts import infill_prompt, prompts
 from quintet.server.dialects.llamacpp.status import props, slots
 from quintet.server.dialects.llamacpp.vectors import embed, rerank
-from quintet.server.dialects.openai.bodies import ChatBody
 from quintet.server.dialects.openai.chat import chat_requests
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.engines import (
@@ -77,6 +77,20 @@ _TYPES = {
     501: "not_supported_error",
     503: "unavailable_error",
 }
+_MODEL: Final = {"model": {"type": "string"}}
+_OPERATIONS: Final = {
+    "POST /completion": Operation(CompletionBody),
+    "POST /infill": Operation(InfillBody),
+    "POST /tokenize": Operation(TokenizeBody),
+    "POST /detokenize": Operation(DetokenizeBody),
+    "POST /apply-template": Operation(TemplateBody),
+    "POST /embedding": Operation(EmbeddingBody),
+    "POST /rerank": Operation(RerankBody),
+    "GET /props": Operation(query=_MODEL),
+    "POST /props": Operation(statuses=(), summary="Refused"),
+    "GET /slots": Operation(query={**_MODEL, "fail_on_no_slot": {"type": "string"}}),
+    "POST /slots/{index:int}": Operation(statuses=(), summary="Refused"),
+}
 
 
 def dialect(context: Context) -> Dialect:
@@ -96,7 +110,7 @@ def dialect(context: Context) -> Dialect:
         Route("/slots/{index:int}", _refuse_slot_action, methods=["POST"]),
         Route("/lora-adapters", _get_adapters, methods=["GET"]),
     ]
-    return Dialect(routes, _PATHS, error_body, ALIASES)
+    return Dialect("llamacpp", routes, _PATHS, error_body, ALIASES, _OPERATIONS)
 
 
 def error_body(reply: ErrorReply) -> dict[str, Any]:
@@ -147,10 +161,7 @@ class _Handlers:
         return JSONResponse({"content": content})
 
     async def apply_template(self, request: Request) -> Response:
-        value = await self._body(request)
-        if isinstance(value, dict):
-            value = {"model": self._name(value.get("model")), **value}
-        body = parse_body(ChatBody, value)
+        body = parse_body(TemplateBody, await self._body(request))
         prompt = chat_requests(body)[0].prompt
         if not isinstance(prompt, ChatPrompt):
             raise RequestError("expected a conversation", parameter="messages")
@@ -159,7 +170,7 @@ class _Handlers:
             options["tools"] = prompt.tools
         if prompt.enable_thinking is not None:
             options["enable_thinking"] = prompt.enable_thinking
-        async with self._models.use(body.model) as model:
+        async with self._models.use(self._name(body.model)) as model:
             render = model.engine.tokenizer.render_chat
             text = await asyncio.to_thread(render, prompt.messages, **options)
         return JSONResponse({"prompt": text})

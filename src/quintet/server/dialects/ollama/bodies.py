@@ -124,7 +124,7 @@ class EmbedBody(NamedBody):
 
     input: str | Annotated[list[str], Field(max_length=MAX_INPUTS)] | None = None
     truncate: bool | None = None
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+    dimensions: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     keep_alive: KeepAlive | None = None
     options: Options | None = None
 

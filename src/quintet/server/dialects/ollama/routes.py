@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -15,10 +15,14 @@ from starlette.routing import Route
 from quintet.errors import ModelNotFoundError, RequestError
 from quintet.hub.store import Store
 from quintet.server.bodies import parse_body
-from quintet.server.dialect import Context, Dialect
+from quintet.server.dialect import Context, Dialect, Operation
 from quintet.server.dialects.ollama.bodies import (
+    ChatBody,
     CopyBody,
     CreateBody,
+    EmbedBody,
+    EmbeddingsBody,
+    GenerateBody,
     NamedBody,
     PullBody,
     ShowBody,
@@ -35,6 +39,24 @@ _log = logging.getLogger(__name__)
 # Clients compare it with the release that brought what they need (VS Code: 0.6.4): the newest
 # release whose interface this is.
 API_VERSION = "0.13.0"
+
+_OPERATIONS: Final = {
+    "GET /": Operation(media_types=("text/plain",)),
+    "POST /api/generate": Operation(GenerateBody),
+    "POST /api/chat": Operation(ChatBody),
+    "POST /api/embed": Operation(EmbedBody),
+    "POST /api/embeddings": Operation(EmbeddingsBody),
+    "POST /api/show": Operation(ShowBody),
+    "POST /api/pull": Operation(PullBody),
+    "POST /api/push": Operation(PullBody, summary="Refused"),
+    "POST /api/create": Operation(CreateBody),
+    "POST /api/copy": Operation(CopyBody, media_types=()),
+    "DELETE /api/delete": Operation(NamedBody, media_types=()),
+    "HEAD /api/blobs/{digest}": Operation(media_types=()),
+    "POST /api/blobs/{digest}": Operation(
+        raw_type="application/octet-stream", media_types=(), statuses=(200, 201)
+    ),
+}
 
 
 def dialect(context: Context) -> Dialect:
@@ -59,7 +81,14 @@ def dialect(context: Context) -> Dialect:
         Route("/api/blobs/{digest}", models.has_blob, methods=["HEAD"]),
         Route("/api/blobs/{digest}", models.add_blob, methods=["POST"]),
     ]
-    return Dialect(routes, ("/api/",), error_body)
+    return Dialect(
+        "ollama",
+        routes,
+        ("/api/",),
+        error_body,
+        operations=_OPERATIONS,
+        stream_type=NDJSON.media_type,
+    )
 
 
 class _Models:

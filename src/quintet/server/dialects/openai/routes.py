@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -10,9 +10,14 @@ from starlette.routing import BaseRoute, Route
 
 from quintet.hub.manifest import Manifest
 from quintet.server.bodies import parse_body
-from quintet.server.dialect import Context, Dialect
+from quintet.server.dialect import Context, Dialect, Operation
 from quintet.server.dialects.openai.answering import answer
-from quintet.server.dialects.openai.bodies import ChatBody, CompletionBody, ConversationBody
+from quintet.server.dialects.openai.bodies import (
+    ChatBody,
+    CompletionBody,
+    ConversationBody,
+    EmbeddingBody,
+)
 from quintet.server.dialects.openai.chat import (
     chat_prompt,
     chat_requests,
@@ -21,8 +26,16 @@ from quintet.server.dialects.openai.chat import (
 )
 from quintet.server.dialects.openai.completions import completion_requests, completion_work
 from quintet.server.dialects.openai.embeddings import embeddings
-from quintet.server.dialects.openai.responses.routes import response_routes
+from quintet.server.dialects.openai.responses.routes import RESPONSE_OPERATIONS, response_routes
 from quintet.server.limits import read_json
+
+_OPERATIONS: Final = {
+    "POST /v1/chat/completions": Operation(ChatBody),
+    "POST /v1/chat/completions/input_tokens": Operation(ConversationBody),
+    "POST /v1/completions": Operation(CompletionBody),
+    "POST /v1/embeddings": Operation(EmbeddingBody),
+    **RESPONSE_OPERATIONS,
+}
 
 
 def dialect(context: Context) -> Dialect:
@@ -37,7 +50,7 @@ def dialect(context: Context) -> Dialect:
         Route("/v1/models", handlers.list_models, methods=["GET"]),
         Route("/v1/models/{name:path}", handlers.get_model, methods=["GET"]),
     ]
-    return Dialect(routes, ("/v1/",), context.flavour.error_body)
+    return Dialect("openai", routes, ("/v1/",), context.flavour.error_body, operations=_OPERATIONS)
 
 
 class _Handlers:

@@ -17,7 +17,7 @@ from quintet.errors import QuintetError, RequestError
 from quintet.hub.manifest import Manifest
 from quintet.server.answers import collect
 from quintet.server.bodies import parse_body
-from quintet.server.dialect import Context
+from quintet.server.dialect import Context, Operation
 from quintet.server.dialects.ollama.library import Facts, facts, parameter_size
 from quintet.server.dialects.woolly.bodies import (
     ChatBody,
@@ -71,6 +71,18 @@ class Handlers:
             Route(f"{prefix}/detokenize", self.detokenize, methods=["POST"]),
             Route(f"{prefix}/embeddings", self.embeddings, methods=["POST"]),
         ]
+
+    def operations(self, prefix: str) -> dict[str, Operation]:
+        """What they are told, below a prefix."""
+        return {
+            f"POST {prefix}/models/load": Operation(LoadBody),
+            f"POST {prefix}/models/unload": Operation(UnloadBody, is_body_required=False),
+            f"POST {prefix}/generate": Operation(GenerateBody),
+            f"POST {prefix}/chat": Operation(ChatBody),
+            f"POST {prefix}/tokenize": Operation(TokenizeBody),
+            f"POST {prefix}/detokenize": Operation(DetokenizeBody),
+            f"POST {prefix}/embeddings": Operation(EmbeddingsBody),
+        }
 
     async def list_models(self, request: Request) -> Response:
         """All models, loaded or not."""

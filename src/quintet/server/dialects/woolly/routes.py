@@ -26,7 +26,9 @@ def dialect(context: Context, *, is_at_root: bool = False) -> Dialect:
         WebSocketRoute("/ws", connections.serve),
     ]
     prefixes: tuple[str, ...] = ("/woolly/", "/ws")
+    operations = handlers.operations("/woolly/api")
     if is_at_root:
         routes += handlers.routes("/api")
+        operations |= handlers.operations("/api")
         prefixes += ("/api/",)
-    return Dialect(routes, prefixes, error_body)
+    return Dialect("woolly", routes, prefixes, error_body, operations=operations)

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket
 
 from quintet.errors import CapacityError, RequestError
 from quintet.server.bodies import parse_body
-from quintet.server.dialect import Context
+from quintet.server.dialect import Context, Operation
 from quintet.server.dialects.openai.chat import count_prompt_tokens
 from quintet.server.dialects.openai.responses.bodies import ResponseBody, TurnBody
 from quintet.server.dialects.openai.responses.store import ResponseStore, StoredResponse
@@ -31,20 +31,33 @@ _log = logging.getLogger(__name__)
 
 MAX_BACKGROUND: Final = 64
 _MAX_LISTED: Final = 100
+_ONE: Final = "/v1/responses/{id}"
+
+RESPONSE_OPERATIONS: Final = {
+    "POST /v1/responses": Operation(ResponseBody),
+    "POST /v1/responses/input_tokens": Operation(TurnBody),
+    f"GET {_ONE}": Operation(query={"stream": {"const": "false"}}),
+    f"GET {_ONE}/input_items": Operation(
+        query={
+            "order": {"enum": ["asc", "desc"]},
+            "limit": {"type": "integer", "minimum": 1, "maximum": _MAX_LISTED},
+            "after": {"type": "string"},
+        }
+    ),
+}
 
 
 def response_routes(context: Context) -> list[BaseRoute]:
     """Create, read, call off and forget responses."""
     handlers = _Handlers(context)
-    one = "/v1/responses/{id}"
     return [
         Route("/v1/responses", handlers.create, methods=["POST"]),
         WebSocketRoute("/v1/responses", handlers.connect),
         Route("/v1/responses/input_tokens", handlers.count, methods=["POST"]),
-        Route(one, handlers.retrieve, methods=["GET"]),
-        Route(one, handlers.delete, methods=["DELETE"]),
-        Route(f"{one}/cancel", handlers.cancel, methods=["POST"]),
-        Route(f"{one}/input_items", handlers.input_items, methods=["GET"]),
+        Route(_ONE, handlers.retrieve, methods=["GET"]),
+        Route(_ONE, handlers.delete, methods=["DELETE"]),
+        Route(f"{_ONE}/cancel", handlers.cancel, methods=["POST"]),
+        Route(f"{_ONE}/input_items", handlers.input_items, methods=["GET"]),
     ]
 
 

@@ -1,0 +1,118 @@
+"""The examples of nano-qwen3-serving."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from nano_qwen3_serving.exceptions import InvalidParametersError
+from nano_qwen3_serving.service.options import read_options
+from spec.blocks import Block
+from spec.http_examples import HTTPExamples, json_mismatches
+from spec.run import Check
+
+SPEC = "000"
+PACKAGE = "nano_qwen3_serving"
+ALIASES = {"Qwen/Qwen3-0.6B": "demo"}
+
+PRELUDE = """
+from nano_qwen3_serving import LLM, AsyncLLM, RequestPriority, SamplingParams
+llm = LLM(device="cpu")
+"""
+ASYNC_PRELUDE = "llm = AsyncLLM(device='cpu')"
+
+SHAPES = {
+    "Generation Result": "llm.generate_single('Hello', SamplingParams.greedy(5))",
+    "Streaming Result": "next(llm.generate_stream('Hello'))",
+    "Statistics": "llm.get_stats()",
+    "Model Information": "llm.get_model_info()",
+}
+
+
+@contextlib.contextmanager
+def checks() -> Iterator[Check]:
+    """Checks of what is not Python, with a service that is started when first needed."""
+    with contextlib.ExitStack() as stack:
+        examples: list[tuple[HTTPExamples, str]] = []
+
+        def http() -> tuple[HTTPExamples, str]:
+            if not examples:
+                url = stack.enter_context(service())
+                each = HTTPExamples(url)
+                stack.callback(each.close)
+                examples.append((each, url))
+            return examples[0]
+
+        def check(block: Block) -> list[str] | None:
+            if block.language == "bash":
+                return _check_options(block.text)
+            if block.language == "yaml":
+                return _check_file(block.text)
+            if block.language != "json":
+                return None
+            if block.headings[-1] == "HTTP Error Responses":
+                return _check_error(http()[1], block.text)
+            return http()[0].check(block)
+
+        yield check
+
+
+@contextlib.contextmanager
+def service() -> Iterator[str]:
+    """A running service; its address."""
+    command = [sys.executable, "-m", "nano_qwen3_serving.service.start", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--device", "cpu"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            lines = iter(process.stderr or ())
+            yield next(match[1] for line in lines if (match := re.search(r" at (http\S+)", line)))
+        finally:
+            process.terminate()
+
+
+def _check_options(text: str) -> list[str]:
+    """Environment variables, or a command line of start_service: every one must be understood."""
+    try:
+        if "start_service.py" in text:
+            arguments = shlex.split(text.replace("\\\n", " "))
+            read_options(arguments[2:], {})
+        else:
+            pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+            variables = {name: value for name, _, value in pairs}
+            options, _ = read_options([], variables)
+            return [
+                f"{name} has no effect"
+                for name, value in variables.items()
+                if str(getattr(options, name.lower(), None)) != value
+            ]
+    except (InvalidParametersError, SystemExit) as error:
+        return [str(error)]
+    return []
+
+
+def _check_file(text: str) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(text)
+        try:
+            read_options(["--config", str(path)], {})
+        except InvalidParametersError as error:
+            return [str(error)]
+    return []
+
+
+def _check_error(url: str, text: str) -> list[str]:
+    """The error is what a chat request without messages gets."""
+    response = httpx.post(f"{url}/v1/chat/completions", json={"model": "qwen3-0.6b"})
+    errors = json_mismatches(json.loads(text), response.json())
+    return errors if response.status_code == 400 else [*errors, f"{response.status_code}"]

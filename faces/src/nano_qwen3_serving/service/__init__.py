@@ -1,0 +1,1 @@
+"""The HTTP service: options, the server, and the processes of several workers."""

@@ -1,0 +1,5 @@
+"""`python -m oprel`."""
+
+from oprel.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Models, their configuration and their errors."""

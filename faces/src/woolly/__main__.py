@@ -1,0 +1,5 @@
+"""`python -m woolly`."""
+
+from woolly.cli import main
+
+main()

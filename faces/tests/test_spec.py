@@ -1,0 +1,74 @@
+"""The references themselves: what they show runs, what they name is there and tested."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from references import references_folder
+
+from spec.blocks import Block, read
+from spec.coverage import coverage
+from spec.run import Check, Face, aliases, faces, find_spec, run_block
+
+FOLDER = references_folder()
+FACES = {face.PACKAGE: face for face in faces()}
+BLOCKS = (
+    []
+    if FOLDER is None
+    else [(face.PACKAGE, b) for face in faces() for b in read(find_spec(FOLDER, face)).blocks]
+)
+needs_references = pytest.mark.skipif(FOLDER is None, reason="the references are not here")
+
+
+@pytest.fixture(scope="module")
+def checks() -> Iterator[dict[str, Check]]:
+    """The checks of each face's other languages, made when first used."""
+    with ExitStack() as stack:
+
+        class Checks(dict[str, Check]):
+            def __missing__(self, package: str) -> Check:
+                ports = getattr(FACES[package], "PORTS", ())
+                if not all(map(is_free, ports)):
+                    pytest.skip(f"something listens on one of {ports}")
+                self[package] = stack.enter_context(FACES[package].checks())
+                return self[package]
+
+        yield Checks()
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody else listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@needs_references
+@pytest.mark.parametrize(
+    ("package", "block"), BLOCKS, ids=[block.id for _, block in BLOCKS] if BLOCKS else None
+)
+def test_block(package: str, block: Block, checks: dict[str, Check]):
+    """An example runs, a declaration is kept, an answer has the shape that is printed."""
+    with aliases(FACES[package]):
+        outcome = run_block(block, FACES[package], checks[package])
+    assert not outcome.errors, "\n".join(outcome.errors)
+
+
+@needs_references
+@pytest.mark.parametrize("face", FACES.values(), ids=FACES)
+def test_every_name_is_tested(face: Face):
+    """No row of the table is empty."""
+    assert FOLDER is not None
+    _, missing = coverage(FOLDER, [face])
+    assert not [name.text for name in missing]
+
+
+@needs_references
+def test_the_table_is_up_to_date():
+    """COVERAGE.md is what the script makes of references and tests."""
+    assert FOLDER is not None
+    table = Path(__file__).parents[1] / "COVERAGE.md"
+    assert table.read_text() == coverage(FOLDER, faces())[0] + "\n"

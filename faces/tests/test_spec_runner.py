@@ -1,0 +1,120 @@
+"""The runner of references: it must notice what is wrong."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from spec.blocks import Block, read
+from spec.declarations import declared_in, differences, parts_of
+from spec.http_examples import json_mismatches
+from spec.run import run_block, shape_mismatches
+
+FACE = SimpleNamespace(
+    SPEC="999",
+    PACKAGE="json",
+    ALIASES={},
+    PRELUDE="import json\nfrom json import JSONDecoder",
+    ASYNC_PRELUDE="import asyncio",
+    SHAPES={"Shape": "{'a': 1}"},
+)
+
+
+def errors_of(code: str, heading: str = "Text", language: str = "python") -> tuple[str, ...]:
+    block = Block("999", 1, 1, language, (heading,), "", code)
+    return run_block(block, FACE, lambda block: None).errors
+
+
+def test_blocks_know_where_they_stand(tmp_path):
+    """Language, headings, the label and the line of each block; names in lists and tables."""
+    path = tmp_path / "999_x.txt"
+    path.write_text(
+        "# A\n## B\n- `x`: int\n\n**Request:**\n```python\n# no heading\n```\n# C\n| `y` | z |\n"
+        "````json\n```\n````\n"
+    )
+    reference = read(path)
+    first, second = reference.blocks
+    assert (first.id, first.line, first.headings, first.label) == (
+        "999-01",
+        7,
+        ("A", "B"),
+        "**Request:**",
+    )
+    assert (second.language, second.headings, second.text) == ("json", ("C",), "```\n")
+    assert [(entry.name, entry.headings) for entry in reference.entries] == [
+        ("x", ("A", "B")),
+        ("y", ("C",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("import no_such_module_at_all", "ModuleNotFoundError"),
+        ("await asyncio.sleep(0)\nraise KeyError('x')", "KeyError"),
+        ("json.no_such_function(x: int) -> str", "no_such_function is not there"),
+        ("JSONDecoder.raw_decode(s, no_such: int = 1) -> str", "has no parameter no_such"),
+        ("json.dumps(obj, indent: int = 3) -> str", "indent defaults to None"),
+        ("x = (", "SyntaxError"),
+        ("a b", "SyntaxError"),
+        ("class JSONDecoder:\n    no_such: int", "no_such"),
+    ],
+)
+def test_what_is_wrong_is_reported(code: str, error: str):
+    """Failing code, names that are missing, defaults that differ, and what is no Python."""
+    assert error in "".join(errors_of(code))
+
+
+def test_what_is_right_is_not():
+    """Code, awaiting code, declarations and dictionaries."""
+    assert errors_of("assert json.loads('1') == 1") == ()
+    assert errors_of("await asyncio.sleep(0)") == ()
+    assert errors_of("json.loads(s, cls=None) -> dict") == ()
+    assert errors_of('{"a": int}', "Shape") == ()
+    assert errors_of('{"a": str}', "Shape") == ("a: expected str, found int",)
+    assert errors_of("{}", language="json") == ()
+
+
+def test_declarations_beside_code_are_called():
+    """A declaration whose result is used becomes a call with its defaults."""
+    parts = parts_of("x = json.dumps(\n    obj: int,  # what\n    indent: int = 2,\n)\nprint(x)\n")
+    assert parts.code == "x = json.dumps(obj=obj, indent=2)\nprint(x)\n"
+    assert parts_of("@classmethod\ndef f(cls, a: int = 1) -> str\n").declarations[0].parameters == {
+        "a": "1"
+    }
+    assert parts_of("def f(self, **kwargs) -> str").declarations[0].has_variadic
+
+
+def test_headings_declare():
+    """`async f(a, b=1)` does; "Text (old)" does not."""
+    declared = declared_in("async f(a, b=1)")
+    assert declared is not None
+    assert declared.parameters == {"a": None, "b": "1"}
+    assert declared_in("Completions (Legacy)") is None
+    assert declared_in("Text") is None
+
+
+def test_the_order_of_parameters_counts():
+    """What is passed by position must arrive where it is meant to."""
+
+    def actual(b=2, a=1): ...
+
+    declared = parts_of("f(a: int = 1, b: int = 2)").declarations[0]
+    assert "order" in "".join(differences(declared, actual))
+
+
+def test_shapes():
+    """Missing and further keys, and types, in dictionaries within dictionaries too."""
+    expected = {"a": "int", "b": "{'c': str}"}
+    assert shape_mismatches(expected, {"a": 1, "b": {"c": ""}}) == []
+    assert shape_mismatches(expected, {"b": {"c": 1}, "d": 1}) == [
+        "no 'a'",
+        "unexpected 'd'",
+        "b: c: expected str, found int",
+    ]
+    assert json_mismatches({"a": [{"b": 1}]}, {"a": [{"b": 2}, {"b": "x"}, {}], "c": 1}) == [
+        "$.a[1].b: expected 1, found 'x'",
+        "$.a[2].b is missing",
+    ]
