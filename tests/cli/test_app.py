@@ -25,7 +25,7 @@ def test_help_lists_the_commands(quintet: Quintet):
         assert re.findall(r"^  (\w+)  ", result.stdout, re.MULTILINE) == [
             *("run", "serve"),
             *("pull", "list", "show", "create", "cp", "rm", "ps", "stop"),
-            *("inspect", "convert", "quantize", "imatrix", "perplexity", "compare"),
+            *("inspect", "convert", "quantize", "prune", "imatrix", "perplexity", "compare"),
             *("estimate", "recommend", "doctor", "bench"),
         ]
 

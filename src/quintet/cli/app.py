@@ -22,6 +22,7 @@ from quintet.cli import (
     estimate,
     inspect,
     measure,
+    prune,
     ps,
     pull,
     quantize,
@@ -58,6 +59,7 @@ app.command("stop")(stop.stop)
 app.command("inspect")(inspect.inspect)
 app.command("convert")(convert.convert)
 app.command("quantize")(quantize.quantize)
+app.command("prune")(prune.prune)
 app.command("imatrix")(measure.imatrix)
 app.command("perplexity")(measure.perplexity)
 app.command("compare")(measure.compare)

@@ -135,7 +135,7 @@ def print_json(found: object) -> None:
     import json
     from typing import Any, cast
 
-    print(json.dumps(dataclasses.asdict(cast(Any, found)), indent=2))
+    print(json.dumps(dataclasses.asdict(cast(Any, found)), indent=2, default=str))
 
 
 @contextmanager

@@ -177,7 +177,7 @@ def write_model(
 ) -> QuantizeResult:
     """Write `source` as a GGUF file: see `quantize`."""
     start = time.perf_counter()
-    _refuse_same_file(source, output)
+    refuse_same_file(source, output)
     types = choose_types(
         recipe,
         source.tensors,
@@ -196,7 +196,7 @@ def write_model(
     num_bytes = file_size(fields, targets, alignment)
     missing = _check_imatrix(plans, imatrix)
     if not dry_run:
-        _check_disk(output, num_bytes)
+        check_disk(output, num_bytes)
         with GGUFWriter(output, fields, targets) as writer:
             report = _Reporter(plans, progress)
             for plan in plans:
@@ -335,7 +335,11 @@ def _check_imatrix(plans: tuple[TensorPlan, ...], imatrix: Importances | None) -
     return tuple(missing)
 
 
-def _refuse_same_file(source: ModelSource, output: Path) -> None:
+def refuse_same_file(source: ModelSource, output: Path) -> None:
+    """
+    Raises:
+        RequestError: the output is a directory, or one of the files it is read from.
+    """
     if output.is_dir():
         raise RequestError(f"{output} is a directory", parameter="output")
     for path in source.paths:
@@ -343,7 +347,12 @@ def _refuse_same_file(source: ModelSource, output: Path) -> None:
             raise RequestError(f"{output} is the input itself", parameter="output")
 
 
-def _check_disk(output: Path, num_bytes: int) -> None:
+def check_disk(output: Path, num_bytes: int) -> None:
+    """
+    Raises:
+        RequestError: no such directory.
+        CapacityError: it has too little room.
+    """
     folder = output.absolute().parent
     if not folder.is_dir():
         raise RequestError(f"no such directory: {folder}", parameter="output")

@@ -173,7 +173,7 @@ def choose_types(
             kind = recipe.base
         else:
             kind = rules.choose(info)
-        chosen[name] = _fitting(kind, info)
+        chosen[name] = fitting(kind, info.shape[-1])
     return chosen
 
 
@@ -197,9 +197,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         ) from error
 
 
-def _fitting(kind: GGMLType, info: TensorInfo) -> GGMLType:
-    """`kind`, or a format whose blocks divide the tensor's rows."""
-    row = info.shape[-1]
+def fitting(kind: GGMLType, row: int) -> GGMLType:
+    """`kind`, or a format whose blocks divide a row of so many weights."""
     if row % kind.block_size:
         kind = _FALLBACKS.get(kind, T.F16)
     return T.F16 if row % kind.block_size else kind
