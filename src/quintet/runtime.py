@@ -240,24 +240,6 @@ class Runtime:
             ) from None
 
 
-class RuntimeView(Runtime):
-    """
-    Another's runtime, asked through a client of one's own; ids stay unique.
-
-    Args:
-        whole: what this is a view of; stays the other's to close.
-        client: of its engine; all that `close` closes.
-    """
-
-    def __init__(self, whole: Runtime, client: EngineClient) -> None:
-        super().__init__(client, whole.tokenizer, whole._grammars)
-        self._ids = whole._ids
-
-    def close(self) -> None:
-        """End this view's requests.  Idempotent."""
-        self.client.close()
-
-
 class Batch:
     """
     Many requests on their way through one engine, more than its queue may hold.

@@ -27,7 +27,7 @@ from quintet.engine.stats import EngineStats
 from quintet.engine.stream import RequestStream
 from quintet.errors import EngineError
 from quintet.hub.resolve import find, resolve
-from quintet.runtime import Runtime, RuntimeView
+from quintet.runtime import Runtime
 
 _SIZES = (
     "max_model_len",
@@ -57,7 +57,7 @@ def load_shared(
     if config.seed is not None:
         return Runtime.load(model, options, config, isolated=isolated)
     held = _pool(_Key.of(model, options, isolated)).hold(model, options, config, isolated)
-    return RuntimeView(held.runtime, SharedClient(held))
+    return held.runtime.seen_through(SharedClient(held))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from densecore.exceptions import InvalidConfigError, load_errors
 
 if TYPE_CHECKING:
-    from quintet.tools.prune import Strategy
-    from quintet.tools.prune_scores import Importance
-
     from quintet.tools.quantize import Progress
 
 __all__ = ["IMPORTANCE_METHODS", "STRATEGIES", "PruneConfig", "prune_model"]
@@ -104,8 +102,6 @@ def prune_model(
             output cannot be written.
         InvalidConfigError: what the model's shape does not allow; an output that is the input.
     """
-    from quintet.tools.prune import prune
-
     from quintet.hub.resolve import resolve
 
     config = config or PruneConfig()
@@ -118,15 +114,16 @@ def prune_model(
         if progress_callback is not None:
             progress_callback(progress.num_tensors_done, progress.num_tensors, progress.tensor)
 
+    tool = importlib.import_module("quintet.tools.prune")
     with load_errors():
-        prune(
+        tool.prune(
             resolve(input_path),
             output_path,
-            strategy=cast("Strategy", config.strategy),
+            strategy=config.strategy,
             target_n_layer=config.target_n_layer,
             width_ratio=config.width_ratio,
             head_ratio=config.head_ratio,
-            importance=cast("Importance", config.importance_method),
+            importance=config.importance_method,
             text=text,
             context=context,
             progress=tell,

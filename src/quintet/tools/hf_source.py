@@ -26,7 +26,7 @@ from quintet.models import Config, load_model
 from quintet.tools.convert_vocabulary import vocabulary_fields
 
 _ROPE_FACTORS = "rope_freqs.weight"
-_ROPE_SCALINGS = ("default", "linear", "llama3")
+_ROPE_KINDS = ("default", "linear", "llama3")
 # By architecture, the matrices whose rows GGUF has in another order: rotary pairs side by side.
 _INTERLEAVED = {"llama": ("attn_q", "attn_k"), "qwen2": (), "qwen3": ()}
 
@@ -56,8 +56,11 @@ class HFSource:
             raise UnsupportedModelError(
                 "architecture to convert", config.architecture, _INTERLEAVED
             )
-        if config.num_experts_used:
-            raise UnsupportedModelError("model to convert", "a mixture of experts")
+        kind = _rope_kind(self._source.config)
+        if kind not in _ROPE_KINDS:
+            raise UnsupportedModelError("rope scaling to convert", kind, _ROPE_KINDS)
+        if "blk.0.ffn_up.weight" not in model.program.weights:
+            raise UnsupportedModelError("architecture to convert", "one with experts")
         self._config = config
         self._weights = model.weights
         self._factors = _rope_factors(config, self._source.config)
@@ -114,14 +117,16 @@ def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"rope_theta": config.get("rope_theta") or 10000.0, **rope}
 
 
+def _rope_kind(config: Mapping[str, Any]) -> str:
+    rope = _rope(config)
+    return str(rope.get("rope_type", rope.get("type", "default")))
+
+
 def _rope_factors(config: Config, hf: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
     """[head_dim / 2] plain over scaled frequencies, where no key of GGUF says the same."""
     rope = _rope(hf)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind in ("default", "linear"):
+    if _rope_kind(hf) != "llama3":
         return None
-    if kind != "llama3":
-        raise UnsupportedModelError("rope scaling to convert", str(kind), _ROPE_SCALINGS)
     half = len(config.rope_inv_freq)
     plain = float(rope["rope_theta"]) ** (-np.arange(half) / half)
     return (plain / np.array(config.rope_inv_freq)).astype(np.float32)
@@ -145,7 +150,7 @@ def _hyperparameters(
         "rope.freq_base": float(rope["rope_theta"]),
         "vocab_size": config.vocab_size,
     }
-    if rope.get("rope_type", rope.get("type")) == "linear":
+    if _rope_kind(hf) == "linear":
         values["rope.scaling.type"] = "linear"
         values["rope.scaling.factor"] = float(rope["factor"])
     prefix = config.architecture + "."
