@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from quintet.cli.options import JsonOption, ModelArgument
+
+if TYPE_CHECKING:
+    from quintet.tools.estimate import Estimate
 
 ContextOption: TypeAlias = Annotated[
     int | None, typer.Option("--context", min=1, help="Tokens of a sequence; all by default.")
@@ -22,7 +25,6 @@ def estimate(
 ) -> None:
     """Say how much memory a model takes."""
     from quintet.cli.measure import print_json
-    from quintet.cli.tables import print_table, size
     from quintet.hub.resolve import resolve
     from quintet.tools.estimate import estimate as estimate_model
 
@@ -30,6 +32,13 @@ def estimate(
     if as_json:
         print_json(found)
         return
+    show_estimate(found)
+
+
+def show_estimate(found: Estimate) -> None:
+    """A table of the parts."""
+    from quintet.cli.tables import print_table, size
+
     rows = (
         ("weights", size(found.weight_bytes)),
         ("KV cache", size(found.cache_bytes)),
@@ -42,17 +51,22 @@ def estimate(
 
 def recommend(
     model: ModelArgument,
-    memory: Annotated[float, typer.Option("--memory", min=0, metavar="GB", help="The budget.")],
+    memory: Annotated[
+        str, typer.Option("--memory", metavar="SIZE", help="The budget, e.g. 4GiB; a number is GB.")
+    ],
     context: ContextOption = None,
     batch: BatchOption = 1,
 ) -> None:
     """Say which quantisation of a model fits a budget of memory."""
     from quintet.cli.tables import print_table, size
+    from quintet.config import parse_bytes
     from quintet.errors import CapacityError
     from quintet.hub.resolve import resolve
     from quintet.tools.estimate import recommend as recommend_types
 
-    choices = recommend_types(resolve(model), int(memory * 1e9), context=context, batch=batch)
+    has_unit = memory.strip()[-1:].isalpha()
+    budget = parse_bytes(memory if has_unit else f"{memory}GB", "memory")
+    choices = recommend_types(resolve(model), budget, context=context, batch=batch)
     rows = [
         (
             choice.type,

@@ -22,21 +22,39 @@ def inspect(
         ),
     ],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    with_estimate: Annotated[
+        bool, typer.Option("--estimate", help="Predict the memory it takes: see `estimate`.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what is in a model file."""
     from quintet.hub.resolve import resolve
     from quintet.tools.inspect import inspect_model
 
-    inspection = inspect_model(resolve(file))
+    path = resolve(file)
+    inspection = inspect_model(path)
+    estimate = None
+    if with_estimate:
+        from quintet.tools.estimate import estimate as predict
+
+        estimate = predict(path)
     if as_json:
         import json
+        from dataclasses import asdict
 
-        print(json.dumps(inspection.as_json(), indent=2))
+        shown = inspection.as_json()
+        if estimate is not None:
+            shown["estimate"] = {**asdict(estimate), "total_bytes": estimate.total_bytes}
+        print(json.dumps(shown, indent=2))
         return
     from rich.console import Console
 
     _show(inspection, Console(highlight=False, markup=False), tensors)
+    if estimate is not None:
+        from quintet.cli.estimate import show_estimate
+
+        print("\nMemory")
+        show_estimate(estimate)
 
 
 def _show(inspection: Inspection, console: Console, wants_tensors: bool) -> None:

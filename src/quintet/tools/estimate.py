@@ -1,7 +1,8 @@
 """What memory a model will take, and which quantisation of it fits.
 
 Weights and buffers are asked of the compiled plan, so they are what the engine will allocate; the
-KV cache is blocks times their size.  Nothing of it is allocated or read.
+KV cache is blocks times their size.  Nothing of it is allocated or read.  What the process itself
+takes is measured: see `footprint`.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from quintet.formats.gguf_writer import tensor_info
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.formats.weights import SourceIdentity, TensorInfo, WeightSource
 from quintet.models import Model, load_model
+from quintet.tools.footprint import measure_footprint
 from quintet.tools.recipes import RECIPES, choose_types
 
 CacheDtype = Literal["auto", "float32", "bfloat16", "int8"]
 
-# Measured on Linux: the interpreter with the libraries the engine loads, and each token's share
-# of the tokenizer.
-_PROCESS_BYTES = 54 * 10**6
-_BYTES_PER_TOKEN = 700
+# F32 is no quantisation, the file of MXFP4_MOE is Q8_0 where there are no experts, and a K type of
+# about the same size is closer to the original than one of the older types.
+_NOT_RECOMMENDED = ("F32", "MXFP4_MOE", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Estimate:
         weight_bytes: packed for the kernels.
         cache_bytes: the KV cache.
         buffer_bytes: intermediate results, of the largest step.
-        process_bytes: the interpreter, libraries and the vocabulary.
+        process_bytes: the interpreter, libraries and the tokenizer.
     """
 
     weight_bytes: int
@@ -96,9 +97,12 @@ def estimate(
         ModelNotFoundError, ModelFormatError, UnsupportedModelError: it cannot be read.
         ContextLengthError: `context` is beyond the model's own.
         RequestError: a context or batch below 1.
+        EngineError: what the process takes could not be measured.
     """
-    with _open(Path(model)) as source:
-        return _estimate(load_model(source), context, batch, kv_dtype)
+    path = Path(model)
+    with _open(path) as source:
+        found = _estimate(load_model(source), context, batch, kv_dtype)
+    return replace(found, process_bytes=measure_footprint(path))
 
 
 def recommend(
@@ -120,16 +124,18 @@ def recommend(
     Raises: as for `estimate`.
     """
     choices = []
-    with _open(Path(model)) as source:
+    path = Path(model)
+    with _open(path) as source:
         loaded = load_model(source)
+        process_bytes = measure_footprint(path)
         metadata = source.metadata if isinstance(source, GGUFFile) else _metadata(loaded)
         tensors = loaded.weights.tensors
-        # F32 is no quantisation, and the file of MXFP4_MOE is Q8_0 where there are no experts.
-        for name in (each for each in RECIPES if each not in ("F32", "MXFP4_MOE")):
+        for name in (each for each in RECIPES if each not in _NOT_RECOMMENDED):
             types = choose_types(RECIPES[name], tensors, metadata)
             infos = {key: tensor_info(key, info.shape, types[key]) for key, info in tensors.items()}
             retyped = replace(loaded, weights=_Retyped(loaded.weights, infos))
             found = _estimate(retyped, context, batch, kv_dtype)
+            found = replace(found, process_bytes=process_bytes)
             file_bytes = sum(info.num_bytes for info in infos.values())
             choices.append(Choice(name, file_bytes, found, found.total_bytes <= memory_bytes))
     return sorted(choices, key=lambda choice: -choice.file_bytes)
@@ -184,6 +190,7 @@ def _metadata(model: Model) -> Mapping[str, Any]:
 
 
 def _estimate(model: Model, context: int | None, batch: int, kv_dtype: CacheDtype) -> Estimate:
+    """All but what the process takes."""
     limit = model.config.context_length
     context = limit if context is None else context
     if context > limit:
@@ -202,5 +209,5 @@ def _estimate(model: Model, context: int | None, batch: int, kv_dtype: CacheDtyp
         weight_bytes,
         num_blocks * block_bytes(model, resolve_kv_dtype("auto", kv_dtype)),
         buffer_bytes,
-        _PROCESS_BYTES + _BYTES_PER_TOKEN * model.config.vocab_size,
+        0,
     )

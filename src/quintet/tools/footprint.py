@@ -61,7 +61,9 @@ def resident_bytes() -> int:
 def _main(model: str) -> None:
     import quintet.llm
     from quintet.engine.loading import load_tokenizer
+    from quintet.models import architectures
 
+    architectures()  # their modules are there once a model is
     tokenizer = load_tokenizer(Path(model))
     tokenizer.encode("A tokenizer prepares itself on its first text.")
     print(resident_bytes())
