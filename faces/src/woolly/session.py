@@ -174,6 +174,8 @@ class Session:
                 if chunk.usage is not None:
                     stats.prompt_tokens += chunk.usage.num_prompt_tokens
                     stats.cached_tokens += chunk.usage.num_cached_tokens
+                if chunk.finish_reason == "abort" and not self._is_cancelled:
+                    raise GenerationFailed("the model was unloaded")
                 if chunk.finish_reason is not None:
                     reason = {"abort": "cancelled"}.get(chunk.finish_reason, chunk.finish_reason)
                     if chunk.hides_last_token:

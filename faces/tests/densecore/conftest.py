@@ -19,7 +19,7 @@ def own_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def model(own_store: Path) -> Iterator[DenseCore]:
     """The demo model."""
     with DenseCore("demo") as loaded:

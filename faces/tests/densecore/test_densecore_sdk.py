@@ -27,6 +27,7 @@ from quintet import LLM, SamplingParams
 from quintet.hub.resolve import resolve
 
 PROMPT = "The capital of France"
+STORY = "<|im_start|>user\nTell me a story.<|im_end|>\n<|im_start|>assistant\n"  # a long answer
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -105,11 +106,11 @@ def test_a_stream_left_ends_its_request(model: DenseCore):
     """Nothing runs on when nobody reads."""
 
     async def leave() -> None:
-        stream = model.stream_async("Hello", max_tokens=2000)
+        stream = model.stream_async(STORY, max_tokens=2000)
         await anext(aiter(stream))
         await stream.aclose()
 
-    stream = model.stream("Hello", max_tokens=2000)
+    stream = model.stream(STORY, max_tokens=2000)
     next(stream)
     stream.close()
     asyncio.run(leave())
