@@ -14,6 +14,7 @@ MAX_STOP_CHARS = 256
 MAX_LOGIT_BIAS = 1024
 
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+KeepAlive = float | str  # seconds or a duration; see `keep_alive`
 
 _TAG = "["  # begins the name of a union's member, which is no part of the body
 

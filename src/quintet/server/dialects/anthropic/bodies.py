@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from quintet.server.bodies import MAX_STOP_STRINGS, Body, StopString
+from quintet.server.bodies import MAX_STOP_STRINGS, Body, KeepAlive, StopString
 
 MAX_BLOCKS = 4096
 
@@ -62,6 +62,7 @@ class Conversation(Body):
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
+    keep_alive: KeepAlive | None = None
 
 
 class MessagesBody(Conversation):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -21,6 +22,7 @@ from quintet.server.dialects.anthropic.replies import PING, MessageEvents, messa
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.engines import ChatPrompt, GenerationRequest, ServedModel, stream_all
 from quintet.server.errors import ErrorReply, error_reply
+from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
 from quintet.server.streaming import EVENTS, FrameFormat, FrameStream, event
 
@@ -72,7 +74,7 @@ class _Handlers:
             return FrameStream(frames, _error_frame, self._settings.keep_alive_s, _FORMAT)
 
         async def whole() -> dict[str, Any]:
-            async with self._models.use(body.model) as model:
+            async with self._use(body) as model:
                 return message(body.model, (await collect(model, [asked]))[0])
 
         return JSONResponse(await unless_disconnected(request.receive, whole()))
@@ -80,14 +82,17 @@ class _Handlers:
     async def count_tokens(self, request: Request) -> Response:
         body = parse_body(Conversation, await read_json(request.receive, self._settings))
         prompt = chat_prompt(body)
-        async with self._models.use(body.model) as model:
+        async with self._use(body) as model:
             return JSONResponse({"input_tokens": await _count(model, prompt)})
+
+    def _use(self, body: Conversation) -> AbstractAsyncContextManager[ServedModel]:
+        return self._models.use(body.model, keep_alive_s(body.keep_alive))
 
     async def _frames(
         self, body: MessagesBody, prompt: ChatPrompt, asked: GenerationRequest
     ) -> AsyncGenerator[bytes, None]:
         async with contextlib.AsyncExitStack() as stack:
-            model = await stack.enter_async_context(self._models.use(body.model))
+            model = await stack.enter_async_context(self._use(body))
             events = MessageEvents(body.model, await _count(model, prompt))
             chunks = contextlib.aclosing(stream_all(model, [asked]))
             is_open = False

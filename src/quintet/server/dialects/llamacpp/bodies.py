@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from quintet.server.bodies import MAX_STOP_STRINGS, Body, StopString
+from quintet.server.bodies import MAX_STOP_STRINGS, Body, KeepAlive, StopString
 from quintet.server.dialects.openai.bodies import ChatBody, ModelName
 
 MAX_PROMPTS = 64
@@ -23,9 +23,10 @@ Count = Annotated[int, Field(ge=-1, lt=2**31)]
 
 
 class ModelBody(Body):
-    """Which model is meant; the only one, or the first, where none is named."""
+    """Which model is meant, the only one or the first where none is named, and for how long."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    keep_alive: KeepAlive | None = None
 
 
 class GenerationBody(ModelBody):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -22,6 +23,7 @@ from quintet.server.dialects.llamacpp.bodies import (
     EmbeddingBody,
     GenerationBody,
     InfillBody,
+    ModelBody,
     RerankBody,
     TemplateBody,
     TokenizeBody,
@@ -41,6 +43,7 @@ from quintet.server.engines import (
     stream_all,
 )
 from quintet.server.errors import ErrorReply, HTTPRefusal, error_reply
+from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
 from quintet.server.streaming import FrameStream, event
 
@@ -141,7 +144,7 @@ class _Handlers:
 
     async def tokenize(self, request: Request) -> Response:
         body = parse_body(TokenizeBody, await self._body(request))
-        async with self._models.use(self._name(body.model)) as model:
+        async with self._use(body) as model:
             tokenizer = model.engine.tokenizer
             token_ids = await asyncio.to_thread(
                 tokenizer.encode,
@@ -154,7 +157,7 @@ class _Handlers:
 
     async def detokenize(self, request: Request) -> Response:
         body = parse_body(DetokenizeBody, await self._body(request))
-        async with self._models.use(self._name(body.model)) as model:
+        async with self._use(body) as model:
             _check_ids(body.tokens, model, "tokens")
             decode = model.engine.tokenizer.decode
             content = await asyncio.to_thread(decode, body.tokens, skip_special=False)
@@ -170,7 +173,8 @@ class _Handlers:
             options["tools"] = prompt.tools
         if prompt.enable_thinking is not None:
             options["enable_thinking"] = prompt.enable_thinking
-        async with self._models.use(self._name(body.model)) as model:
+        keep_s = keep_alive_s(body.keep_alive)
+        async with self._models.use(self._name(body.model), keep_s) as model:
             render = model.engine.tokenizer.render_chat
             text = await asyncio.to_thread(render, prompt.messages, **options)
         return JSONResponse({"prompt": text})
@@ -179,7 +183,7 @@ class _Handlers:
         body = parse_body(EmbeddingBody, await self._body(request))
 
         async def work() -> Any:
-            async with self._models.use(self._name(body.model)) as model:
+            async with self._use(body) as model:
                 return await embed(body, model)
 
         return JSONResponse(await unless_disconnected(request.receive, work()))
@@ -188,7 +192,7 @@ class _Handlers:
         body = parse_body(RerankBody, await self._body(request))
 
         async def work() -> Any:
-            async with self._models.use(self._name(body.model)) as model:
+            async with self._use(body) as model:
                 return await rerank(body, model)
 
         return JSONResponse(await unless_disconnected(request.receive, work()))
@@ -206,6 +210,9 @@ class _Handlers:
 
     async def _body(self, request: Request) -> Any:
         return await read_json(request.receive, self._settings)
+
+    def _use(self, body: ModelBody) -> AbstractAsyncContextManager[ServedModel]:
+        return self._models.use(self._name(body.model), keep_alive_s(body.keep_alive))
 
     def _name(self, name: Any) -> str:
         """The model named, the one that is loaded, or the first there is."""
@@ -264,7 +271,7 @@ class _Handlers:
         encode: Callable[[ServedTokenizer], list[list[int]]],
     ) -> AsyncGenerator[tuple[ServedModel, list[Reply], list[GenerationRequest]], None]:
         """The model, held, and for each prompt of the body a reply to fill and its request."""
-        async with self._models.use(name) as model:
+        async with self._models.use(name, keep_alive_s(body.keep_alive)) as model:
             tokenizer = model.engine.tokenizer
             all_ids = await asyncio.to_thread(encode, tokenizer)
 

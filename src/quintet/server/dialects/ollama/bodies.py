@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from quintet.server.bodies import MAX_STOP_STRINGS, Body, StopString
+from quintet.server.bodies import MAX_STOP_STRINGS, Body, KeepAlive, StopString
 
 MAX_MESSAGES = 10_000
 MAX_INPUTS = 2048
@@ -17,7 +17,6 @@ MAX_TOP_LOGPROBS = 20
 MAX_FILES = 64
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
-KeepAlive = float | int | str
 Format = str | dict[str, Any]
 Think = bool | Literal["low", "medium", "high", "max"]
 

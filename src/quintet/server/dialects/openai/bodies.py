@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from quintet.server.bodies import MAX_LOGIT_BIAS, MAX_STOP_STRINGS, Body, StopString
+from quintet.server.bodies import MAX_LOGIT_BIAS, MAX_STOP_STRINGS, Body, KeepAlive, StopString
 
 MAX_CHOICES = 64  # prompts times n of one request
 MAX_N = 16
@@ -22,7 +22,6 @@ MAX_GUIDED_CHOICES = 1024
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
-KeepAlive = float | str
 
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]

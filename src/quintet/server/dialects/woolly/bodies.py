@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from quintet.server.bodies import MAX_STOP_STRINGS, Body, StopString
+from quintet.server.bodies import MAX_STOP_STRINGS, Body, KeepAlive, StopString
 
 MAX_MESSAGES = 10_000
 MAX_INPUTS = 2048
@@ -40,6 +40,7 @@ class GenerateBody(SamplingConfig):
 
     prompt: str
     model: Name | None = None
+    keep_alive: KeepAlive | None = None
     stream: bool = False
 
 
@@ -48,6 +49,7 @@ class ChatBody(SamplingConfig):
 
     messages: Messages
     model: Name | None = None
+    keep_alive: KeepAlive | None = None
     stream: bool = False
 
 
@@ -69,6 +71,7 @@ class TokenizeBody(Body):
 
     text: str
     model: Name | None = None
+    keep_alive: KeepAlive | None = None
 
 
 class DetokenizeBody(Body):
@@ -76,6 +79,7 @@ class DetokenizeBody(Body):
 
     tokens: list[TokenId]
     model: Name | None = None
+    keep_alive: KeepAlive | None = None
 
 
 class EmbeddingsBody(Body):
@@ -83,6 +87,7 @@ class EmbeddingsBody(Body):
 
     input: str | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
     model: Name | None = None
+    keep_alive: KeepAlive | None = None
 
 
 class ClientMessage(Body):
@@ -93,4 +98,5 @@ class ClientMessage(Body):
     prompt: str | None = None
     messages: Messages | None = None
     model: Name | None = None
+    keep_alive: KeepAlive | None = None
     config: dict[str, Any] | None = None

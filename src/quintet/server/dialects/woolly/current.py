@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from quintet.errors import QuintetError
+from quintet.server.bodies import KeepAlive
 from quintet.server.dialects.woolly.errors import not_loaded, translated
 from quintet.server.engines import ServedModel
+from quintet.server.keep_alive import keep_alive_s
 from quintet.server.models import FOREVER_S, Models
 
 
@@ -31,8 +33,14 @@ class CurrentModel:
         return loaded[-1] if loaded else None
 
     @contextlib.asynccontextmanager
-    async def use(self, name: str | None) -> AsyncIterator[ServedModel]:
+    async def use(
+        self, name: str | None, keep_alive: KeepAlive | None = None
+    ) -> AsyncIterator[ServedModel]:
         """Hold the model named, or the current one.
+
+        Args:
+            name: None means the current one.
+            keep_alive: how long it stays after that, as requests say it.
 
         Raises:
             HTTPRefusal: there is no such model, none is loaded, or memory is short.
@@ -41,9 +49,10 @@ class CurrentModel:
         wanted = name or self.name
         if wanted is None:
             raise not_loaded()
+        keep_s = keep_alive_s(keep_alive)
         async with contextlib.AsyncExitStack() as stack:
             try:
-                model = await stack.enter_async_context(self._models.use(wanted))
+                model = await stack.enter_async_context(self._models.use(wanted, keep_s))
             except QuintetError as error:
                 raise translated(error, wanted, self._models) from error
             yield model

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from quintet.errors import QuintetError, RequestError
 from quintet.hub.manifest import Manifest
 from quintet.server.answers import collect
-from quintet.server.bodies import parse_body
+from quintet.server.bodies import KeepAlive, parse_body
 from quintet.server.dialect import Context, Operation
 from quintet.server.dialects.ollama.library import Facts, facts, parameter_size
 from quintet.server.dialects.woolly.bodies import (
@@ -119,10 +119,10 @@ class Handlers:
         body = await self._parse(GenerateBody, request)
         asked = prompt_request(body.prompt, body)
         if body.stream:
-            return self._stream(body.model, asked)
+            return self._stream(body.model, body.keep_alive, asked)
 
         async def whole() -> dict[str, Any]:
-            async with self._current.use(body.model) as model:
+            async with self._current.use(body.model, body.keep_alive) as model:
                 clock = Clock()
                 answer = (await collect(model, [asked]))[0]
                 count = num_tokens(answer)
@@ -140,10 +140,10 @@ class Handlers:
         body = await self._parse(ChatBody, request)
         asked = chat_request(body.messages, body)
         if body.stream:
-            return self._stream(body.model, asked)
+            return self._stream(body.model, body.keep_alive, asked)
 
         async def whole() -> dict[str, Any]:
-            async with self._current.use(body.model) as model:
+            async with self._current.use(body.model, body.keep_alive) as model:
                 clock = Clock()
                 answer = (await collect(model, [asked]))[0]
                 return {
@@ -158,14 +158,14 @@ class Handlers:
     async def tokenize(self, request: Request) -> Response:
         """Text to token ids."""
         body = await self._parse(TokenizeBody, request)
-        async with self._current.use(body.model) as model:
+        async with self._current.use(body.model, body.keep_alive) as model:
             tokens = await asyncio.to_thread(model.engine.tokenizer.encode, body.text)
         return JSONResponse({"tokens": tokens, "count": len(tokens)})
 
     async def detokenize(self, request: Request) -> Response:
         """Token ids to text."""
         body = await self._parse(DetokenizeBody, request)
-        async with self._current.use(body.model) as model:
+        async with self._current.use(body.model, body.keep_alive) as model:
             vocab_size = model.engine.limits.vocab_size
             if any(token_id >= vocab_size for token_id in body.tokens):
                 raise RequestError(f"expected token ids below {vocab_size}", parameter="tokens")
@@ -178,7 +178,7 @@ class Handlers:
         inputs = [body.input] if isinstance(body.input, str) else body.input
 
         async def work() -> dict[str, Any]:
-            async with self._current.use(body.model) as model:
+            async with self._current.use(body.model, body.keep_alive) as model:
                 vectors = (await model.embed(inputs)).embeddings
                 return {
                     "embeddings": vectors.tolist(),
@@ -188,11 +188,13 @@ class Handlers:
 
         return JSONResponse(await unless_disconnected(request.receive, work()))
 
-    def _stream(self, name: str | None, asked: GenerationRequest) -> Response:
+    def _stream(
+        self, name: str | None, keep_alive: KeepAlive | None, asked: GenerationRequest
+    ) -> Response:
         async def frames() -> AsyncGenerator[bytes, None]:
             index = 0
             async with contextlib.AsyncExitStack() as stack:
-                model = await stack.enter_async_context(self._current.use(name))
+                model = await stack.enter_async_context(self._current.use(name, keep_alive))
                 chunks = contextlib.aclosing(stream_all(model, [asked]))
                 async for _, chunk in await stack.enter_async_context(chunks):
                     if chunk.text:

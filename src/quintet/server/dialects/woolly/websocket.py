@@ -149,13 +149,15 @@ class _Connection:
             raise HTTPRefusal(
                 429, f"at most {MAX_REQUESTS} requests at a time", code="too_many_requests"
             )
-        task = asyncio.ensure_future(self._answer(message.id, message.model, asked))
+        task = asyncio.ensure_future(self._answer(message.id, message, asked))
         self._tasks[message.id] = task
 
-    async def _answer(self, request_id: str, name: str | None, asked: GenerationRequest) -> None:
+    async def _answer(
+        self, request_id: str, message: ClientMessage, asked: GenerationRequest
+    ) -> None:
         answer, clock = Answer(), Clock()
         try:
-            await self._generate(request_id, name, asked, answer)
+            await self._generate(request_id, message, asked, answer)
         except asyncio.CancelledError:
             if request_id not in self._cancelled:
                 raise
@@ -177,11 +179,13 @@ class _Connection:
         )
 
     async def _generate(
-        self, request_id: str, name: str | None, asked: GenerationRequest, answer: Answer
+        self, request_id: str, message: ClientMessage, asked: GenerationRequest, answer: Answer
     ) -> None:
         index = 0
         async with contextlib.AsyncExitStack() as stack:
-            model = await stack.enter_async_context(self._current.use(name))
+            model = await stack.enter_async_context(
+                self._current.use(message.model, message.keep_alive)
+            )
             chunks = contextlib.aclosing(stream_all(model, [asked]))
             async for _, chunk in await stack.enter_async_context(chunks):
                 answer.add(chunk)
