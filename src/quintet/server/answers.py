@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from quintet.engine.output import (
     FinishReason,
@@ -13,8 +15,9 @@ from quintet.engine.output import (
     Timings,
     TokenLogprob,
     Usage,
+    whole_calls,
 )
-from quintet.parsing.events import ToolCallDelta
+from quintet.parsing.events import ToolCall, ToolCallDelta
 from quintet.server.engines import GenerationRequest, ServedModel, stream_all
 
 
@@ -37,6 +40,11 @@ class Answer:
     timings: Timings | None = None
     ending: TokenLogprob | None = None
     prompt_logprobs: PromptLogprobs | None = None
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls, put together."""
+        return whole_calls(self.tool_calls)
 
     def add(self, chunk: OutputChunk) -> None:
         """Take in the answer's next chunk."""
@@ -68,6 +76,15 @@ async def collect(model: ServedModel, requests: Sequence[GenerationRequest]) -> 
         async for index, chunk in stream:
             groups[index][chunk.index].add(chunk)
     return [answer for group in groups for answer in group]
+
+
+def call_arguments(call: ToolCall) -> dict[str, Any]:
+    """A call's arguments as an object; an answer cut short leaves half of one, which is none."""
+    try:
+        value = json.loads(call.arguments or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def text_logprobs(chunk: OutputChunk) -> Sequence[TokenLogprob]:

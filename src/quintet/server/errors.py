@@ -7,6 +7,7 @@ a bug: the client gets a fixed text and the request id, the log gets the rest.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from quintet.errors import (
     QuintetError,
     RequestError,
 )
+
+_log = logging.getLogger(__name__)
 
 INVALID_REQUEST = "invalid_request_error"
 DEFAULT_RETRY_AFTER_S = 1.0
@@ -132,6 +135,14 @@ def error_reply(error: BaseException) -> ErrorReply:
                 _details(error),
             )
     return ErrorReply(500, "internal error", "server_error", "internal_error")
+
+
+def stream_error_reply(error: Exception) -> ErrorReply:
+    """What a client is told after the first byte; what is our fault goes to the log."""
+    reply = error_reply(error)
+    if reply.status >= 500:
+        _log.error("a stream ended early", exc_info=error)
+    return reply
 
 
 def _headers(error: QuintetError) -> Mapping[str, str]:

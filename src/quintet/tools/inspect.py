@@ -20,6 +20,45 @@ _GGUF_MAGIC = b"GGUF"
 _SHOWN_ITEMS = 5
 _SHOWN_CHARS = 100
 
+# `enum llama_ftype` of llama.cpp's include/llama.h: general.file_type by name.
+_FILE_TYPES = {
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    7: "Q8_0",
+    8: "Q5_0",
+    9: "Q5_1",
+    10: "Q2_K",
+    11: "Q3_K_S",
+    12: "Q3_K_M",
+    13: "Q3_K_L",
+    14: "Q4_K_S",
+    15: "Q4_K_M",
+    16: "Q5_K_S",
+    17: "Q5_K_M",
+    18: "Q6_K",
+    19: "IQ2_XXS",
+    20: "IQ2_XS",
+    21: "Q2_K_S",
+    22: "IQ3_XS",
+    23: "IQ3_XXS",
+    24: "IQ1_S",
+    25: "IQ4_NL",
+    26: "IQ3_S",
+    27: "IQ3_M",
+    28: "IQ2_S",
+    29: "IQ2_M",
+    30: "IQ4_XS",
+    31: "IQ1_M",
+    32: "BF16",
+    36: "TQ1_0",
+    37: "TQ2_0",
+    38: "MXFP4_MOE",
+    39: "NVFP4",
+    40: "Q1_0",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class TypeTotal:
@@ -59,6 +98,12 @@ class Inspection:
     def num_tensor_bytes(self) -> int:
         """Bytes of all tensors together."""
         return sum(tensor.num_bytes for tensor in self.tensors)
+
+    @property
+    def file_type(self) -> str | None:
+        """What GGUF's general.file_type calls the mix of number formats; None without it."""
+        value = self.metadata.get("general.file_type")
+        return _FILE_TYPES.get(value) if isinstance(value, int) else None
 
     def totals(self) -> list[TypeTotal]:
         """The number formats, the one with most bytes first."""

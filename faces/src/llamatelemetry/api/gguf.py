@@ -15,45 +15,6 @@ from quintet.tools.inspect import inspect_model
 GIB = 2**30
 T4_MEMORY_GB = 15.0  # what CUDA leaves of a T4's 16
 
-# `enum llama_ftype` of llama.cpp's include/llama.h, whose names are those of files.
-_FILE_TYPES = {
-    0: "F32",
-    1: "F16",
-    2: "Q4_0",
-    3: "Q4_1",
-    7: "Q8_0",
-    8: "Q5_0",
-    9: "Q5_1",
-    10: "Q2_K",
-    11: "Q3_K_S",
-    12: "Q3_K_M",
-    13: "Q3_K_L",
-    14: "Q4_K_S",
-    15: "Q4_K_M",
-    16: "Q5_K_S",
-    17: "Q5_K_M",
-    18: "Q6_K",
-    19: "IQ2_XXS",
-    20: "IQ2_XS",
-    21: "Q2_K_S",
-    22: "IQ3_XS",
-    23: "IQ3_XXS",
-    24: "IQ1_S",
-    25: "IQ4_NL",
-    26: "IQ3_S",
-    27: "IQ3_M",
-    28: "IQ2_S",
-    29: "IQ2_M",
-    30: "IQ4_XS",
-    31: "IQ1_M",
-    32: "BF16",
-    36: "TQ1_0",
-    37: "TQ2_0",
-    38: "MXFP4",
-    39: "NVFP4",
-    40: "Q1_0",
-}
-
 
 class GGUFParser:
     """
@@ -90,9 +51,9 @@ class GGUFParser:
 
     def get_quantization_type(self) -> str:
         """E.g. "Q4_K_M": as the file says, or else the format most of its weights have."""
-        named = _FILE_TYPES.get(self._inspection.metadata.get("general.file_type", -1))
+        named = self._inspection.file_type
         if named is not None:
-            return named
+            return named.removesuffix("_MOE")
         counts: Counter[str] = Counter()
         for total in self._inspection.totals():
             counts[total.type] += total.num_parameters

@@ -5,14 +5,12 @@ Source: Anthropic API reference, "Streaming messages".
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterator
 from typing import Any
 
 from quintet.engine.output import OutputChunk, Usage
-from quintet.parsing.events import ToolCallDelta
-from quintet.server.answers import Answer
+from quintet.server.answers import Answer, call_arguments
 from quintet.server.streaming import event
 
 PING = event({"type": "ping"}, "ping")
@@ -25,7 +23,9 @@ def message(model: str, answer: Answer) -> dict[str, Any]:
         blocks.append({"type": "thinking", "thinking": answer.reasoning, "signature": ""})
     if answer.text or not answer.tool_calls:
         blocks.append({"type": "text", "text": answer.text})
-    blocks += _tool_uses(answer.tool_calls)
+    for call in answer.calls:
+        block = {"type": "tool_use", "id": _tool_id(call.id), "name": call.name}
+        blocks.append({**block, "input": call_arguments(call)})
     return {**_envelope(model), "content": blocks, **_end(answer), "usage": usage(answer.usage)}
 
 
@@ -70,7 +70,7 @@ class MessageEvents:
         for call in chunk.tool_calls:
             if call.name is not None:
                 yield from self._close()
-                yield from self._switch("tool_use", id=_tool_id(call), name=call.name, input={})
+                yield from self._switch("tool_use", id=_tool_id(call.id), name=call.name, input={})
             if call.arguments:
                 yield self._delta("input_json_delta", partial_json=call.arguments)
 
@@ -137,30 +137,8 @@ def _end(answer: Answer) -> dict[str, str | None]:
     return {"stop_reason": reason, "stop_sequence": sequence}
 
 
-def _tool_uses(deltas: list[ToolCallDelta]) -> list[dict[str, Any]]:
-    uses: list[dict[str, Any]] = []
-    arguments: list[str] = []
-    for delta in deltas:
-        if delta.name is not None:
-            uses.append({"type": "tool_use", "id": _tool_id(delta), "name": delta.name})
-            arguments.append("")
-        arguments[-1] += delta.arguments
-    for use, text in zip(uses, arguments, strict=True):
-        use["input"] = _object(text)
-    return uses
-
-
-def _object(text: str) -> dict[str, Any]:
-    """Arguments as an object; an answer cut short leaves half of one, which is none."""
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _tool_id(call: ToolCallDelta) -> str:
-    return call.id or f"toolu_{secrets.token_hex(12)}"
+def _tool_id(call_id: str | None) -> str:
+    return call_id or f"toolu_{secrets.token_hex(12)}"
 
 
 def _event(kind: str, **content: Any) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
@@ -21,12 +20,10 @@ from quintet.server.dialects.anthropic.conversation import chat_prompt
 from quintet.server.dialects.anthropic.replies import PING, MessageEvents, message
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.engines import ChatPrompt, GenerationRequest, ServedModel, stream_all
-from quintet.server.errors import ErrorReply, error_reply
+from quintet.server.errors import ErrorReply, stream_error_reply
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
 from quintet.server.streaming import EVENTS, FrameFormat, FrameStream, event
-
-_log = logging.getLogger(__name__)
 
 _FORMAT = FrameFormat(EVENTS.media_type, PING)
 _TYPES = {
@@ -123,7 +120,4 @@ def _params(body: MessagesBody) -> SamplingParams:
 
 
 def _error_frame(error: Exception) -> bytes:
-    reply = error_reply(error)
-    if reply.status >= 500:
-        _log.error("a stream ended early", exc_info=error)
-    return event(error_body(reply), "error")
+    return event(error_body(stream_error_reply(error)), "error")

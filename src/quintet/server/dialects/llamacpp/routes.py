@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
@@ -42,12 +41,10 @@ from quintet.server.engines import (
     ServedTokenizer,
     stream_all,
 )
-from quintet.server.errors import ErrorReply, HTTPRefusal, error_reply
+from quintet.server.errors import ErrorReply, HTTPRefusal, stream_error_reply
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
 from quintet.server.streaming import FrameStream, event
-
-_log = logging.getLogger(__name__)
 
 ALIASES = {
     "/chat/completions": "/v1/chat/completions",
@@ -322,7 +319,4 @@ async def _get_adapters(request: Request) -> Response:
 
 
 def _error_frame(error: Exception) -> bytes:
-    reply = error_reply(error)
-    if reply.status >= 500:
-        _log.error("a stream ended early", exc_info=error)
-    return event(error_body(reply))
+    return event(error_body(stream_error_reply(error)))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from quintet.errors import RequestError
 from quintet.server.bodies import MAX_STOP_STRINGS, Body, KeepAlive, StopString
 
 MAX_MESSAGES = 10_000
@@ -29,8 +30,15 @@ class NamedBody(Body):
 
     @property
     def model_name(self) -> str:
-        """The name given, or nothing."""
-        return self.model or self.name or ""
+        """The name given.
+
+        Raises:
+            RequestError: there is none.
+        """
+        name = self.model or self.name
+        if not name:
+            raise RequestError("model is required", parameter="model")
+        return name
 
 
 class Options(Body):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeAlias
@@ -11,7 +10,7 @@ from typing import Any, TypeAlias
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from quintet.errors import ContextLengthError, RequestError
+from quintet.errors import ContextLengthError
 from quintet.server.answers import collect
 from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context
@@ -21,7 +20,6 @@ from quintet.server.dialects.ollama.bodies import (
     EmbeddingsBody,
     GenerateBody,
     GenerationBody,
-    NamedBody,
     Options,
 )
 from quintet.server.dialects.ollama.options import (
@@ -39,12 +37,10 @@ from quintet.server.engines import (
     ServedModel,
     stream_all,
 )
-from quintet.server.errors import ErrorReply, error_reply
+from quintet.server.errors import ErrorReply, stream_error_reply
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
 from quintet.server.streaming import NDJSON, FrameStream, ndjson_line
-
-_log = logging.getLogger(__name__)
 
 _NS = 1_000_000_000
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
@@ -88,7 +84,7 @@ class Generation:
         started_s = time.monotonic()
 
         async def work() -> dict[str, Any]:
-            async with self._models.use(_name(body), keep_alive_s(body.keep_alive)) as model:
+            async with self._models.use(body.model_name, keep_alive_s(body.keep_alive)) as model:
                 load_s = time.monotonic() - started_s
                 vectors: list[list[float]] = []
                 count = 0
@@ -99,7 +95,7 @@ class Generation:
                     vectors = output.embeddings.tolist()
                     count = output.usage.num_prompt_tokens
             return {
-                "model": _name(body),
+                "model": body.model_name,
                 "embeddings": vectors,
                 "total_duration": round((time.monotonic() - started_s) * _NS),
                 "load_duration": round(load_s * _NS),
@@ -113,7 +109,7 @@ class Generation:
         body = parse_body(EmbeddingsBody, await read_json(request.receive, self._settings))
 
         async def work() -> dict[str, Any]:
-            async with self._models.use(_name(body), keep_alive_s(body.keep_alive)) as model:
+            async with self._models.use(body.model_name, keep_alive_s(body.keep_alive)) as model:
                 if not body.prompt:
                     return {"embedding": []}
                 output = await model.embed([body.prompt], normalize=False, truncate=True)
@@ -123,7 +119,7 @@ class Generation:
 
     async def _load_or_unload(self, body: GenerationBody, kind: Any) -> Response:
         """A request without a prompt: have the model in memory, or, kept for 0 s, out of it."""
-        name, keep_s = _name(body), keep_alive_s(body.keep_alive)
+        name, keep_s = body.model_name, keep_alive_s(body.keep_alive)
         if keep_s == 0:
             await self._models.unload(name)
             return JSONResponse(empty_reply(kind, name, "unload"))
@@ -137,7 +133,7 @@ class Generation:
         kind: Any,
         new_prompt: Callable[[ServedModel], Prompt],
     ) -> Response:
-        name, keep_s = _name(body), keep_alive_s(body.keep_alive)
+        name, keep_s = body.model_name, keep_alive_s(body.keep_alive)
         started_s = time.monotonic()
 
         async def plan(model: ServedModel) -> tuple[Reply, GenerationRequest]:
@@ -182,10 +178,7 @@ def error_body(reply: ErrorReply) -> dict[str, Any]:
 
 def error_frame(error: Exception) -> bytes:
     """What a client is told after the first byte."""
-    reply = error_reply(error)
-    if reply.status >= 500:
-        _log.error("a stream ended early", exc_info=error)
-    return ndjson_line(error_body(reply))
+    return ndjson_line(error_body(stream_error_reply(error)))
 
 
 async def _check_context(prompt: Prompt, options: Options, model: ServedModel) -> None:
@@ -205,9 +198,3 @@ async def _check_context(prompt: Prompt, options: Options, model: ServedModel) -
         count = len(ids)
     if count >= options.num_ctx:
         raise ContextLengthError(count + 1, options.num_ctx)
-
-
-def _name(body: NamedBody) -> str:
-    if not body.model_name:
-        raise RequestError("model is required", parameter="model")
-    return body.model_name

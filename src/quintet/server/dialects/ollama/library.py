@@ -25,43 +25,6 @@ _NEVER_S = 100 * 365 * 24 * 3600.0  # of "for ever", which JSON has no date for
 _FIM_TOKENS = ("<|fim_prefix|>", "<fim_prefix>", "<fim-prefix>", "<PRE>", "▁<PRE>")
 _ENCODERS = frozenset({"bert", "nomic-bert", "modern-bert", "jina-bert-v2"})
 
-# `enum llama_ftype` of llama.cpp's include/llama.h: general.file_type by name.
-_FILE_TYPES = {
-    0: "F32",
-    1: "F16",
-    2: "Q4_0",
-    3: "Q4_1",
-    7: "Q8_0",
-    8: "Q5_0",
-    9: "Q5_1",
-    10: "Q2_K",
-    11: "Q3_K_S",
-    12: "Q3_K_M",
-    13: "Q3_K_L",
-    14: "Q4_K_S",
-    15: "Q4_K_M",
-    16: "Q5_K_S",
-    17: "Q5_K_M",
-    18: "Q6_K",
-    19: "IQ2_XXS",
-    20: "IQ2_XS",
-    21: "Q2_K_S",
-    22: "IQ3_XS",
-    23: "IQ3_XXS",
-    24: "IQ1_S",
-    25: "IQ4_NL",
-    26: "IQ3_S",
-    27: "IQ3_M",
-    28: "IQ2_S",
-    29: "IQ2_M",
-    30: "IQ4_XS",
-    31: "IQ1_M",
-    32: "BF16",
-    36: "TQ1_0",
-    37: "TQ2_0",
-    38: "MXFP4_MOE",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -239,9 +202,8 @@ def _tensors(inspection: Inspection) -> tuple[Mapping[str, Any], ...]:
 
 
 def _quantization(inspection: Inspection) -> str:
-    named = _FILE_TYPES.get(_integer(inspection.metadata.get("general.file_type")) or -1)
-    if named is not None:
-        return named
+    if inspection.file_type is not None:
+        return inspection.file_type
     totals = inspection.totals()
     return totals[0].type if totals else "unknown"
 

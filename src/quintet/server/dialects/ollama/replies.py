@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from quintet.engine.output import OutputChunk, TokenLogprob
-from quintet.parsing.events import ToolCallDelta
-from quintet.server.answers import Answer, text_logprobs
+from quintet.parsing.events import ToolCall
+from quintet.server.answers import Answer, call_arguments, text_logprobs
 
 _NS = 1_000_000_000
 _MIN_LOGPROB = -9999.0  # JSON has no minus infinity
@@ -44,7 +43,7 @@ class Reply:
         if chunk.text or chunk.reasoning or logprobs:
             yield self._object(chunk.text, chunk.reasoning, (), logprobs)
         if chunk.finish_reason is not None and self.answer.tool_calls:
-            yield self._object("", "", self.answer.tool_calls, ())
+            yield self._object("", "", self.answer.calls, ())
 
     def end(self, *, is_streamed: bool) -> dict[str, Any]:
         """The last object; the whole answer where nothing was streamed."""
@@ -53,7 +52,7 @@ class Reply:
             whole = self._object("", "", (), ())
         else:
             logprobs = answer.logprobs if self.wants_logprobs else ()
-            whole = self._object(answer.text, answer.reasoning, answer.tool_calls, logprobs)
+            whole = self._object(answer.text, answer.reasoning, answer.calls, logprobs)
         reason = "length" if answer.finish_reason in ("length", "timeout") else "stop"
         return {**whole, "done": True, "done_reason": reason, **self._metrics()}
 
@@ -61,7 +60,7 @@ class Reply:
         self,
         text: str,
         thinking: str,
-        calls: Sequence[ToolCallDelta],
+        calls: Sequence[ToolCall],
         logprobs: Sequence[TokenLogprob],
     ) -> dict[str, Any]:
         whole: dict[str, Any] = {"model": self.model, "created_at": timestamp(), "done": False}
@@ -124,30 +123,18 @@ def empty_reply(kind: Literal["generate", "chat"], model: str, reason: str) -> d
     }
 
 
-def tool_calls(deltas: Sequence[ToolCallDelta]) -> list[dict[str, Any]]:
+def tool_calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
     """Whole calls, their arguments as objects."""
-    calls: list[dict[str, Any]] = []
-    arguments: list[str] = []
-    for delta in deltas:
-        if delta.name is not None:
-            function = {"index": delta.index, "name": delta.name}
-            calls.append({"id": f"call_{delta.id}", "function": function})
-            arguments.append("")
-        arguments[-1] += delta.arguments
-    for call, text in zip(calls, arguments, strict=True):
-        call["function"]["arguments"] = _object(text)
-    return calls
+    return [
+        {
+            "id": f"call_{call.id}",
+            "function": {"index": index, "name": call.name, "arguments": call_arguments(call)},
+        }
+        for index, call in enumerate(calls)
+    ]
 
 
 def timestamp(seconds: float | None = None) -> str:
     """RFC 3339 in UTC."""
     when = datetime.fromtimestamp(time.time() if seconds is None else seconds, timezone.utc)
     return when.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:
-        return {}  # an answer cut short leaves half a call
-    return value if isinstance(value, dict) else {}

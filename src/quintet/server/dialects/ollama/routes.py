@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from quintet.errors import ModelNotFoundError, RequestError
+from quintet.errors import ModelNotFoundError
 from quintet.hub.store import Store
 from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context, Dialect, Operation
@@ -108,12 +108,12 @@ class _Models:
 
     async def show(self, request: Request) -> Response:
         body = await self._parse(ShowBody, request)
-        manifest = self._models.find(_named(body))
+        manifest = self._models.find(body.model_name)
         return JSONResponse(await asyncio.to_thread(show, manifest, verbose=body.verbose or False))
 
     async def pull(self, request: Request) -> Response:
         body = await self._parse(PullBody, request)
-        store, name = self._store, _named(body)
+        store, name = self._store, body.model_name
         from quintet.hub.pull import pull  # an HTTP client, for few
 
         def work() -> Iterator[dict[str, Any]]:
@@ -124,12 +124,12 @@ class _Models:
 
     async def push(self, request: Request) -> Response:
         body = await self._parse(PullBody, request)
-        self._models.find(_named(body))
+        self._models.find(body.model_name)
         raise HTTPRefusal(501, "pushing models is not supported", code="not_supported")
 
     async def create(self, request: Request) -> Response:
         body = await self._parse(CreateBody, request)
-        store, name = self._store, _named(body)
+        store, name = self._store, body.model_name
         await self._unload(name)
         return await self._progress(
             lambda: create(store, body), is_streamed=body.stream is not False
@@ -142,7 +142,7 @@ class _Models:
         return Response()
 
     async def delete(self, request: Request) -> Response:
-        name = _named(await self._parse(NamedBody, request))
+        name = (await self._parse(NamedBody, request)).model_name
         await self._unload(name)
         await asyncio.to_thread(self._store.delete, name)
         return Response()
@@ -191,12 +191,6 @@ class _Models:
         async for item in in_thread(work):
             last = item
         return JSONResponse(last)
-
-
-def _named(body: NamedBody) -> str:
-    if not body.model_name:
-        raise RequestError("model is required", parameter="model")
-    return body.model_name
 
 
 async def _greet(request: Request) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -16,11 +15,9 @@ from quintet.server.dialects.openai.bodies import RequestBody
 from quintet.server.dialects.openai.replies import Work
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.engines import ServedModel, stream_all
-from quintet.server.errors import error_reply
+from quintet.server.errors import stream_error_reply
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.streaming import DONE, FrameStream, event
-
-_log = logging.getLogger(__name__)
 
 Plan: TypeAlias = Callable[[ServedModel], Awaitable[Work]]
 
@@ -66,7 +63,4 @@ async def _frames(
 
 def error_frame(error: Exception) -> bytes:
     """What a client is told after the first byte."""
-    reply = error_reply(error)
-    if reply.status >= 500:
-        _log.error("a stream ended early", exc_info=error)
-    return event(reply.openai_body())
+    return event(stream_error_reply(error).openai_body())

@@ -23,7 +23,7 @@ def chat_reply(
     choices = [
         {
             "index": index,
-            "message": message(answer.text, answer.reasoning, answer.tool_calls),
+            "message": message(answer.text, answer.reasoning, answer.calls),
             "logprobs": _logprobs(answer.logprobs, token_bytes) if wants_logprobs else None,
             "finish_reason": finish_reason(answer.finish_reason, bool(answer.tool_calls)),
         }

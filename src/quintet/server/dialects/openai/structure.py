@@ -12,7 +12,7 @@ from typing import Any
 
 from quintet.engine.output import FinishReason, OutputChunk
 from quintet.errors import RequestError
-from quintet.parsing.events import ToolCallDelta
+from quintet.parsing.events import ToolCall, ToolCallDelta
 from quintet.sampling.constraint import Constraint
 from quintet.server.dialects.openai.bodies import (
     GuidedJson,
@@ -162,19 +162,16 @@ def deltas(chunk: OutputChunk) -> Iterator[dict[str, Any]]:
         yield {"tool_calls": [_call_delta(call)]}
 
 
-def message(text: str, reasoning: str, tool_calls: Sequence[ToolCallDelta]) -> dict[str, Any]:
+def message(text: str, reasoning: str, tool_calls: Sequence[ToolCall]) -> dict[str, Any]:
     """A whole message; its content is null where there are only calls."""
-    calls: list[dict[str, Any]] = []
-    for delta in tool_calls:
-        if delta.name is not None:
-            calls.append(
-                {
-                    "id": delta.id,
-                    "type": "function",
-                    "function": {"name": delta.name, "arguments": ""},
-                }
-            )
-        calls[delta.index]["function"]["arguments"] += delta.arguments
+    calls = [
+        {
+            "id": call.id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for call in tool_calls
+    ]
     whole: dict[str, Any] = {
         "role": "assistant",
         "content": None if calls and not text else text,

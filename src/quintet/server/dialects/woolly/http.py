@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -39,11 +38,9 @@ from quintet.server.dialects.woolly.generation import (
 )
 from quintet.server.disconnect import unless_disconnected
 from quintet.server.engines import GenerationRequest, stream_all
-from quintet.server.errors import error_reply
+from quintet.server.errors import stream_error_reply
 from quintet.server.limits import read_json
 from quintet.server.streaming import DONE, FrameStream, event
-
-_log = logging.getLogger(__name__)
 
 
 class Handlers:
@@ -210,10 +207,7 @@ class Handlers:
 
 def error_frame(error: Exception) -> bytes:
     """What a client is told after the first byte."""
-    reply = error_reply(error)
-    if reply.status >= 500:
-        _log.error("a stream ended early", exc_info=error)
-    return event(error_body(reply))
+    return event(error_body(stream_error_reply(error)))
 
 
 def _entry(manifest: Manifest, is_loaded: bool) -> dict[str, Any]:
