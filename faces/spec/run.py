@@ -12,13 +12,11 @@ import json
 import os
 import tempfile
 import traceback
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 from spec.blocks import Block, Reference
 from spec.declarations import (
@@ -30,14 +28,13 @@ from spec.declarations import (
     differences,
     parts_of,
 )
-
-How: TypeAlias = Literal["run", "checked", "not run"]
+from spec.outcome import Outcome, Verdict, checked, ran
 
 
 class Check(Protocol):
-    """Checks a block that is not Python; None where there is nothing to check."""
+    """Runs or checks a block that is not Python."""
 
-    def __call__(self, block: Block) -> list[str] | None: ...
+    def __call__(self, block: Block) -> Verdict: ...
 
 
 class Face(Protocol):
@@ -64,22 +61,6 @@ class Face(Protocol):
     SHAPES: dict[str, str]
 
     def checks(self) -> AbstractContextManager[Check]: ...
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """
-    What became of a block.
-
-    Args:
-        block: which.
-        how: it was run, what it declares was checked, or there was nothing to do.
-        errors: what went wrong.
-    """
-
-    block: Block
-    how: How
-    errors: tuple[str, ...] = ()
 
 
 def faces() -> list[Face]:
@@ -128,21 +109,16 @@ def run_reference(reference: Reference, face: Face) -> list[Outcome]:
 def run_block(block: Block, face: Face, check: Check) -> Outcome:
     """Run one block, or check what it declares."""
     if block.language != "python":
-        errors = check(block)
-        return (
-            Outcome(block, "not run")
-            if errors is None
-            else Outcome(block, "checked", tuple(errors))
-        )
+        return Outcome(block, check(block))
     try:
         with getattr(face, "around", contextlib.nullcontext)(block):
-            return _run_parts(block, parts_of(block.text), face)
+            return Outcome(block, _run_parts(block, parts_of(block.text), face))
     except Exception as error:  # noqa: BLE001 - an example may fail in any way
         where = "".join(traceback.format_exception(error)[-3:])
-        return Outcome(block, "run", (where,))
+        return Outcome(block, ran([where]))
 
 
-def _run_parts(block: Block, parts: Parts, face: Face) -> Outcome:
+def _run_parts(block: Block, parts: Parts, face: Face) -> Verdict:
     code = compile(parts.code, block.id, "exec", COMPILE_FLAGS)
     is_async = bool(code.co_flags & inspect.CO_COROUTINE)
 
@@ -168,7 +144,7 @@ def _run_parts(block: Block, parts: Parts, face: Face) -> Outcome:
             errors = _mismatches(block, parts, face, namespace)
         finally:
             asyncio.run(_close(namespace.values()))
-    return Outcome(block, "run" if parts.code else "checked", tuple(errors))
+    return ran(errors) if parts.code else checked(errors)
 
 
 def _namespace(face: Face, *, is_async: bool) -> dict[str, Any]:
@@ -288,23 +264,3 @@ def shape_mismatches(expected: dict[str, str], actual: dict[str, Any]) -> list[s
         if name in _TYPES and type(actual[key]) not in _TYPES[name]:
             errors.append(f"{key}: expected {source}, found {type(actual[key]).__name__}")
     return errors
-
-
-def report(spec: str, outcomes: list[Outcome]) -> str:
-    """Counts, and what went wrong."""
-    lines = []
-    for outcome in outcomes:
-        if outcome.errors:
-            block = outcome.block
-            lines.append(f"{block.id} (line {block.line}, {' > '.join(block.headings[-2:])}):")
-            lines += [f"    {line}" for error in outcome.errors for line in error.splitlines()]
-    counts = Counter(outcome.how for outcome in outcomes)
-    failed = sum(bool(outcome.errors) for outcome in outcomes)
-    languages = Counter(outcome.block.language or "text" for outcome in outcomes)
-    lines.append(
-        f"{spec}: {len(outcomes)} blocks ("
-        + ", ".join(f"{count} {language}" for language, count in languages.most_common())
-        + f"): {counts['run']} run, {counts['checked']} checked, {counts['not run']} not code, "
-        f"{failed} failed"
-    )
-    return "\n".join(lines)

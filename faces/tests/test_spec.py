@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,19 +25,23 @@ needs_references = pytest.mark.skipif(FOLDER is None, reason="the references are
 
 
 @pytest.fixture(scope="module")
-def checks() -> Iterator[dict[str, Check]]:
-    """The checks of each face's other languages, made when first used."""
+def checks() -> Iterator[Callable[[Face], Check]]:
+    """The check of a face's other languages, while its blocks are run: two want the same port."""
+    made: list[tuple[Face, Check]] = []
     with ExitStack() as stack:
 
-        class Checks(dict[str, Check]):
-            def __missing__(self, package: str) -> Check:
-                ports = getattr(FACES[package], "PORTS", ())
-                if not all(map(is_free, ports)):
-                    pytest.skip(f"something listens on one of {ports}")
-                self[package] = stack.enter_context(FACES[package].checks())
-                return self[package]
+        def of(face: Face) -> Check:
+            if made and made[0][0] is face:
+                return made[0][1]
+            stack.close()
+            made.clear()
+            ports = getattr(face, "PORTS", ())
+            if not all(map(is_free, ports)):
+                pytest.skip(f"something listens on one of {ports}")
+            made.append((face, stack.enter_context(face.checks())))
+            return made[0][1]
 
-        yield Checks()
+        yield of
 
 
 def is_free(port: int) -> bool:
@@ -50,10 +54,11 @@ def is_free(port: int) -> bool:
 @pytest.mark.parametrize(
     ("package", "block"), BLOCKS, ids=[block.id for _, block in BLOCKS] if BLOCKS else None
 )
-def test_block(package: str, block: Block, checks: dict[str, Check]):
+def test_block(package: str, block: Block, checks: Callable[[Face], Check]):
     """An example runs, a declaration is kept, an answer has the shape that is printed."""
-    with aliases(FACES[package]):
-        outcome = run_block(block, FACES[package], checks[package])
+    face = FACES[package]
+    with aliases(face):
+        outcome = run_block(block, face, checks(face))
     assert not outcome.errors, "\n".join(outcome.errors)
 
 

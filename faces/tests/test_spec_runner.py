@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from types import SimpleNamespace
 
 import pytest
 
 from spec.blocks import Block, read
+from spec.c_examples import CExamples
 from spec.declarations import declared_in, differences, parts_of
 from spec.http_examples import json_mismatches
+from spec.outcome import Outcome, checked, not_run, ran, report
 from spec.run import run_block, shape_mismatches
 
 FACE = SimpleNamespace(
@@ -23,7 +27,7 @@ FACE = SimpleNamespace(
 
 def errors_of(code: str, heading: str = "Text", language: str = "python") -> tuple[str, ...]:
     block = Block("999", 1, 1, language, (heading,), "", code)
-    return run_block(block, FACE, lambda block: None).errors
+    return run_block(block, FACE, lambda block: not_run("no Python")).errors
 
 
 def test_blocks_know_where_they_stand(tmp_path):
@@ -118,3 +122,36 @@ def test_shapes():
         "$.a[1].b: expected 1, found 'x'",
         "$.a[2].b is missing",
     ]
+
+
+def test_the_report_tells_what_was_not_run():
+    """Counts of each kind, what went wrong, and why something was left."""
+    block = Block("999", 7, 3, "json", ("A", "B"), "", "{}")
+    verdicts = (ran(), ran(["it broke"]), checked(), not_run("there is no compiler"))
+    text = report("x", [Outcome(block, verdict) for verdict in verdicts])
+    assert "    it broke" in text
+    assert "999-07 (line 3, A > B): not run, there is no compiler" in text
+    assert text.endswith("x: 4 blocks (4 json): 2 run, 1 checked, 1 not run, 1 failed")
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no gcc")
+def test_c_blocks_are_compared_and_run(tmp_path):
+    """A prototype or structure that differs, an example that fails or does not compile."""
+    (tmp_path / "h.h").write_text("typedef struct { int a; long b; } S;\nint one(int x);\n")
+    (tmp_path / "h.c").write_text('#include "h.h"\nint one(int x) { return x; }\n')
+    command = ["gcc", "-shared", "-fPIC", "-o", "libh.so", "h.c"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    examples = CExamples("h.h", tmp_path / "libh.so", "", "", "return 0;")
+
+    def errors_of(text: str, label: str = "") -> str:
+        return "".join(examples.check(Block("999", 1, 1, "c", ("A",), label, text)).errors)
+
+    assert errors_of("int one(int y);") == ""
+    assert "conflicting types" in errors_of("long one(int x);")
+    assert errors_of("typedef struct { int a; long b; } S;") == ""
+    assert "S.a" in errors_of("typedef struct { float a; long b; } S;")
+    assert "size of S" in errors_of("typedef struct { int a; } S;")
+    assert errors_of('printf("%d", one(1));', "**Example:**") == ""
+    assert "ended with 3" in errors_of("return one(3);", "**Example:**")
+    assert "two" in errors_of("two();", "**Example:**")
+    assert "printed nothing" in errors_of('if (one(0)) printf("x");', "**Example:**")
