@@ -64,6 +64,8 @@ def test_the_builder_sets_each_thing():
         .build()
     )
     assert config == EngineConfig(2, 512, False, 1, False, CacheConfig(size=2**20))
+    assert EngineConfig().mmap_enabled
+    assert not config.mmap_enabled
     assert EngineConfig.default() == EngineConfig() == EngineConfig.builder().build()
     for wrong in ({"max_batch_size": 0}, {"max_sequence_length": 1}, {"num_threads": "two"}):
         with pytest.raises(InvalidRequest, match=next(iter(wrong))):
@@ -417,6 +419,7 @@ def test_errors_have_codes():
         "INTERNAL_ERROR": 500,
     }
     assert woolly.Error is WoollyError
+    assert issubclass(woolly.GpuError, WoollyError)
     assert str(OutOfMemory(needed=2, available=1)) == "Out of memory: need 2 bytes, available 1"
     cases = {
         quintet.ModelNotFoundError("x"): ModelNotFound,
