@@ -83,4 +83,5 @@ def _functions(owner: str, text: str) -> Iterator[Item]:
     for name, parameters in _RUST_FUNCTION.findall(text):
         words = tuple(_RUST_PARAMETER.findall(parameters))
         # `Engine::new(...)` is Engine(...).
-        yield Item("callable", *(("", owner) if name == "new" else (owner, name)), words)
+        place = ("", owner) if name == "new" else (owner, name)
+        yield Item("callable", place[0], place[1], words)

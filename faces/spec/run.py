@@ -50,7 +50,8 @@ class Face(Protocol):
         SHAPES: headings of dictionaries that are declared by their keys, to code that makes one.
         checks: makes the check of blocks that are not Python.
 
-    It may have `PORTS`, that its examples listen on, and `around`, a context that each block needs.
+    It may have `PORTS`, that its examples listen on, `around`, a context that each block needs, and
+    `OMISSIONS`, what examples leave out as `[...]`, to the name in the prelude that stands for it.
     """
 
     SPEC: str
@@ -112,7 +113,10 @@ def run_block(block: Block, face: Face, check: Check) -> Outcome:
         return Outcome(block, check(block))
     try:
         with getattr(face, "around", contextlib.nullcontext)(block):
-            return Outcome(block, _run_parts(block, parts_of(block.text), face))
+            text = block.text
+            for omitted, meant in getattr(face, "OMISSIONS", {}).items():
+                text = text.replace(omitted, meant)
+            return Outcome(block, _run_parts(block, parts_of(text), face))
     except Exception as error:  # noqa: BLE001 - an example may fail in any way
         where = "".join(traceback.format_exception(error)[-3:])
         return Outcome(block, ran([where]))

@@ -32,14 +32,16 @@ PRELUDE = """
 from oprel import *
 from oprel import Client, Config, Model
 from oprel.client import HTTPClient
+messages = [{"role": "user", "content": "Hello"}]
 endpoint, data = "/generate", {"model": "qwencoder", "prompt": "Hello"}
 model = Model("qwencoder")
-response = chat(model="qwencoder", messages=[{"role": "user", "content": "Hello"}])
+response = chat(model="qwencoder", messages=messages)
 client = Client()
 """
 _HTTP = 'client = HTTPClient(base_url="http://localhost:11434")\n'
 ASYNC_PRELUDE = ""
 SHAPES: dict[str, str] = {}
+OMISSIONS = {"[...]": "messages"}
 
 _own: dict[str, str] = {}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from woolly.errors import ModelLoadFailed, translated
 from woolly.quantization import QuantizationType
-from woolly.tokenizer import Vocabulary
+from woolly.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from quintet.tools.inspect import Inspection

@@ -39,7 +39,8 @@ class ServerEngine:
     def load(self) -> None:
         """See Engine."""
         name = self._prepared()
-        self._connected().generate(name, keep_alive=None)
+        with self._limit_of(name):
+            self._connected().generate(name, keep_alive=None)
 
     def unload(self) -> None:
         """Nothing: the daemon lets models go by itself."""
@@ -64,7 +65,7 @@ class ServerEngine:
         if conversation_id is None:
             fields = {} if system_prompt is None else {"system": system_prompt}
             chunks = client.generate(name, prompt, True, options, **fields)
-            with contextlib.closing(chunks):
+            with self._limit_of(name), contextlib.closing(chunks):
                 for chunk in chunks:
                     if chunk.response:
                         yield chunk.response
@@ -73,7 +74,7 @@ class ServerEngine:
         messages.append({"role": "user", "content": prompt})
         answer, is_whole = "", False
         chunks = client.chat(name, messages, True, options)
-        with contextlib.closing(chunks):
+        with self._limit_of(name), contextlib.closing(chunks):
             for chunk in chunks:
                 answer += chunk.message.content or ""
                 is_whole = chunk.done
@@ -114,6 +115,16 @@ class ServerEngine:
             client.generate(name, keep_alive=0)  # it is loaded again, within the limit
         self._name = name
         return name
+
+    @contextlib.contextmanager
+    def _limit_of(self, name: str) -> Iterator[None]:
+        """A limit within which the model cannot be loaded binds nobody else."""
+        try:
+            yield
+        except MemoryError:
+            if self._max_memory_mb is not None:
+                daemon.set_memory_limit(name, None)
+            raise
 
     def _named(self) -> str:
         located = self._located
