@@ -6,10 +6,12 @@ import ast
 import asyncio
 import contextlib
 import importlib
+import importlib.util
 import inspect
 import io
 import json
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
@@ -28,7 +30,7 @@ from spec.declarations import (
     differences,
     parts_of,
 )
-from spec.outcome import Outcome, Verdict, checked, ran
+from spec.outcome import Outcome, Verdict, checked, not_run, ran
 
 
 class Check(Protocol):
@@ -50,8 +52,9 @@ class Face(Protocol):
         SHAPES: headings of dictionaries that are declared by their keys, to code that makes one.
         checks: makes the check of blocks that are not Python.
 
-    It may have `PORTS`, that its examples listen on, `around`, a context that each block needs, and
-    `OMISSIONS`, what examples leave out as `[...]`, to the name in the prelude that stands for it.
+    It may have `PORTS`, that its examples listen on, `around`, a context that each block needs,
+    `NEEDS`, packages of others that examples import, and `OMISSIONS`, what examples leave out as
+    `[...]`, to the name in the prelude that stands for it.
     """
 
     SPEC: str
@@ -109,9 +112,12 @@ def run_reference(reference: Reference, face: Face) -> list[Outcome]:
 
 def run_block(block: Block, face: Face, check: Check) -> Outcome:
     """Run one block, or check what it declares."""
-    if block.language != "python":
-        return Outcome(block, check(block))
+    for needed in getattr(face, "NEEDS", ()):
+        if re.search(rf"\bimport {needed}\b|\bfrom {needed}\b", block.text) and not _has(needed):
+            return Outcome(block, not_run(f"{needed} is not installed"))
     try:
+        if block.language != "python":
+            return Outcome(block, check(block))
         with getattr(face, "around", contextlib.nullcontext)(block):
             text = block.text
             for omitted, meant in getattr(face, "OMISSIONS", {}).items():
@@ -120,6 +126,10 @@ def run_block(block: Block, face: Face, check: Check) -> Outcome:
     except Exception as error:  # noqa: BLE001 - an example may fail in any way
         where = "".join(traceback.format_exception(error)[-3:])
         return Outcome(block, ran([where]))
+
+
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _run_parts(block: Block, parts: Parts, face: Face) -> Verdict:

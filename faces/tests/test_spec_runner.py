@@ -12,7 +12,7 @@ from spec.blocks import Block, read
 from spec.c_examples import CExamples
 from spec.declarations import declared_in, differences, parts_of
 from spec.http_examples import json_mismatches
-from spec.outcome import Outcome, checked, not_run, ran, report
+from spec.outcome import Outcome, Verdict, checked, not_run, ran, report
 from spec.run import run_block, shape_mismatches
 
 FACE = SimpleNamespace(
@@ -69,6 +69,31 @@ def test_blocks_know_where_they_stand(tmp_path):
 def test_what_is_wrong_is_reported(code: str, error: str):
     """Failing code, names that are missing, defaults that differ, and what is no Python."""
     assert error in "".join(errors_of(code))
+
+
+def test_what_others_have_to_bring_is_named():
+    """An example of a package that is not installed is not run, and says so."""
+    face = SimpleNamespace(**vars(FACE), NEEDS=("no_such_module",))
+    block = Block("999", 1, 1, "python", ("Text",), "", "from no_such_module import x\n1 / 0")
+    outcome = run_block(block, face, lambda block: not_run("no Python"))
+    assert outcome.verdict == not_run("no_such_module is not installed")
+
+
+def test_omissions_are_filled_in():
+    """`[...]` of an example stands for a name of the prelude."""
+    face = SimpleNamespace(**{**vars(FACE), "PRELUDE": "said = [1]"}, OMISSIONS={"[...]": "said"})
+    block = Block("999", 1, 1, "python", ("Text",), "", "assert [...] == [1]")
+    assert run_block(block, face, lambda block: not_run("no Python")).verdict == ran()
+
+
+def test_a_check_that_breaks_is_a_failure():
+    """Of that block alone."""
+
+    def check(block: Block) -> Verdict:
+        raise OSError("no server")
+
+    outcome = run_block(Block("999", 1, 1, "json", ("Text",), "", "{}"), FACE, check)
+    assert "no server" in outcome.errors[0]
 
 
 def test_what_is_right_is_not():

@@ -47,6 +47,7 @@ model = DenseCore(main_model_path)
 """
 ASYNC_PRELUDE = ""
 SHAPES: dict[str, str] = {}
+NEEDS = ("scipy",)
 
 _KEY = "sk-your-api-key"
 _ENGINE = 'DenseCoreHandle engine = InitEngine("model.gguf", NULL, 1, -1, 0);'
@@ -133,7 +134,7 @@ def _check_c(block: Block, library: Callable[[], Path]) -> Verdict:
         return not_run("there is no gcc")
     try:
         path = library()
-    except RuntimeError as error:  # such as a Python without a shared library
+    except (ImportError, RuntimeError) as error:  # such as a Python without a shared library
         return not_run(str(error))
     start = "" if "InitEngine(" in block.text else _ENGINE
     end = _END.replace("NUM_REQUESTS", str(block.text.count("Submit")))

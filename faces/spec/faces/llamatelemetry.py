@@ -31,6 +31,7 @@ parser = GGUFParser(model_path)
 """
 ASYNC_PRELUDE = ""
 SHAPES: dict[str, str] = {}
+NEEDS = ("openai",)
 
 _servers: list[ServerManager] = []
 

@@ -33,6 +33,7 @@ PORTS = (11434,)  # the Python client's, by default
 PRELUDE = ""
 ASYNC_PRELUDE = ""
 SHAPES: dict[str, str] = {}
+NEEDS = ("requests",)
 
 _ENDPOINT = re.compile(r"(GET|POST) (/\S*)")
 
