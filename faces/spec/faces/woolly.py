@@ -1,8 +1,10 @@
-"""The examples of Woolly; the Rust ones are matched by Python ones in its tests."""
+"""The examples of Woolly; the Rust ones are matched by Python ones of the documentation."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
+import io
 import json
 import os
 import re
@@ -17,7 +19,8 @@ import httpx
 from websockets.sync.client import ClientConnection, connect
 
 import woolly
-from spec.blocks import Block
+from spec.blocks import Block, read
+from spec.foreign import Item, items_of
 from spec.http_examples import json_mismatches
 from spec.javascript import run_script, run_typescript
 from spec.outcome import Verdict, checked, ran
@@ -27,7 +30,7 @@ from woolly.server_config import ServerConfig
 
 SPEC = "003"
 PACKAGE = "woolly"
-ALIASES = {"llama-7b-q4": "demo", "llama-7b": "demo"}
+ALIASES = dict.fromkeys(("llama-7b-q4", "llama-7b", "models/llama-7b-q4.gguf"), "demo")
 PORTS = (11434,)  # the Python client's, by default
 
 PRELUDE = ""
@@ -35,6 +38,7 @@ ASYNC_PRELUDE = ""
 SHAPES: dict[str, str] = {}
 NEEDS = ("requests",)
 
+_PAGE = Path(__file__).parents[3] / "docs" / "faces" / "woolly.md"
 _ENDPOINT = re.compile(r"(GET|POST) (/\S*)")
 
 
@@ -59,7 +63,7 @@ def checks() -> Iterator[Check]:
             if block.language == "bash":
                 return checked(_check_variables(block.text))
             if block.language == "rust":
-                return checked(_check_names(block.text))
+                return _check_rust(block)
             if block.language == "javascript":
                 return _run_javascript(block.text)
             if block.language == "typescript":
@@ -205,21 +209,61 @@ def _check_variables(text: str) -> list[str]:
     return errors
 
 
-def _check_names(text: str) -> list[str]:
-    """What a Rust block declares publicly is there: types, and the methods of each."""
-    errors = []
-    owner: object = woolly
-    for line in text.splitlines():
-        if match := re.match(r"(?:pub )?(?:struct|enum|trait|impl)(?: From<\w+> for)? (\w+)", line):
-            owner = getattr(woolly, match[1], None)
-            if owner is None and match[1] not in ("HttpResponse",):
-                errors.append(f"{match[1]} is not there")
-        elif match := re.match(r"\s*(?:pub )?(?:async )?fn (\w+)", line):
-            name, target = match[1], owner if line.startswith(" ") else woolly
-            if name in ("main", "from"):
-                continue
-            if name == "new":  # Engine::new(...) is Engine(...)
-                continue
-            if target is not None and not hasattr(target, name):
-                errors.append(f"{getattr(target, '__name__', target)}.{name} is not there")
-    return errors
+def _check_rust(block: Block) -> Verdict:
+    """What it declares is there; of an example its twin in the documentation is run."""
+    items = items_of(block)
+    if items:
+        return checked(error for item in items for error in _item_errors(item))
+    page = read(_PAGE)
+    twins = [each for each in page.blocks if block.headings[-1] in each.label]
+    if not twins:
+        return ran([f"no twin of {block.headings[-1]!r} in {_PAGE.name}"])
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as said:
+        _write_tokenizer(Path(folder) / "tokenizer")
+        os.chdir(folder)
+        try:
+            for twin in twins:
+                exec(compile(twin.text, twin.id, "exec"), {"__name__": "__main__"})
+        finally:
+            os.chdir(before)
+    return ran([] if said.getvalue().strip() else ["it printed nothing"])
+
+
+def _item_errors(item: Item) -> list[str]:
+    """A type, a type's field or member, a function with these parameters."""
+    if item.owner == "WoollyError":  # its members are classes of their own
+        found = getattr(woolly, item.name, None)
+        is_error = isinstance(found, type) and issubclass(found, WoollyError)
+        return [] if is_error else [f"{item.name} is no WoollyError"]
+    owner = getattr(woolly, item.owner, None) if item.owner else woolly
+    if owner is None:
+        return [f"{item.owner} is not there"]
+    place = f"{item.owner}.{item.name}".lstrip(".")
+    fields = {name for each in getattr(owner, "__mro__", ()) for name in vars(each)}
+    fields |= {
+        name for each in getattr(owner, "__mro__", ()) for name in inspect.get_annotations(each)
+    }
+    if item.kind == "field" and item.name not in fields:
+        parameters = inspect.signature(owner).parameters if isinstance(owner, type) else ()
+        return [] if item.name in parameters else [f"{place} is not there"]
+    if item.kind == "field":
+        return []
+    found = getattr(owner, item.name, None)
+    if found is None:
+        return [f"{place} is not there"]
+    if item.kind == "callable" and item.parameters:
+        names = [name for name in inspect.signature(found).parameters if name != "self"]
+        if len(names) < len(item.parameters):
+            return [f"{place}: expected {item.parameters}, found {names}"]
+    return []
+
+
+def _write_tokenizer(folder: Path) -> None:
+    """The files of a tokenizer, which the example reads: single bytes, and a merge."""
+    folder.mkdir()
+    spellings = [chr(code) for code in [*range(33, 127), *range(161, 173), *range(174, 256)]]
+    spellings += [chr(256 + index) for index in range(256 - len(spellings))]
+    vocabulary = {spelling: index for index, spelling in enumerate([*spellings, "he"])}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("h e\n")
