@@ -298,6 +298,8 @@ def test_unloading_ends_sessions():
         engine.unload_model()
         with pytest.raises(GenerationFailed):
             await task
+        with pytest.raises(ModelNotLoaded):
+            await session.generate("a", 2, 0.0, 1.0)
         engine.load_model("demo")
         assert await engine.create_session().generate("a", 2, 0.0, 1.0)
         engine.close()
@@ -420,6 +422,9 @@ def test_errors_have_codes():
     }
     assert woolly.Error is WoollyError
     assert issubclass(woolly.GpuError, WoollyError)
+    assert str(ModelNotFound("llama-7b")) == "Model not found: llama-7b"
+    assert str(woolly.ModelLoadFailed("no GGUF")) == "Model load failed: no GGUF"
+    assert str(woolly.GpuError("none")) == "GPU error: none"
     assert str(OutOfMemory(needed=2, available=1)) == "Out of memory: need 2 bytes, available 1"
     cases = {
         quintet.ModelNotFoundError("x"): ModelNotFound,
