@@ -134,8 +134,7 @@ class Model:
                 for name in file.tensors:
                     if not np.isfinite(file.dequantized(name)).all():
                         raise ModelLoadFailed(
-                            f"{self.path}, {name}: expected numbers, "
-                            "found NaN or infinity"
+                            f"{self.path}, {name}: expected numbers, found NaN or infinity"
                         )
 
 

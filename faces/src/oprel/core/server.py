@@ -12,6 +12,7 @@ from oprel.client import Client
 from oprel.core.config import Config
 from oprel.core.exceptions import BackendError, ModelNotFoundError
 from oprel.core.located import Located, register
+from oprel.core.turn import Turn
 
 # Those of Ollama's that would act besides what the caller of `generate` sets.
 _NEUTRAL = {"repeat_penalty": 1.0, "min_p": 0.0}
@@ -51,27 +52,20 @@ class ServerEngine:
             return False
         return self._is_in_memory(self._name)
 
-    def stream(
-        self,
-        prompt: str,
-        sampling: dict[str, Any],
-        conversation_id: str | None,
-        system_prompt: str | None,
-        reset: bool,
-    ) -> Iterator[str]:
+    def stream(self, turn: Turn) -> Iterator[str]:
         """See Engine."""
         name, client = self._prepared(), self._connected()
-        options = {**_NEUTRAL, **sampling}
-        if conversation_id is None:
-            fields = {} if system_prompt is None else {"system": system_prompt}
-            chunks = client.generate(name, prompt, True, options, **fields)
+        options = {**_NEUTRAL, **turn.sampling}
+        if turn.conversation_id is None:
+            fields = {} if turn.system_prompt is None else {"system": turn.system_prompt}
+            chunks = client.generate(name, turn.prompt, True, options, **fields)
             with self._limit_of(name), contextlib.closing(chunks):
                 for chunk in chunks:
                     if chunk.response:
                         yield chunk.response
             return
-        messages = self._begun(conversation_id, system_prompt, reset)
-        messages.append({"role": "user", "content": prompt})
+        messages = self._begun(turn.conversation_id, turn.system_prompt, turn.reset)
+        messages.append({"role": "user", "content": turn.prompt})
         answer, is_whole = "", False
         chunks = client.chat(name, messages, True, options)
         with self._limit_of(name), contextlib.closing(chunks):
@@ -83,7 +77,7 @@ class ServerEngine:
         if is_whole:  # one that was broken off leaves no trace
             messages.append({"role": "assistant", "content": answer})
             with self._lock:
-                self._conversations[conversation_id] = messages
+                self._conversations[turn.conversation_id] = messages
 
     def _begun(
         self, conversation_id: str, system_prompt: str | None, reset: bool
