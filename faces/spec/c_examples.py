@@ -24,7 +24,7 @@ class CExamples:
 
     A prototype that differs from the header's is a conflict to the compiler.  A structure is
     declared by another name, and compared member by member.  An example becomes the body of
-    `main`, functions included, which are then GNU C's nested ones.
+    `main`, functions included, which are then GNU C's nested ones; a whole program is run as it is.
 
     Args:
         header: its name.
@@ -42,17 +42,21 @@ class CExamples:
 
     def check(self, block: Block) -> Verdict:
         """Run an example, or check a declaration."""
+        if "int main(" in block.text:
+            return self._run(block, block.text)
         if "Example" not in block.label:
             return checked(self._compile(self._unit(block.text), "-fsyntax-only"))
         body = "\n".join(
             [self._declared, "int main(void) {", self._before, block.text, self._after, "}\n"]
         )
+        return self._run(block, self._unit(body))
+
+    def _run(self, block: Block, source: str) -> Verdict:
         program = self._library.with_name(block.id)
         errors = self._compile(
-            self._unit(body),
-            *("-o", str(program), str(self._library), f"-Wl,-rpath,{self._library.parent}"),
+            source, *("-o", str(program), str(self._library), f"-Wl,-rpath,{self._library.parent}")
         )
-        is_loud = re.search(r"\bprintf\(", block.text) is not None
+        is_loud = re.search(r"\b(printf|fputs)\(", block.text) is not None
         return ran(errors or _run(program, is_loud))
 
     def _unit(self, text: str) -> str:

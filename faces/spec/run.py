@@ -11,7 +11,6 @@ import inspect
 import io
 import json
 import os
-import re
 import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
@@ -53,8 +52,8 @@ class Face(Protocol):
         checks: makes the check of blocks that are not Python.
 
     It may have `PORTS`, that its examples listen on, `around`, a context that each block needs,
-    `NEEDS`, packages of others that examples import, and `OMISSIONS`, what examples leave out as
-    `[...]`, to the name in the prelude that stands for it.
+    `NEEDS`, texts of examples to the packages of others that they need, and `OMISSIONS`, what
+    examples leave out as `[...]`, to the name in the prelude that stands for it.
     """
 
     SPEC: str
@@ -112,8 +111,8 @@ def run_reference(reference: Reference, face: Face) -> list[Outcome]:
 
 def run_block(block: Block, face: Face, check: Check) -> Outcome:
     """Run one block, or check what it declares."""
-    for needed in getattr(face, "NEEDS", ()):
-        if re.search(rf"\bimport {needed}\b|\bfrom {needed}\b", block.text) and not _has(needed):
+    for text, needed in getattr(face, "NEEDS", {}).items():
+        if text in block.text and importlib.util.find_spec(needed) is None:
             return Outcome(block, not_run(f"{needed} is not installed"))
     try:
         if block.language != "python":
@@ -126,10 +125,6 @@ def run_block(block: Block, face: Face, check: Check) -> Outcome:
     except Exception as error:  # noqa: BLE001 - an example may fail in any way
         where = "".join(traceback.format_exception(error)[-3:])
         return Outcome(block, ran([where]))
-
-
-def _has(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
 
 
 def _run_parts(block: Block, parts: Parts, face: Face) -> Verdict:

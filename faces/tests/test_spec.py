@@ -1,4 +1,5 @@
-"""The references themselves: what they show runs, what they name is there and tested."""
+"""The references themselves: what they show runs, what they name is there and tested; and what
+our own pages show."""
 
 from __future__ import annotations
 
@@ -16,11 +17,17 @@ from spec.run import Check, Face, aliases, faces, find_spec, run_block
 
 FOLDER = references_folder()
 FACES = {face.PACKAGE: face for face in faces()}
-BLOCKS = (
-    []
-    if FOLDER is None
-    else [(face.PACKAGE, b) for face in faces() for b in read(find_spec(FOLDER, face)).blocks]
-)
+PAGES = Path(__file__).parents[2] / "docs" / "faces"
+
+
+def blocks_of(face: Face) -> list[Block]:
+    """Those of its reference, where that is, and the programs of its page."""
+    found = [] if FOLDER is None else list(read(find_spec(FOLDER, face)).blocks)
+    page = read(PAGES / f"{face.PACKAGE.replace('_', '-')}.md")
+    return found + [block for block in page.blocks if block.language in ("python", "c")]
+
+
+BLOCKS = [(face.PACKAGE, block) for face in faces() for block in blocks_of(face)]
 needs_references = pytest.mark.skipif(FOLDER is None, reason="the references are not here")
 
 
@@ -50,10 +57,7 @@ def is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-@needs_references
-@pytest.mark.parametrize(
-    ("package", "block"), BLOCKS, ids=[block.id for _, block in BLOCKS] if BLOCKS else None
-)
+@pytest.mark.parametrize(("package", "block"), BLOCKS, ids=[block.id for _, block in BLOCKS])
 def test_block(package: str, block: Block, checks: Callable[[Face], Check]):
     """An example runs, a declaration is kept, an answer has the shape that is printed."""
     face = FACES[package]

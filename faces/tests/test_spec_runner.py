@@ -73,7 +73,7 @@ def test_what_is_wrong_is_reported(code: str, error: str):
 
 def test_what_others_have_to_bring_is_named():
     """An example of a package that is not installed is not run, and says so."""
-    face = SimpleNamespace(**vars(FACE), NEEDS=("no_such_module",))
+    face = SimpleNamespace(**vars(FACE), NEEDS={"import x": "no_such_module"})
     block = Block("999", 1, 1, "python", ("Text",), "", "from no_such_module import x\n1 / 0")
     outcome = run_block(block, face, lambda block: not_run("no Python"))
     assert outcome.verdict == not_run("no_such_module is not installed")
@@ -179,4 +179,5 @@ def test_c_blocks_are_compared_and_run(tmp_path):
     assert errors_of('printf("%d", one(1));', "**Example:**") == ""
     assert "ended with 3" in errors_of("return one(3);", "**Example:**")
     assert "two" in errors_of("two();", "**Example:**")
+    assert "ended with 4" in errors_of('#include "h.h"\nint main(void) { return one(4); }\n')
     assert "printed nothing" in errors_of('if (one(0)) printf("x");', "**Example:**")

@@ -47,7 +47,7 @@ model = DenseCore(main_model_path)
 """
 ASYNC_PRELUDE = ""
 SHAPES: dict[str, str] = {}
-NEEDS = ("scipy",)
+NEEDS = {"from scipy": "scipy", "densecore.integrations": "langchain_core"}
 
 _KEY = "sk-your-api-key"
 _ENGINE = 'DenseCoreHandle engine = InitEngine("model.gguf", NULL, 1, -1, 0);'

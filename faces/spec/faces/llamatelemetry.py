@@ -31,7 +31,7 @@ parser = GGUFParser(model_path)
 """
 ASYNC_PRELUDE = ""
 SHAPES: dict[str, str] = {}
-NEEDS = ("openai",)
+NEEDS = {"from openai": "openai"}
 
 _servers: list[ServerManager] = []
 

@@ -36,7 +36,7 @@ PORTS = (11434,)  # the Python client's, by default
 PRELUDE = ""
 ASYNC_PRELUDE = ""
 SHAPES: dict[str, str] = {}
-NEEDS = ("requests",)
+NEEDS = {"import requests": "requests"}
 
 _PAGE = Path(__file__).parents[3] / "docs" / "faces" / "woolly.md"
 _ENDPOINT = re.compile(r"(GET|POST) (/\S*)")
@@ -73,6 +73,19 @@ def checks() -> Iterator[Check]:
             return checked([] if block.text.strip() == f"http://localhost:{PORTS[0]}" else [url])
 
         yield check
+
+
+@contextlib.contextmanager
+def around(block: Block) -> Iterator[None]:
+    """A folder with the files that an example reads."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        _write_tokenizer(Path(folder) / "tokenizer")
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
 
 
 @contextlib.contextmanager
@@ -218,15 +231,9 @@ def _check_rust(block: Block) -> Verdict:
     twins = [each for each in page.blocks if block.headings[-1] in each.label]
     if not twins:
         return ran([f"no twin of {block.headings[-1]!r} in {_PAGE.name}"])
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as said:
-        _write_tokenizer(Path(folder) / "tokenizer")
-        os.chdir(folder)
-        try:
-            for twin in twins:
-                exec(compile(twin.text, twin.id, "exec"), {"__name__": "__main__"})
-        finally:
-            os.chdir(before)
+    with around(block), contextlib.redirect_stdout(io.StringIO()) as said:
+        for twin in twins:
+            exec(compile(twin.text, twin.id, "exec"), {"__name__": "__main__"})
     return ran([] if said.getvalue().strip() else ["it printed nothing"])
 
 
