@@ -150,5 +150,7 @@ def show_report(report: PruneReport, *, is_written: bool) -> None:
         changes[key] = changes.get(key, 0) + 1
     for (kind, other), count in changes.items():
         print(f"encoded again: {count} matrices of {kind}{'' if kind == other else f' to {other}'}")
+    if report.llama_cpp_refuses:
+        print(f"llama.cpp will not open it: {report.llama_cpp_refuses}")
     took = f"in {report.seconds:.1f} s" if is_written else "not written"
     print(f"{report.path}: {report.strategy} by {report.importance}, {took}")

@@ -27,15 +27,9 @@ from quintet.tools.model_source import ModelSource
 from quintet.tools.perplexity import Perplexity, perplexity
 from quintet.tools.prune_activations import score_activations
 from quintet.tools.prune_anatomy import Anatomy, Sizes, read_anatomy
-from quintet.tools.prune_blocks import (
-    check_block_count,
-    choose_blocks,
-    expected_kinds,
-    kinds,
-    read_model,
-)
+from quintet.tools.prune_blocks import choose_blocks, expected_kinds, kinds, read_model
 from quintet.tools.prune_cut import Choice, Cut, cut_data
-from quintet.tools.prune_fields import check_result, cut_fields
+from quintet.tools.prune_fields import check_result, cut_fields, llama_cpp_refuses
 from quintet.tools.prune_scores import Importance, Scores, score_weights
 from quintet.tools.prune_sizes import Experts, Request, Strategy, target_sizes
 from quintet.tools.quantize import Progress, check_disk, open_source, refuse_same_file
@@ -70,6 +64,7 @@ class PruneReport:
         num_parameters_before, num_parameters_after: weights of all tensors.
         source_bytes, file_bytes: sizes of the input's and of the output's files.
         reencoded: matrices that lost columns within blocks of weights.
+        llama_cpp_refuses: why llama.cpp will not open the output; "" where it will.
         perplexity_before, perplexity_after: on the text; None without one or in a dry run.
         seconds: the work took.
     """
@@ -85,6 +80,7 @@ class PruneReport:
     source_bytes: int
     file_bytes: int
     reencoded: tuple[Reencoded, ...]
+    llama_cpp_refuses: str
     perplexity_before: Perplexity | None
     perplexity_after: Perplexity | None
     seconds: float
@@ -151,7 +147,6 @@ def prune(
         anatomy = read_anatomy(config, source.tensors, str(path))
         before = anatomy.sizes
         after = target_sizes(anatomy, _experts(config), request)
-        check_block_count(config, source, after.num_layers)
         context = min(DEFAULT_CONTEXT, config.context_length) if context is None else context
         scores = _scores(path, source, anatomy, importance, text, context, max_chunks)
         layers = tuple(range(before.num_layers))
@@ -164,6 +159,7 @@ def prune(
         fields = cut_fields(source.fields, anatomy, after, layers)
         infos = {info.name: info for info in targets}
         check_result(source, config, fields, infos, layers, str(path))
+        refusal = llama_cpp_refuses(config, source.tensors, after)
         alignment = DEFAULT_ALIGNMENT
         if ALIGNMENT_KEY in fields:
             alignment = int(fields[ALIGNMENT_KEY].value)
@@ -199,6 +195,7 @@ def prune(
             for cut in cuts
             if not cut.keeps_blocks
         ),
+        llama_cpp_refuses=refusal,
         perplexity_before=first,
         perplexity_after=second,
         seconds=time.perf_counter() - start,

@@ -21,7 +21,6 @@ from quintet.tools.model_source import ModelSource
 
 Kinds: TypeAlias = tuple[Hashable, ...]
 _PATTERN = ".attention.sliding_window_pattern"
-_LITE = (26, 27)  # blocks of DeepSeek-V2-Lite
 
 
 class _View:
@@ -129,24 +128,3 @@ def choose_blocks(
             chosen.append(i)
             j -= 1
     return tuple(reversed(chosen))
-
-
-def check_block_count(config: AnyConfig, source: ModelSource, num_layers: int) -> None:
-    """
-    Refuse numbers of blocks that llama.cpp's loader takes for another model.
-
-    Raises:
-        UnsupportedModelError: DeepSeek-V2-Lite, whose queries it finds by its 27 blocks, or
-            another DeepSeek with as many.
-
-    Source: src/models/deepseek2.cpp of ggml-org/llama.cpp.
-    """
-    if config.architecture != "deepseek2" or num_layers == config.num_layers:
-        return
-    is_lite = "blk.0.attn_q.weight" in source.tensors
-    if is_lite or num_layers in _LITE:
-        raise UnsupportedModelError(
-            "number of blocks",
-            f"{num_layers} of a DeepSeek model with {'plain' if is_lite else 'latent'} queries",
-            ["width", "attention", "experts"] if is_lite else ["any but 26 and 27"],
-        )

@@ -20,6 +20,9 @@ from quintet.tools.prune_blocks import kinds, read_model
 _STALE_KEYS = ("general.parameter_count", "general.size_label")
 # Of GGUF's `expert_gating_func`; where it is missing, llama.cpp guesses by the number of blocks.
 _SOFTMAX = 1
+# Architectures whose matrices of heads llama.cpp expects to be as wide as the hidden size.
+_HEADS_FILL = ("olmo2", "phi3", "qwen2")
+_LITE = (26, 27)  # blocks of the DeepSeek models that have no latent of queries
 # What a cut changes in a configuration; of the rest, blocks by their kinds.
 _CHANGES = ("num_layers", "num_heads", "num_kv_heads", "windows", "rope_layers", "global_layers")
 
@@ -111,3 +114,24 @@ def check_result(
     graph = Graph({name: info.shape for name, info in weights.tensors.items()}, path)
     architecture = architectures()[before.architecture]
     graph.program(architecture.build(graph, after))
+
+
+def llama_cpp_refuses(config: AnyConfig, tensors: Mapping[str, TensorInfo], after: Sizes) -> str:
+    """
+    Why llama.cpp will not open a cut model; "" where it will.
+
+    Args:
+        config, tensors: of the model before.
+        after: what is left.
+
+    Source: src/models/ of ggml-org/llama.cpp (`load_arch_tensors`; deepseek2.cpp), and its answers
+    to cut files, in tests/tools/test_prune_llama_cpp.py.
+    """
+    fills = after.num_heads * after.head_dim == config.hidden_size
+    if config.architecture in _HEADS_FILL and after.num_heads < config.num_heads and not fills:
+        return f"it expects the heads of a {config.architecture} model to fill the hidden size"
+    if config.architecture == "deepseek2" and after.num_layers < config.num_layers:
+        is_lite = "blk.0.attn_q.weight" in tensors
+        if is_lite != (after.num_layers in _LITE):
+            return "it takes a DeepSeek model of 26 or 27 blocks, and no other, for a V2-Lite"
+    return ""
