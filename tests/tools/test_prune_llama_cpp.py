@@ -1,0 +1,136 @@
+"""Cut files in llama.cpp: which it opens, and what it makes of them.
+
+The whole files give what they give here to the same tolerance, but for those left out: a V2 with
+groups of experts, whose groups it scores by two experts, and gpt-oss and long rope with YaRN ends
+and lengths that it reads otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from backends.steps import prefill
+from models.tiny import PARITY, Row, make_hf, write_gguf
+from quintet import LLM, SamplingParams
+from quintet.backends.reference import ReferenceExecutor
+from quintet.formats.gguf import GGUFFile
+from quintet.hub.packaged import packaged_models
+from quintet.models import load_model
+from quintet.tools.prune import prune
+from quintet.tools.quantize import quantize
+
+llama_cpp = pytest.importorskip("llama_cpp")
+
+NO_YARN = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
+ROWS = {row.id: row for row in PARITY}
+CASES = [
+    *("llama", "llama-mha", "mistral", "qwen2", "qwen3", "phi3", "granite", "olmo2", "olmo3"),
+    *("smollm3", "glm4", "ministral3", "gemma2", "gemma3", "mixtral", "qwen3moe", "gpt-oss"),
+    *("deepseek2-split", "deepseek2-yarn", "deepseek3-groups"),
+]
+STRATEGIES = ("depth", "width", "attention", "experts", "combined")
+# Its gelu is a table in half precision; phi3's windows it leaves out, so texts are shorter.
+TOLERANCE = 1e-3
+TOKENS = np.random.default_rng(7).integers(3, 160, 16).tolist()
+
+
+def ours(path: Path) -> np.ndarray:
+    with GGUFFile.open(path) as file:
+        executor = ReferenceExecutor(load_model(file), num_blocks=1, dtype=np.float64)
+        return prefill(executor, TOKENS, [0], chunk=len(TOKENS))
+
+
+def opened(path: Path):
+    f32 = llama_cpp.GGML_TYPE_F32  # its cache is in float16 by default
+    return llama_cpp.Llama(
+        str(path),
+        n_ctx=64,
+        n_threads=1,
+        n_threads_batch=1,
+        logits_all=True,
+        verbose=False,
+        type_k=f32,
+        type_v=f32,
+        flash_attn=False,
+    )
+
+
+def theirs(path: Path) -> np.ndarray:
+    peer = opened(path)
+    peer.eval(TOKENS)
+    return np.array(peer.scores[: len(TOKENS)])
+
+
+@pytest.fixture(scope="module", params=CASES)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model, without YaRN where llama.cpp reads that otherwise."""
+    row = ROWS[request.param]
+    changes = NO_YARN if row.id == "gpt-oss" else {}
+    row = replace(row, overrides={**row.overrides, "num_hidden_layers": 7, **changes})
+    directory = tmp_path_factory.mktemp("model")
+    path = directory / "whole.gguf"
+    write_gguf(row, make_hf(row, directory), path, gguf.GGMLQuantizationType.F32)
+    return path
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_it_computes_what_we_compute(strategy: str, whole: Path, tmp_path: Path):
+    """Every cut of every architecture: the same logits, or refused as the report said."""
+    with GGUFFile.open(whole) as file:
+        if strategy == "experts" and "blk.2.ffn_gate_inp.weight" not in file.tensors:
+            pytest.skip("a model without experts")
+    output = tmp_path / "out.gguf"
+    options = {"head_ratio": 0.5, "width_ratio": 0.5, "expert_ratio": 0.7}
+    report = prune(whole, output, strategy=strategy, target_n_layer=5, **options)
+    if report.llama_cpp_refuses:
+        with pytest.raises(ValueError, match="Failed to load"):
+            opened(output)
+        return
+    expected = ours(output)
+    assert np.linalg.norm(theirs(output) - expected) < TOLERANCE * np.linalg.norm(expected)
+
+
+def lite(num_layers: int) -> Row:
+    """DeepSeek-V2-Lite but for its widths."""
+    overrides = {**ROWS["deepseek2-lite"].overrides, "num_hidden_layers": num_layers}
+    return replace(ROWS["deepseek2-lite"], overrides=overrides)
+
+
+@pytest.mark.parametrize("num_layers", [26, 25])
+def test_a_lite_deepseek_is_known_by_its_blocks(num_layers: int, tmp_path: Path):
+    """27 or 26 blocks, and no other number."""
+    path, output = tmp_path / "whole.gguf", tmp_path / "out.gguf"
+    write_gguf(lite(27), make_hf(lite(27), tmp_path), path, gguf.GGMLQuantizationType.F32)
+    report = prune(path, output, target_n_layer=num_layers)
+    assert bool(report.llama_cpp_refuses) == (num_layers == 25)
+    if report.llama_cpp_refuses:
+        with pytest.raises(ValueError, match="Failed to load"):
+            opened(output)
+    else:
+        expected = ours(output)
+        assert np.linalg.norm(theirs(output) - expected) < TOLERANCE * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("strategy", ["depth", "width", "attention", "combined"])
+def test_it_writes_the_same_text(strategy: str, tmp_path: Path):
+    """The demo model, cut: greedily the same tokens.  In float32, for llama.cpp multiplies blocks of
+    weights with rounded activations."""
+    output = tmp_path / "out.gguf"
+    quantize(packaged_models()["demo"], tmp_path / "whole.gguf", "F32")
+    prune(tmp_path / "whole.gguf", output, strategy=strategy)
+    params = SamplingParams(max_tokens=16, temperature=0, ignore_eos=True)
+    peer = opened(output)
+    prompt = peer.tokenize(b"Once upon a time", add_bos=False)
+    found = []
+    for token in peer.generate(prompt, temp=0.0):
+        found.append(token)
+        if len(found) == 16:
+            break
+    with LLM(str(output), dtype="float32") as llm:
+        (answer,) = llm.generate([prompt], params)
+    assert list(answer.token_ids) == found
