@@ -17,7 +17,7 @@ from quintet.backends.reference import ReferenceExecutor
 from quintet.errors import ModelFormatError, RequestError, UnsupportedModelError
 from quintet.formats.ggml_types import GGMLType
 from quintet.formats.gguf import GGUFFile
-from quintet.models import architectures, gemma2, load_model
+from quintet.models import architectures, gemma2, gemma3, load_model
 from quintet.tools.prune import DECODERS as PRUNED_DECODERS
 from quintet.tools.prune import ENCODERS as PRUNED_ENCODERS
 from quintet.tools.prune import prune
@@ -249,14 +249,23 @@ def test_every_architecture_is_known():
     assert tested == set(PRUNED_DECODERS)
 
 
-def test_what_a_file_cannot_say_is_refused(tmp_path: Path, monkeypatch):
-    """Readers scale the queries of a Gemma 2 by its number of blocks: no cut to or from 46."""
-    _, path = make_dying(Dying("gemma2", 4, ()), tmp_path)
-    monkeypatch.setattr(gemma2, "_LAYERS_OF_27B", 3)
-    with pytest.raises(UnsupportedModelError, match="attention_scale"):
-        prune(path, tmp_path / "out.gguf", target_n_layer=3)
-    prune(path, tmp_path / "out.gguf", target_n_layer=2)
-    assert (tmp_path / "out.gguf").exists()
+SCALED = {"gemma2": (gemma2, "attn_q.weight"), "gemma3": (gemma3, "attn_q_norm.weight")}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_queries_are_scaled_as_they_were(name: str, tmp_path: Path, monkeypatch):
+    """Readers scale those of the largest Gemma 2 and 3, which they know by the number of blocks, by
+    sizes of their own: what a cut changes of that goes into the weights."""
+    module, scaled = SCALED[name]
+    dying = BY_ID[name]
+    scalar = BASE["hidden_size"] // BASE["num_attention_heads"]
+    hf, path = make_dying(dying, tmp_path, query_pre_attn_scalar=scalar, head_dim=32)
+    monkeypatch.setattr(module, "_LAYERS_OF_27B", dying.num_layers)
+    assert matches(logits_of(path), hf_logits(hf, TOKENS))
+    report = cut_all(path, tmp_path / "out.gguf", dying, hf.config)
+    assert report.removed_layers == dying.layers
+    assert {each.name.split(".", 2)[2] for each in report.reencoded} == {scaled}
+    assert matches(logits_of(tmp_path / "out.gguf"), hf_logits(hf, TOKENS))
 
 
 def test_what_is_not_there_is_not_cut(tmp_path: Path):

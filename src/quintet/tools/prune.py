@@ -20,7 +20,13 @@ from typing import get_args
 
 from quintet.errors import RequestError, UnsupportedModelError
 from quintet.formats.gguf import GGUFFile
-from quintet.formats.gguf_writer import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, GGUFWriter, file_size
+from quintet.formats.gguf_writer import (
+    ALIGNMENT_KEY,
+    DEFAULT_ALIGNMENT,
+    Field,
+    GGUFWriter,
+    file_size,
+)
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import AnyConfig, Config, load_model
 from quintet.tools.model_source import ModelSource
@@ -28,7 +34,7 @@ from quintet.tools.perplexity import Perplexity, perplexity
 from quintet.tools.prune_activations import score_activations
 from quintet.tools.prune_anatomy import Anatomy, Sizes, read_anatomy
 from quintet.tools.prune_blocks import choose_blocks, expected_kinds, kinds, read_model
-from quintet.tools.prune_cut import Choice, Cut, cut_data
+from quintet.tools.prune_cut import Choice, Cut, cut_data, with_scaled_queries
 from quintet.tools.prune_fields import check_result, cut_fields, llama_cpp_refuses
 from quintet.tools.prune_scores import Importance, Scores, score_weights
 from quintet.tools.prune_sizes import Experts, Request, Strategy, target_sizes
@@ -63,7 +69,7 @@ class PruneReport:
         removed_layers: blocks that went, by their old number.
         num_parameters_before, num_parameters_after: weights of all tensors.
         source_bytes, file_bytes: sizes of the input's and of the output's files.
-        reencoded: matrices that lost columns within blocks of weights.
+        reencoded: tensors that lost columns within blocks of weights, or were multiplied.
         llama_cpp_refuses: why llama.cpp will not open the output; "" where it will.
         perplexity_before, perplexity_after: on the text; None without one or in a dry run.
         seconds: the work took.
@@ -149,16 +155,8 @@ def prune(
         after = target_sizes(anatomy, _experts(config), request)
         context = min(DEFAULT_CONTEXT, config.context_length) if context is None else context
         scores = _scores(path, source, anatomy, importance, text, context, max_chunks)
-        layers = tuple(range(before.num_layers))
-        if after.num_layers < before.num_layers:
-            expected = expected_kinds(source, config, after.num_layers, str(path))
-            layers = choose_blocks(scores.blocks, after.num_layers, kinds(config), expected)
-        choice = Choice(anatomy, after, scores, layers, _experts(config).num_groups)
-        cuts = [cut for info in source.tensors.values() if (cut := choice.cut(info))]
+        layers, cuts, fields = _plan(source, config, anatomy, scores, after, str(path))
         targets = [cut.target for cut in cuts]
-        fields = cut_fields(source.fields, anatomy, after, layers)
-        infos = {info.name: info for info in targets}
-        check_result(source, config, fields, infos, layers, str(path))
         refusal = llama_cpp_refuses(config, source.tensors, after)
         alignment = DEFAULT_ALIGNMENT
         if ALIGNMENT_KEY in fields:
@@ -243,6 +241,29 @@ def _scores(
     if text is not None and importance == "activation":
         return score_activations(path, anatomy, text, context=context, max_chunks=max_chunks)
     return score_weights(source, anatomy, 1 if importance == "magnitude" else 2)
+
+
+def _plan(
+    source: ModelSource,
+    config: AnyConfig,
+    anatomy: Anatomy,
+    scores: Scores,
+    after: Sizes,
+    path: str,
+) -> tuple[tuple[int, ...], list[Cut], dict[str, Field]]:
+    """The blocks that stay, what becomes of each tensor, and the metadata; checked."""
+    layers = tuple(range(config.num_layers))
+    if after.num_layers < config.num_layers:
+        expected = expected_kinds(source, config, after.num_layers, path)
+        layers = choose_blocks(scores.blocks, after.num_layers, kinds(config), expected)
+    choice = Choice(anatomy, after, scores, layers, _experts(config).num_groups)
+    cuts = [cut for info in source.tensors.values() if (cut := choice.cut(info))]
+    fields = cut_fields(source.fields, anatomy, after, layers)
+    infos = {cut.target.name: cut.target for cut in cuts}
+    factor = check_result(source, config, fields, infos, layers, path)
+    if factor != 1:
+        cuts = with_scaled_queries(cuts, factor)
+    return layers, cuts, fields
 
 
 def _write(

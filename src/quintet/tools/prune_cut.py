@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from quintet.errors import UnsupportedModelError
 from quintet.formats.ggml_types import GGMLType
 from quintet.formats.gguf_writer import tensor_info
 from quintet.formats.quants import dequantize
@@ -22,6 +23,8 @@ from quintet.tools.recipes import TENSOR_TYPES, fitting
 Indices: TypeAlias = npt.NDArray[np.intp]
 
 _WEIGHTS_PER_CHUNK = 16 * 2**20
+# Tensors that queries are made with; of the first pair that a model has.
+_QUERIES = (("attn_q_norm.weight",), ("attn_q.weight", "attn_q.bias"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Cut:
         axes: of the tensor before, as a stack of matrices.
         matrices: those kept; None where all are.
         rows, columns: those kept of each kept matrix; None where all are.
+        factor: multiplies the weights.
     """
 
     source: TensorInfo
@@ -41,12 +45,14 @@ class Cut:
     matrices: Indices | None = None
     rows: tuple[Indices, ...] | None = None
     columns: tuple[Indices, ...] | None = None
+    factor: float = 1.0
 
     @property
     def keeps_blocks(self) -> bool:
         """Whether no weight is rounded anew."""
-        return self.columns is None or all(
-            _blocks(self.source.ggml_type, each) is not None for each in self.columns
+        return self.factor == 1 and (
+            self.columns is None
+            or all(_blocks(self.source.ggml_type, each) is not None for each in self.columns)
         )
 
 
@@ -131,6 +137,30 @@ class Choice:
         return np.concatenate(places)
 
 
+def with_scaled_queries(cuts: list[Cut], factor: float) -> list[Cut]:
+    """
+    The same, with what makes queries multiplied: the norm of each head's query where there is one.
+
+    Raises:
+        UnsupportedModelError: it is one matrix with that of keys and values.
+    """
+    names = {BLOCK_NAME.fullmatch(cut.source.name) for cut in cuts}
+    kinds = {match.group(2) for match in names if match}
+    scaled = next((each for each in _QUERIES if kinds.issuperset(each[:1])), None)
+    if scaled is None:
+        raise UnsupportedModelError("cut of a model", "whose queries would have to be scaled")
+
+    def changed(cut: Cut) -> Cut:
+        match = BLOCK_NAME.fullmatch(cut.source.name)
+        if match is None or match.group(2) not in scaled:
+            return cut
+        kind = writable(cut.target.ggml_type, cut.target.shape[-1])
+        target = tensor_info(cut.target.name, cut.target.shape, kind)
+        return replace(cut, target=target, factor=factor)
+
+    return [changed(cut) for cut in cuts]
+
+
 def _best(scores: Array, count: int, num_groups: int) -> Indices:
     """[..., n] -> [..., count]: places of the largest, in order, as many of each group of
     neighbours; of equals the first."""
@@ -166,7 +196,8 @@ def cut_data(
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """The tensor's new bytes, some rows at a time."""
     raw = source.raw(cut.source.name)
-    if cut.axes is None or (cut.matrices is None and cut.rows is None and cut.columns is None):
+    is_whole = cut.matrices is None and cut.rows is None and cut.columns is None
+    if cut.axes is None or (is_whole and cut.factor == 1):
         yield raw
         return
     num_matrices, num_rows, width = cut.axes.shape
@@ -184,19 +215,20 @@ def cut_data(
 def _columns(
     rows: npt.NDArray[np.uint8], cut: Cut, columns: Indices | None, num_threads: int | None
 ) -> npt.NDArray[np.uint8]:
-    """Rows [n, num_bytes] with these columns only, flat."""
+    """Rows [n, num_bytes] with these columns only, multiplied, flat."""
     kind = cut.source.ggml_type
-    if columns is None:
+    if columns is None and cut.factor == 1:
         return rows.reshape(-1)
-    if cut.keeps_blocks:
+    if columns is not None and cut.keeps_blocks:
         blocks = rows.reshape(len(rows), -1, kind.block_bytes)
         return np.ascontiguousarray(blocks[:, _blocks(kind, columns)]).reshape(-1)
     width = rows.shape[1] // kind.block_bytes * kind.block_size
-    values = dequantize(rows.reshape(-1), kind, (len(rows), width))[:, columns]
+    values = dequantize(rows.reshape(-1), kind, (len(rows), width))
+    values = values if columns is None else values[:, columns]
     return encode(
-        np.ascontiguousarray(values).reshape(-1).view(np.uint8),
+        np.ascontiguousarray(values * np.float32(cut.factor)).reshape(-1).view(np.uint8),
         GGMLType.F32,
-        len(columns),
+        values.shape[1],
         cut.target.ggml_type,
         num_threads=num_threads,
         name=cut.target.name,

@@ -11,7 +11,7 @@ from quintet.errors import UnsupportedModelError
 from quintet.formats.gguf_writer import Field
 from quintet.formats.weights import TensorInfo
 from quintet.graph import Graph
-from quintet.models import AnyConfig, architectures
+from quintet.models import AnyConfig, Config, architectures
 from quintet.tools.model_source import ModelSource
 from quintet.tools.prune_anatomy import Anatomy, Sizes
 from quintet.tools.prune_blocks import kinds, read_model
@@ -23,8 +23,11 @@ _SOFTMAX = 1
 # Architectures whose matrices of heads llama.cpp expects to be as wide as the hidden size.
 _HEADS_FILL = ("olmo2", "phi3", "qwen2")
 _LITE = (26, 27)  # blocks of the DeepSeek models that have no latent of queries
-# What a cut changes in a configuration; of the rest, blocks by their kinds.
-_CHANGES = ("num_layers", "num_heads", "num_kv_heads", "windows", "rope_layers", "global_layers")
+# What a cut changes in a configuration; kinds of blocks are compared by themselves.
+_CHANGES = (
+    *("num_layers", "num_heads", "num_kv_heads", "windows", "rope_layers", "global_layers"),
+    "attention_scale",  # made up for
+)
 
 
 def cut_fields(
@@ -85,9 +88,13 @@ def check_result(
     tensors: Mapping[str, TensorInfo],
     layers: tuple[int, ...],
     path: str,
-) -> None:
+) -> float:
     """
     Read what will be written as a loader will: nothing but sizes may have changed.
+
+    Returns:
+        What queries must be multiplied with, to be scaled as they were: readers scale those of a
+        Gemma of 46 or 62 blocks by other sizes than those of others, and no key says so.
 
     Args:
         source, before: the input and its configuration.
@@ -114,6 +121,12 @@ def check_result(
     graph = Graph({name: info.shape for name, info in weights.tensors.items()}, path)
     architecture = architectures()[before.architecture]
     graph.program(architecture.build(graph, after))
+    return _score_scale(before) / _score_scale(after)
+
+
+def _score_scale(config: AnyConfig) -> float:
+    scale = config.attention_scale if isinstance(config, Config) else None
+    return scale or config.head_dim**-0.5
 
 
 def llama_cpp_refuses(config: AnyConfig, tensors: Mapping[str, TensorInfo], after: Sizes) -> str:
