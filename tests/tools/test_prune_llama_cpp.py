@@ -119,11 +119,11 @@ def test_a_lite_deepseek_is_known_by_its_blocks(num_layers: int, tmp_path: Path)
 
 @pytest.mark.parametrize(("name", "num_layers"), [("gemma2", 46), ("gemma3", 62)])
 @pytest.mark.parametrize("strategy", ["depth", "attention"])
-def test_the_largest_gemmas_scale_their_queries_as_before(
+def test_the_largest_gemmas_are_known_by_their_blocks(
     strategy: str, name: str, num_layers: int, tmp_path: Path
 ):
-    """By the hidden size and the number of heads, which a cut changes or which smaller ones do not
-    go by: the difference is in the weights.  Without that the error is a fifth and more."""
+    """It scales queries by the number of blocks, before and after, as we do: what we put into the
+    weights for that (see test_prune_architectures.py) is right there too."""
     row = ROWS[name]
     row = replace(row, overrides={**row.overrides, **TINIEST, "num_hidden_layers": num_layers})
     path, output = tmp_path / "whole.gguf", tmp_path / "out.gguf"
