@@ -249,6 +249,15 @@ def test_every_architecture_is_known():
     assert tested == set(PRUNED_DECODERS)
 
 
+def test_leading_dense_blocks_are_counted(tmp_path: Path):
+    """llama.cpp goes by the number in the file, we by the tensors."""
+    _, path = make_dying(BY_ID["deepseek2-split"], tmp_path)
+    prune(path, tmp_path / "out.gguf", target_n_layer=4)
+    for name, expected in (("whole.gguf", 2), ("out.gguf", 1)):
+        with GGUFFile.open(tmp_path / name) as file:
+            assert file.metadata["deepseek2.leading_dense_block_count"] == expected
+
+
 SCALED = {"gemma2": (gemma2, "attn_q.weight"), "gemma3": (gemma3, "attn_q_norm.weight")}
 
 

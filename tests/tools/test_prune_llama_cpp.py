@@ -24,6 +24,8 @@ from quintet.models import load_model
 from quintet.tools.prune import prune
 from quintet.tools.quantize import quantize
 
+from .dead_parts import Dying, make_dying
+
 llama_cpp = pytest.importorskip("llama_cpp")
 
 NO_YARN = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
@@ -115,6 +117,15 @@ def test_a_lite_deepseek_is_known_by_its_blocks(num_layers: int, tmp_path: Path)
     else:
         expected = ours(output)
         assert np.linalg.norm(theirs(output) - expected) < TOLERANCE * np.linalg.norm(expected)
+
+
+def test_a_leading_dense_block_may_go(tmp_path: Path):
+    """It reads how many lead, which is one less."""
+    _, path = make_dying(Dying("deepseek2-split", 5, (1,), {"first_k_dense_replace": 2}), tmp_path)
+    output = tmp_path / "out.gguf"
+    assert prune(path, output, target_n_layer=4).removed_layers == (1,)
+    expected = ours(output)
+    assert np.linalg.norm(theirs(output) - expected) < TOLERANCE * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize(("name", "num_layers"), [("gemma2", 46), ("gemma3", 62)])

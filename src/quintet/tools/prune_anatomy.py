@@ -98,6 +98,7 @@ class Anatomy:
         num_shared: experts that all tokens pass through.
         is_encoder: its heads fill the hidden size, and it has no keys that say otherwise.
         has_latent: keys and values are made of a latent, with tensors of their own.
+        expert_layers: the blocks that have experts.
     """
 
     sizes: Sizes
@@ -105,6 +106,7 @@ class Anatomy:
     num_shared: int
     is_encoder: bool
     has_latent: bool
+    expert_layers: frozenset[int]
 
     def axes(self, name: str, info: TensorInfo) -> Axes:
         """
@@ -199,6 +201,7 @@ def read_anatomy(config: AnyConfig, tensors: Mapping[str, TensorInfo], path: str
     """
     found: dict[str, set[int]] = defaultdict(set)
     blocks = {}
+    expert_layers = set()
     for name, info in tensors.items():
         if match := BLOCK_NAME.fullmatch(name):
             blocks[name] = (match.group(2), info)
@@ -206,6 +209,7 @@ def read_anatomy(config: AnyConfig, tensors: Mapping[str, TensorInfo], path: str
                 found[match.group(2)].add(info.shape[-1])
             elif match.group(2) == "ffn_gate_inp.weight":
                 found["experts"].add(info.shape[0])
+                expert_layers.add(int(match.group(1)))
 
     def only(name: str) -> int:
         if len(found[name]) > 1:
@@ -234,6 +238,7 @@ def read_anatomy(config: AnyConfig, tensors: Mapping[str, TensorInfo], path: str
         num_shared=shared // width if width else 0,
         is_encoder=is_encoder,
         has_latent=getattr(config, "kv_lora_rank", 0) > 0,
+        expert_layers=frozenset(expert_layers),
     )
     for rest, info in blocks.values():
         anatomy.axes(rest, info)

@@ -64,9 +64,8 @@ def cut_fields(
             numbers["expert_feed_forward_length"] = after.expert_feed_forward
         if f"{prefix}expert_shared_feed_forward_length" in fields:
             numbers["expert_shared_feed_forward_length"] = after.shared_feed_forward
-    leading = fields.get(f"{prefix}leading_dense_block_count")
-    if leading is not None:
-        numbers["leading_dense_block_count"] = sum(layer < leading.value for layer in layers)
+    if f"{prefix}leading_dense_block_count" in fields:
+        numbers["leading_dense_block_count"] = len({*layers} - anatomy.expert_layers)
     if not anatomy.is_encoder:
         numbers["attention.head_count"] = after.num_heads
         kv_heads = fields.get(f"{prefix}attention.head_count_kv")
