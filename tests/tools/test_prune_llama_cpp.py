@@ -1,8 +1,7 @@
 """Cut files in llama.cpp: which it opens, and what it makes of them.
 
 The whole files give what they give here to the same tolerance, but for those left out: a V2 with
-groups of experts, whose groups it scores by two experts, and gpt-oss and long rope with YaRN ends
-and lengths that it reads otherwise.
+groups of experts, and gpt-oss with YaRN, which it computes otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from backends.steps import prefill
+from models.encoders import ENCODERS, hidden_rows, make_encoder, write_encoder_gguf
 from models.tiny import PARITY, Row, make_hf, write_gguf
 from quintet import LLM, SamplingParams
 from quintet.backends.reference import ReferenceExecutor
@@ -24,7 +24,7 @@ from quintet.models import load_model
 from quintet.tools.prune import prune
 from quintet.tools.quantize import quantize
 
-from .dead_parts import Dying, make_dying
+from .dead_parts import Dying, make_dying, with_fields
 
 llama_cpp = pytest.importorskip("llama_cpp")
 
@@ -117,6 +117,49 @@ def test_a_lite_deepseek_is_known_by_its_blocks(num_layers: int, tmp_path: Path)
     else:
         expected = ours(output)
         assert np.linalg.norm(theirs(output) - expected) < TOLERANCE * np.linalg.norm(expected)
+
+
+def rows_of(path: Path) -> np.ndarray:
+    """The hidden rows that llama.cpp makes of an encoder's text."""
+    parameters = llama_cpp.llama_context_default_params()
+    parameters.embeddings = True
+    parameters.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
+    parameters.n_ctx = parameters.n_ubatch = 64
+    parameters.n_threads = parameters.n_threads_batch = 1
+    opened = llama_cpp.llama_model_default_params()
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), opened)
+    assert model
+    context = llama_cpp.llama_init_from_model(model, parameters)
+    batch = llama_cpp.llama_batch_init(len(TOKENS), 0, 1)
+    batch.n_tokens = len(TOKENS)
+    for i, token in enumerate(TOKENS):
+        batch.token[i], batch.pos[i], batch.logits[i] = token, i, 1
+        batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+    assert llama_cpp.llama_encode(context, batch) == 0
+    width = (llama_cpp.llama_model_n_embd(model),)
+    rows = [llama_cpp.llama_get_embeddings_ith(context, i) for i in range(len(TOKENS))]
+    found = np.array([np.ctypeslib.as_array(row, width).copy() for row in rows])
+    llama_cpp.llama_batch_free(batch)
+    llama_cpp.llama_free(context)
+    llama_cpp.llama_model_free(model)
+    return found
+
+
+@pytest.mark.parametrize("name", ["bert", "nomic", "modern"])
+def test_it_reads_cut_encoders(name: str, tmp_path: Path):
+    """The same hidden rows, without blocks and columns."""
+    row = next(row for row in ENCODERS if row.id == name)
+    make_encoder(row, tmp_path, num_hidden_layers=7)
+    path, output = tmp_path / "whole.gguf", tmp_path / "out.gguf"
+    write_encoder_gguf(row, tmp_path, path)
+    vocabulary = {"tokenizer__ggml__model": "none", "tokenizer__ggml__token_type_count": 2}
+    size = {f"{gguf.MODEL_ARCH_NAMES[row.arch]}__vocab_size": 160}
+    path = with_fields(path, **vocabulary, **size)
+    prune(path, output, strategy="combined", target_n_layer=5)
+    with GGUFFile.open(output) as file:
+        executor = ReferenceExecutor(load_model(file), num_blocks=1, dtype=np.float64)
+        (expected,) = hidden_rows(executor, [TOKENS])
+    assert np.linalg.norm(rows_of(output) - expected) < TOLERANCE * np.linalg.norm(expected)
 
 
 def test_a_leading_dense_block_may_go(tmp_path: Path):
