@@ -124,6 +124,7 @@ def rows_of(path: Path) -> np.ndarray:
     parameters = llama_cpp.llama_context_default_params()
     parameters.embeddings = True
     parameters.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
+    parameters.flash_attn_type = 0  # it would round keys and values to float16
     parameters.n_ctx = parameters.n_ubatch = 64
     parameters.n_threads = parameters.n_threads_batch = 1
     opened = llama_cpp.llama_model_default_params()
