@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from backends.steps import prefill
 from models.encoders import BASE as ENCODER_BASE
 from models.encoders import ENCODERS, hidden_rows, make_encoder, oracle, write_encoder_gguf
 from models.tiny import BASE, hf_logits
 from quintet.backends.reference import ReferenceExecutor
+from quintet.cli.app import app
 from quintet.errors import ModelFormatError, RequestError, UnsupportedModelError
 from quintet.formats.ggml_types import GGMLType
 from quintet.formats.gguf import GGUFFile
@@ -115,6 +118,10 @@ def test_experts_that_stay_are_what_transformers_runs(name: str, tmp_path: Path)
             kept.append(best.flatten().tolist())
     report = prune(path, tmp_path / "out.gguf", strategy="experts", expert_ratio=2 / 3)
     assert report.after.num_experts == len(kept[0]) < report.before.num_experts
+    command = ["prune", str(path), str(tmp_path / "none"), "--strategy", "experts", "--dry-run"]
+    command += ["--expert-ratio", str(2 / 3), "--json"]
+    shown = CliRunner().invoke(app, command, catch_exceptions=False).output
+    assert json.loads(shown)["after"]["num_experts"] == len(kept[0])
     only_experts(hf, kept)
     assert matches(logits_of(tmp_path / "out.gguf"), hf_logits(hf, TOKENS))
 
@@ -210,6 +217,31 @@ def test_blocks_are_the_best_of_all_that_keep_the_pattern(seed: int):
     assert choose_blocks(scores, count, found, None) == tuple(
         sorted(np.argsort(-scores)[:count].tolist())
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "num_layers", "count"),
+    [("smollm3", 8, 5), ("gemma2", 6, 3), ("gemma3", 9, 7), ("olmo3", 8, 5), ("gpt-oss", 6, 3)],
+)
+def test_any_number_of_blocks_may_stay(name: str, num_layers: int, count: int, tmp_path: Path):
+    """Also where that is no whole period: each is of the kind that its new place has, and with the
+    kinds they had transformers computes the same."""
+    hf, path = make_dying(Dying(name, num_layers, ()), tmp_path)
+    report = prune(path, tmp_path / "out.gguf", target_n_layer=count)
+    for number in reversed(report.removed_layers):
+        del hf.model.layers[number]
+    kept = sorted({*range(num_layers)} - {*report.removed_layers})
+    for number, layer in enumerate(hf.model.layers):
+        layer.self_attn.layer_idx = number
+    if name == "smollm3":
+        before = hf.config.no_rope_layers
+        assert [before[layer] for layer in kept] == before[:count]
+    else:
+        before = list(hf.config.layer_types)
+        assert [before[layer] for layer in kept] == before[:count]
+        hf.config.layer_types = before[:count]
+    hf.config.num_hidden_layers = count
+    assert matches(logits_of(tmp_path / "out.gguf"), hf_logits(hf, TOKENS))
 
 
 def test_flags_of_each_block_go_with_it(tmp_path: Path):

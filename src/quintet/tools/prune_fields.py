@@ -107,7 +107,9 @@ def check_result(
     changed = [
         field.name
         for field in dataclasses.fields(before)
-        if field.name not in _CHANGES and getattr(before, field.name) != getattr(after, field.name)
+        if field.compare
+        and field.name not in _CHANGES
+        and getattr(before, field.name) != getattr(after, field.name)
     ]
     expected = tuple(kinds(before)[layer] for layer in layers)
     if kinds(after) != expected:
