@@ -10,10 +10,14 @@ import pytest
 
 from spec.blocks import Block, read
 from spec.c_examples import CExamples
+from spec.coverage import Table
 from spec.declarations import declared_in, differences, parts_of
+from spec.foreign import Item, items_of
 from spec.http_examples import json_mismatches
+from spec.names import Name
 from spec.outcome import Outcome, Verdict, checked, not_run, ran, report
 from spec.run import run_block, shape_mismatches
+from spec.uses import uses_of, uses_of_tests
 
 FACE = SimpleNamespace(
     SPEC="999",
@@ -181,3 +185,79 @@ def test_c_blocks_are_compared_and_run(tmp_path):
     assert "two" in errors_of("two();", "**Example:**")
     assert "ended with 4" in errors_of('#include "h.h"\nint main(void) { return one(4); }\n')
     assert "printed nothing" in errors_of('if (one(0)) printf("x");', "**Example:**")
+
+
+def test_only_use_is_evidence(tmp_path):
+    """Words in comments, docstrings and texts are none of a function; helpers and fixtures are."""
+    (tmp_path / "conftest.py").write_text("def loaded():\n    return open_it('x')\n")
+    (tmp_path / "test_a.py").write_text(
+        "from package import Thing, other\n\n"
+        "def helper(thing):\n    thing.run('a', b=1)\n\n"
+        'def test_words():\n    """Thing.run(a, b)."""\n    text = \'run\'  # open_it\n\n'
+        "def test_use(loaded):\n    helper(Thing(c=2))\n"
+    )
+    words, use = uses_of_tests(tmp_path)
+    assert "run" not in words.names
+    assert words.mentions("run")
+    assert not words.mentions("Thing.run(a, b).")
+    assert {"run", "open_it", "Thing"} <= use.names
+    assert ("package", "Thing") in use.imports
+    assert ("package", "other") not in use.imports
+    assert use.passes("run", "b", index=5)
+    assert use.passes("run", "a", index=0)
+    assert not use.passes("run", "c", index=1)
+    assert use.passes("Thing", "c", index=0)
+
+
+def test_a_table_wants_the_faces_own_name():
+    """A function of the same name from elsewhere is no evidence; an unused parameter is none."""
+    names = [Name("S", "callable", "", "f"), Name("S", "parameter", "f", "a")]
+    names += [Name("S", "parameter", "f", "b")]
+    call = "import {0}\n\nfrom {0} import f\nf(1)\n"
+    for package, found in (("face", "t"), ("elsewhere", None)):
+        table = Table("face", names, [uses_of(call.format(package), "t")])
+        assert table.find(names[0]) == found
+        assert table.find(names[1]) == "t"
+        assert table.find(names[2]) is None
+
+
+def test_c_programs_of_tests_count(tmp_path):
+    """What they call; not what stands in their comments and texts."""
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "p.c").write_text('/* not_this */ int main() { Call(1, "no(2)"); }')
+    (tmp_path / "test_a.py").write_text("def test_c():\n    run('p')\n")
+    (uses,) = uses_of_tests(tmp_path)
+    assert "Call" in uses.names
+    assert not {"not_this", "no"} & uses.names
+    assert uses.passes("Call", "second", index=1)
+    assert not uses.passes("Call", "third", index=2)
+
+
+def test_declarations_of_other_languages():
+    """Functions with their parameters, types with their fields, of C and Rust; no examples."""
+    c = "typedef struct {\n    int a;\n} S;\nint f(const char *x, S y); // z\n"
+    rust = (
+        "pub struct T {\n    pub a: u8,\n}\n\nimpl T {\n    pub fn new(b: u8) -> Self;\n"
+        "    pub async fn g(\n        &mut self,\n        c: x::Y,\n    ) -> R;\n}\n\n"
+        "pub enum E {\n    One,\n}\n\npub fn h(d: u8);\n"
+    )
+
+    def items(language: str, text: str, label: str = "") -> list[Item]:
+        return items_of(Block("999", 1, 1, language, ("A",), label, text))
+
+    assert items("c", c) == [
+        Item("type", "", "S"),
+        Item("field", "S", "a"),
+        Item("callable", "", "f", ("x", "y")),
+    ]
+    assert items("c", c, "**Example:**") == []
+    assert items("rust", rust) == [
+        Item("type", "", "T"),
+        Item("field", "T", "a"),
+        Item("callable", "", "T", ("b",)),
+        Item("callable", "T", "g", ("c",)),
+        Item("type", "", "E"),
+        Item("field", "E", "One"),
+        Item("callable", "", "h", ("d",)),
+    ]
+    assert items("rust", "fn main() {}\n") == []
