@@ -20,8 +20,9 @@ from quintet.errors import CapacityError, EngineError, ModelNotFoundError
 from quintet.hub.manifest import Manifest
 from quintet.server.catalog import Catalog, ServedModels, local_manifest
 from quintet.server.disconnect import cancel
-from quintet.server.engines import ServedEngine, ServedModel
+from quintet.server.engines import ServedEngine
 from quintet.server.exchange import using
+from quintet.server.served_model import ServedModel
 
 _log = logging.getLogger(__name__)
 

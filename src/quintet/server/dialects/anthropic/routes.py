@@ -19,10 +19,12 @@ from quintet.server.dialects.anthropic.bodies import Conversation, MessagesBody
 from quintet.server.dialects.anthropic.conversation import chat_prompt
 from quintet.server.dialects.anthropic.replies import PING, MessageEvents, message
 from quintet.server.disconnect import unless_disconnected
-from quintet.server.engines import ChatPrompt, GenerationRequest, ServedModel, stream_all
 from quintet.server.errors import ErrorReply, stream_error_reply
+from quintet.server.generation import stream_all
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
+from quintet.server.requests import ChatPrompt, GenerationRequest
+from quintet.server.served_model import ServedModel
 from quintet.server.streaming import EVENTS, FrameFormat, FrameStream, event
 
 _FORMAT = FrameFormat(EVENTS.media_type, PING)

@@ -34,16 +34,13 @@ from quintet.server.dialects.llamacpp.status import props, slots
 from quintet.server.dialects.llamacpp.vectors import embed, rerank
 from quintet.server.dialects.openai.chat import chat_requests
 from quintet.server.disconnect import unless_disconnected
-from quintet.server.engines import (
-    ChatPrompt,
-    GenerationRequest,
-    ServedModel,
-    ServedTokenizer,
-    stream_all,
-)
+from quintet.server.engines import ServedTokenizer
 from quintet.server.errors import ErrorReply, HTTPRefusal, stream_error_reply
+from quintet.server.generation import stream_all
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
+from quintet.server.requests import ChatPrompt, GenerationRequest
+from quintet.server.served_model import ServedModel
 from quintet.server.streaming import FrameStream, event
 
 ALIASES = {

@@ -9,8 +9,9 @@ from quintet.hub.manifest import Manifest
 from quintet.server.dialects.llamacpp.bodies import InfillBody
 from quintet.server.dialects.llamacpp.prompts import infill_prompt
 from quintet.server.dialects.ollama.bodies import ChatBody, GenerateBody, GenerationBody, Message
-from quintet.server.engines import ChatPrompt, Prompt, ServedModel
 from quintet.server.errors import UnsupportedParameterError
+from quintet.server.requests import ChatPrompt, Prompt
+from quintet.server.served_model import ServedModel
 
 _ROLES = ("system", "user", "assistant", "tool")
 

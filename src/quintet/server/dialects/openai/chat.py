@@ -25,8 +25,10 @@ from quintet.server.dialects.openai.structure import (
     shown_tools,
     thinking_switch,
 )
-from quintet.server.engines import ChatPrompt, GenerationRequest, ServedEngine, ServedModel
+from quintet.server.engines import ServedEngine
 from quintet.server.limits import parse_json
+from quintet.server.requests import ChatPrompt, GenerationRequest
+from quintet.server.served_model import ServedModel
 
 MAX_ARGUMENTS_DEPTH = 32
 

@@ -24,7 +24,9 @@ from quintet.server.dialects.openai.completion_replies import (
 from quintet.server.dialects.openai.replies import ReplyHeader, Work
 from quintet.server.dialects.openai.sampling import refuse, request_options, sampling_params
 from quintet.server.dialects.openai.structure import constraint_of
-from quintet.server.engines import GenerationRequest, ServedModel, ServedTokenizer
+from quintet.server.engines import ServedTokenizer
+from quintet.server.requests import GenerationRequest
+from quintet.server.served_model import ServedModel
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, which chat completions do not have
 

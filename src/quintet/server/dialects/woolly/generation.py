@@ -10,7 +10,7 @@ from typing import Any
 from quintet.sampling.params import SamplingParams
 from quintet.server.answers import Answer
 from quintet.server.dialects.woolly.bodies import Message, SamplingConfig
-from quintet.server.engines import ChatPrompt, GenerationRequest
+from quintet.server.requests import ChatPrompt, GenerationRequest
 
 _FINISH = {"timeout": "length", "abort": "cancelled"}
 

@@ -30,9 +30,10 @@ from quintet.server.dialects.woolly.generation import (
     prompt_request,
 )
 from quintet.server.disconnect import cancel
-from quintet.server.engines import GenerationRequest, stream_all
 from quintet.server.errors import HTTPRefusal, error_reply
+from quintet.server.generation import stream_all
 from quintet.server.limits import parse_json
+from quintet.server.requests import GenerationRequest
 from quintet.server.settings import Settings
 
 _log = logging.getLogger(__name__)

@@ -24,9 +24,11 @@ from quintet.server.dialects.openai.structure import (
     response_constraint,
     thinking_switch,
 )
-from quintet.server.engines import ChatPrompt, GenerationRequest, ServedModel, stream_all
 from quintet.server.errors import ErrorReply
+from quintet.server.generation import stream_all
 from quintet.server.keep_alive import keep_alive_s
+from quintet.server.requests import ChatPrompt, GenerationRequest
+from quintet.server.served_model import ServedModel
 
 _LOGPROBS = "message.output_text.logprobs"
 
