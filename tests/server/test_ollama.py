@@ -21,9 +21,9 @@ from quintet.hub.packaged import packaged_manifests
 from quintet.hub.store import Store
 from quintet.server.dialects.ollama.bodies import GenerateBody, Options
 from quintet.server.dialects.ollama.options import merged_options, sampling_params
-from quintet.server.dialects.ollama.prompts import with_stored
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.models import LoadPolicy, Models
+from quintet.server.stored import with_stored
 
 from .fake import FakeEngine
 from .harness import home, run, serving, serving_models

@@ -75,7 +75,15 @@ ApiKeyOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         envvar="QUINTET_API_KEY",
-        help="A key that clients must send; may be repeated.",
+        help="A key that clients must send; may be repeated.  Opens all but changes to the store.",
+        show_envvar=True,
+    ),
+]
+AdminKeyOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="QUINTET_ADMIN_KEY",
+        help="A key that also opens pull, create, copy, delete and upload; may be repeated.",
         show_envvar=True,
     ),
 ]
@@ -132,6 +140,14 @@ MaxQueueOption: TypeAlias = Annotated[
     int,
     typer.Option(
         min=0, help="Requests of each model that may wait while others run; more get 503."
+    ),
+]
+QueueTimeoutOption: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Seconds a request may wait for its turn before it gets 503; 0: for ever.  60 where "
+        "other machines can reach the server, else for ever.",
     ),
 ]
 RequestTimeoutOption: TypeAlias = Annotated[

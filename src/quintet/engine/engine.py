@@ -133,6 +133,7 @@ class Engine:
         self._max_tokens = config.max_num_batched_tokens
         self._max_mixed_tokens = config.max_num_mixed_prefill_tokens
         self._deadlines = Deadlines()
+        self._queue_deadlines = Deadlines()  # of requests that have not begun to run
         self._meter = Meter(num_blocks=executor.num_blocks, block_bytes=block_bytes)
         self._audited_at_s = time.monotonic()
 
@@ -179,6 +180,9 @@ class Engine:
         self._scheduler.add(sequences[0])
         if request.timeout_s is not None:
             self._deadlines.add(request.request_id, request.arrival_s + request.timeout_s)
+        if request.queue_timeout_s is not None:
+            due_s = request.arrival_s + request.queue_timeout_s
+            self._queue_deadlines.add(request.request_id, due_s)
         self._meter.totals.num_requests += 1
 
     def start(
@@ -228,6 +232,7 @@ class Engine:
         """
         started_s = time.monotonic()
         late = [self._end_early(name, "timeout") for name in self._deadlines.pop(started_s)]
+        late += map(self._end_unstarted, self._queue_deadlines.pop(started_s))
         if not self._groups:
             return late
         return late + self._step(started_s)
@@ -478,6 +483,16 @@ class Engine:
         self._drop(group, but=first)
         return self._end(first, End(finish_reason), _chunk(first, text=first.text.finish()))
 
+    def _end_unstarted(self, request_id: str) -> OutputChunk:
+        """End a request whose turn has not come in time; its first run would forget the name."""
+        group = self._groups[request_id]
+        sequence = group.unfinished[0]
+        self._drop(group, but=sequence)
+        queued_s = time.monotonic() - sequence.request.arrival_s
+        self._meter.totals.num_queue_timeouts += 1
+        chunk = _chunk(sequence, error=f"still queued after {queued_s:.0f} s", is_overload=True)
+        return self._end(sequence, End("error"), chunk)
+
     def _fail_unscheduled(self, failures: list[tuple[Sequence, Exception]]) -> list[OutputChunk]:
         """End the sequences that got no blocks; the others have their step next."""
         chunks = []
@@ -519,6 +534,7 @@ class Engine:
         if not group.unfinished:
             del self._groups[sequence.request_id]
             self._deadlines.discard(sequence.request_id)
+            self._queue_deadlines.discard(sequence.request_id)
             self._meter.end(sequence.request, end.finish_reason)
             if not self._groups and time.monotonic() - self._audited_at_s > _AUDIT_EVERY_S:
                 self.find_fault()
@@ -546,6 +562,7 @@ class Engine:
             sequence = scheduled.sequence
             if sequence.first_run_s is None:
                 sequence.first_run_s = now_s
+                self._queue_deadlines.discard(sequence.request_id)
                 sequence.num_cached_tokens = sequence.num_computed_tokens
                 self._meter.first_run(sequence, now_s)
 

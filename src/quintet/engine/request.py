@@ -29,6 +29,7 @@ class RequestOptions(TypedDict, total=False):
 
     priority: Priority
     timeout_s: float | None
+    queue_timeout_s: float | None
     overflow: Overflow
     num_keep_tokens: int
     cache_salt: str
@@ -46,6 +47,8 @@ class Request:
         priority: against the other requests of this engine.
         timeout_s: seconds after which it ends with "timeout" and what it has by then, time in
             the queue included.  None: never.
+        queue_timeout_s: seconds after which it ends with an error if it has not begun to run: the
+            reader of its stream gets CapacityError.  None: it waits.
         overflow: what happens when the context is full.  "error": a prompt that does not
             fit is refused, an answer ends with "length".  "slide": the oldest tokens behind
             the first `num_keep_tokens` are dropped in whole blocks, the rest is computed
@@ -71,6 +74,7 @@ class Request:
     visible_token_ids: frozenset[int] = frozenset()
     arrival_s: float = field(default_factory=time.monotonic)
     timeout_s: float | None = None
+    queue_timeout_s: float | None = None
     overflow: Overflow = "error"
     num_keep_tokens: int = 0
 
@@ -79,11 +83,12 @@ class Request:
             raise RequestError(
                 f"expected LOW, NORMAL or HIGH, found {self.priority!r}", parameter="priority"
             )
-        if self.timeout_s is not None and not 0 < self.timeout_s < math.inf:
-            raise RequestError(
-                f"expected a positive number of seconds, found {self.timeout_s!r}",
-                parameter="timeout_s",
-            )
+        for name in ("timeout_s", "queue_timeout_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and not 0 < seconds < math.inf:
+                raise RequestError(
+                    f"expected a positive number of seconds, found {seconds!r}", parameter=name
+                )
         if self.overflow not in get_args(Overflow):
             raise RequestError(
                 f'expected "error" or "slide", found {self.overflow!r}', parameter="overflow"

@@ -14,6 +14,7 @@ from quintet.server.disconnect import cancel
 from quintet.server.exchange import cache_salt, note_tokens
 from quintet.server.requests import ChatPrompt, GenerationRequest
 from quintet.server.served_model import ServedModel
+from quintet.server.stored import with_defaults
 
 
 async def stream_all(
@@ -63,6 +64,7 @@ async def stream_all(
 async def _stream_one(
     model: ServedModel, request: GenerationRequest
 ) -> AsyncGenerator[OutputChunk, None]:
+    request = with_defaults(request, model.manifest)
     engine, prompt, options = model.engine, request.prompt, _served(model, request.options)
     if isinstance(prompt, ChatPrompt):
         chunks = engine.stream_chat(
@@ -99,12 +101,14 @@ async def _stream_one(
 
 
 def _served(model: ServedModel, options: RequestOptions) -> RequestOptions:
-    """The options of a request with what the server adds: a deadline, and whose prefixes it may
+    """The options of a request with what the server adds: deadlines, and whose prefixes it may
     find in the cache, since how soon a first token comes tells what others have asked."""
     options = {**options, "cache_salt": cache_salt() + options.get("cache_salt", "")}
     if model.request_timeout_s is not None:
         asked_s = options.get("timeout_s") or math.inf
         options["timeout_s"] = min(asked_s, model.request_timeout_s)
+    if model.queue_timeout_s is not None:
+        options["queue_timeout_s"] = model.queue_timeout_s
     return options
 
 

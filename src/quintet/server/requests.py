@@ -39,8 +39,11 @@ class GenerationRequest:
         prompt: text, token ids or a conversation.
         params: how to sample and when to stop.
         options: how it is served; see `engine.request.RequestOptions`.
+        asked: the fields of `params` that the client set; a stored model's own values take the
+            place of the others, see `stored`.  None: they have done so, or are not to.
     """
 
     prompt: Prompt
     params: SamplingParams
     options: RequestOptions = field(default_factory=RequestOptions)
+    asked: frozenset[str] | None = None

@@ -12,6 +12,8 @@ from typing import Any
 from quintet.hub.manifest import Manifest
 from quintet.server.engines import Embeddings, Ranking, ServedEngine
 from quintet.server.exchange import note_tokens
+from quintet.server.requests import ChatPrompt
+from quintet.server.stored import with_stored_messages
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +32,7 @@ class ServedModel:
         last_used_s: when that ended, on `time.monotonic`'s clock.
         is_leaving: it is being unloaded and takes no more requests.
         request_timeout_s: the longest a request may take; None: as long as it takes.
+        queue_timeout_s: the longest it may wait for its turn; None: as long as it takes.
     """
 
     manifest: Manifest
@@ -42,6 +45,7 @@ class ServedModel:
     last_used_s: float = field(default_factory=time.monotonic)
     is_leaving: bool = False
     request_timeout_s: float | None = None
+    queue_timeout_s: float | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +65,14 @@ class ServedModel:
             yield
         finally:
             self.num_waiting -= 1
+
+    async def count_tokens(self, prompt: ChatPrompt) -> int:
+        """Tokens of a conversation as the engine would read it, its model's own messages and the
+        start of the answer included."""
+        prompt = with_stored_messages(prompt, self.manifest)
+        return await self.engine.count_tokens(
+            prompt.messages, tools=prompt.tools, enable_thinking=prompt.enable_thinking
+        )
 
     async def embed(self, inputs: Sequence[str | list[int]], **options: Any) -> Embeddings:
         """See `ServedEngine.embed`."""

@@ -67,7 +67,8 @@ class _Handlers:
     async def messages(self, request: Request) -> Response:
         body = parse_body(MessagesBody, await read_json(request.receive, self._settings))
         prompt = chat_prompt(body)
-        asked = GenerationRequest(prompt, _params(body))
+        params, set_by_client = _params(body)
+        asked = GenerationRequest(prompt, params, asked=set_by_client)
         if body.stream:
             frames = self._frames(body, prompt, asked)
             return FrameStream(frames, _error_frame, self._settings.keep_alive_s, _FORMAT)
@@ -82,7 +83,7 @@ class _Handlers:
         body = parse_body(Conversation, await read_json(request.receive, self._settings))
         prompt = chat_prompt(body)
         async with self._use(body) as model:
-            return JSONResponse({"input_tokens": await _count(model, prompt)})
+            return JSONResponse({"input_tokens": await model.count_tokens(prompt)})
 
     def _use(self, body: Conversation) -> AbstractAsyncContextManager[ServedModel]:
         return self._models.use(body.model, keep_alive_s(body.keep_alive))
@@ -92,7 +93,7 @@ class _Handlers:
     ) -> AsyncGenerator[bytes, None]:
         async with contextlib.AsyncExitStack() as stack:
             model = await stack.enter_async_context(self._use(body))
-            events = MessageEvents(body.model, await _count(model, prompt))
+            events = MessageEvents(body.model, await model.count_tokens(prompt))
             chunks = contextlib.aclosing(stream_all(model, [asked]))
             is_open = False
             async for _, chunk in await stack.enter_async_context(chunks):
@@ -106,19 +107,17 @@ class _Handlers:
                 yield frame
 
 
-async def _count(model: ServedModel, prompt: ChatPrompt) -> int:
-    return await model.engine.count_tokens(
-        prompt.messages, tools=prompt.tools, enable_thinking=prompt.enable_thinking
-    )
-
-
-def _params(body: MessagesBody) -> SamplingParams:
+def _params(body: MessagesBody) -> tuple[SamplingParams, frozenset[str]]:
+    """The parameters, and which of them the client set."""
     values: dict[str, Any] = {
         name: value
         for name in ("temperature", "top_k", "top_p")
         if (value := getattr(body, name)) is not None
     }
-    return SamplingParams(max_tokens=body.max_tokens, stop=body.stop_sequences or (), **values)
+    values["max_tokens"] = body.max_tokens
+    if body.stop_sequences:
+        values["stop"] = body.stop_sequences
+    return SamplingParams(**values), frozenset(values)
 
 
 def _error_frame(error: Exception) -> bytes:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from quintet.errors import RequestError
-from quintet.hub.manifest import Manifest
 from quintet.server.dialects.llamacpp.bodies import InfillBody
 from quintet.server.dialects.llamacpp.prompts import infill_prompt
 from quintet.server.dialects.ollama.bodies import ChatBody, GenerateBody, GenerationBody, Message
 from quintet.server.errors import UnsupportedParameterError
 from quintet.server.requests import ChatPrompt, Prompt
 from quintet.server.served_model import ServedModel
+from quintet.server.stored import with_stored
 
 _ROLES = ("system", "user", "assistant", "tool")
 
@@ -61,17 +61,6 @@ def chat_prompt(body: ChatBody, model: ServedModel) -> ChatPrompt:
         tools or None,
         enable_thinking(body, model),
     )
-
-
-def with_stored(messages: list[dict[str, Any]], manifest: Manifest) -> list[dict[str, Any]]:
-    """The conversation behind the model's own messages; its system message unless one is given."""
-    stored = [dict(message) for message in manifest.messages]
-    has_system = any(message["role"] == "system" for message in (*stored, *messages))
-    if manifest.system and not has_system:
-        stored.insert(0, {"role": "system", "content": manifest.system})
-    elif stored and messages and messages[0]["role"] == "system":
-        return [messages[0], *stored, *messages[1:]]
-    return [*stored, *messages]
 
 
 def enable_thinking(body: GenerationBody, model: ServedModel) -> bool | None:

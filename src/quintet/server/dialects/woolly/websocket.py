@@ -103,7 +103,13 @@ class _Connection:
     async def _read(self) -> None:
         await self._unsent.put(self._all.status())
         while True:
-            message = await self._websocket.receive()
+            receiving = asyncio.wait_for(self._websocket.receive(), self._settings.socket_idle_s)
+            try:
+                message = await receiving
+            except asyncio.TimeoutError:
+                if self._tasks:
+                    continue
+                return  # it has nothing to say and nothing to wait for
             if message["type"] == "websocket.disconnect":
                 return
             data = message.get("bytes") or (message.get("text") or "").encode()
