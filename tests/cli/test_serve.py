@@ -325,6 +325,7 @@ def test_the_environment_sets_options(demo: str, tmp_path: Path):
         "QUINTET_SERVE_NGRAM_SPECULATION": "1",
         "QUINTET_SERVE_LOG_FORMAT": "json",
         "QUINTET_SERVE_DRAIN_TIMEOUT": "1",
+        "QUINTET_SERVE_SANDBOX_LOAD": "1",
     }
     process = subprocess.Popen(
         [*COMMAND, "serve", demo, "--port", "0"],
@@ -334,10 +335,13 @@ def test_the_environment_sets_options(demo: str, tmp_path: Path):
         env={**os.environ, **env},
     )
     try:
+        before = set()
         for text in process.stderr:
             line = json.loads(text)
             if line["message"] == "serving":
                 break
+            before.add(line["message"])
+        assert "a model's files were read on trial" in before
         assert line["models"] == ["demo"]
         with httpx.Client(base_url=line["url"], headers={"x-api-key": "sesame"}) as api:
             body = {"model": "demo", "prompt": "riddle", "max_tokens": 2}

@@ -71,6 +71,42 @@ def test_a_full_queue_is_told_after_its_time(tmp_path: Any):
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "given"),
+    [
+        ("chat/completions", {"thinking_token_budget": 0}, 0),
+        ("chat/completions", {"thinking_budget_tokens": 9}, 9),
+        ("chat/completions", {"thinking_budget_tokens": -1}, None),
+        ("chat/completions", {}, None),
+        ("responses", {"input": "a", "thinking_token_budget": 7}, 7),
+        ("messages", {"thinking": {"type": "enabled", "budget_tokens": 1}}, 1),
+        ("messages", {"thinking": {"type": "enabled"}}, None),
+        ("messages", {"thinking": {"type": "disabled"}}, None),
+        ("chat/completions", {"thinking_token_budget": 1, "thinking_budget_tokens": 1}, 400),
+        ("messages", {"thinking": {"type": "enabled", "budget_tokens": 2}}, 400),
+        ("messages", {"thinking": {"type": "enabled", "budget_tokens": 0}}, 400),
+    ],
+)
+def test_a_thoughts_budget_reaches_the_engine(path: str, fields: Any, given: int | None):
+    """By the name that each protocol has for it; Anthropic's must leave room for an answer."""
+
+    async def main() -> None:
+        engine = FakeEngine()
+        async with (
+            serving({"m": engine}) as server,
+            httpx.AsyncClient(base_url=server.url) as client,
+        ):
+            reply = await client.post(f"/v1/{path}", json={**CHAT, **fields})
+        if given == 400:
+            assert reply.status_code == 400
+            assert "budget" in reply.text
+        else:
+            assert reply.is_success, reply.text
+            assert engine.options[0].get("max_thinking_tokens") == given
+
+    run(main())
+
+
 def test_a_deadline_ends_an_answer_where_it_is(tmp_path: Any):
     """With what there is of it, on a real engine."""
 

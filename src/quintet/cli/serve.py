@@ -48,6 +48,7 @@ from quintet.cli.serve_options import (
     RateRequestsOption,
     RateTokensOption,
     RequestTimeoutOption,
+    SandboxLoadOption,
     TLSCertOption,
     TLSKeyOption,
 )
@@ -96,6 +97,7 @@ def serve(
     draft_model: DraftModelOption = None,
     keep_alive: KeepAliveOption = 300.0,
     max_loaded: MaxLoadedOption = 3,
+    sandbox_load: SandboxLoadOption = False,
     in_process: InProcessOption = False,
     log_format: LogFormatOption = LogFormat.text,
     log_level: LogLevelOption = None,
@@ -113,6 +115,7 @@ def serve(
     from quintet.cli.options import status
     from quintet.engine.sizing import available_memory_bytes
     from quintet.errors import RequestError
+    from quintet.hub.resolve import resolve
     from quintet.hub.store import Store
     from quintet.server.catalog import ServedModels
     from quintet.server.flavours import FLAVOURS
@@ -170,8 +173,13 @@ def serve(
 
     async def main() -> None:
         from quintet.async_llm import AsyncLLM
+        from quintet.engine.file_check import FileCheck
+
+        check = FileCheck()
 
         async def load(manifest: Manifest) -> ServedEngine:
+            if sandbox_load:
+                await asyncio.to_thread(check.check, manifest.path)
             llm = AsyncLLM(
                 sources.get(manifest.name, manifest.name),
                 max_model_len=context,
@@ -197,6 +205,8 @@ def serve(
         served = Models(catalog, load, policy)
 
         async def prepare() -> None:
+            if sandbox_load and draft_model is not None:
+                await asyncio.to_thread(check.check, resolve(draft_model))
             for name in sources:
                 with status(f"Loading {name}"):
                     await served.load(name)

@@ -183,6 +183,14 @@ MaxLoadedOption: TypeAlias = Annotated[
     int,
     typer.Option(min=1, help="Models loaded on demand at a time."),
 ]
+SandboxLoadOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--sandbox-load",
+        help="Have a helper process with limits read a model's files before they are loaded, once "
+        "for each that is new or has changed.",
+    ),
+]
 InProcessOption: TypeAlias = Annotated[
     bool,
     typer.Option(

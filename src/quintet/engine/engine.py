@@ -35,6 +35,7 @@ from quintet.engine.step_builder import build_step
 from quintet.engine.text import Detokenizer, TextStream
 from quintet.engine.verification import Row, first_rows, logits_of
 from quintet.errors import RequestError
+from quintet.parsing.thinking import Thinking
 from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.grammar import GrammarCompiler
 from quintet.sampling.matcher import ConstraintMatcher
@@ -143,17 +144,23 @@ class Engine:
         return bool(self._groups) or self._embedder.has_work
 
     def new_matcher(self, request: Request) -> ConstraintMatcher | None:
-        """Compile a request's constraint, if it has one.  Safe to call from any thread.
+        """Compile a request's constraint, if it has one; what bounds its thought, if that is
+        bounded.  Safe to call from any thread.
 
         Raises:
             RequestError: it does not compile within the limits.
         """
         constraint = request.params.constraint
-        if constraint is None:
+        max_thinking_tokens = request.max_thinking_tokens
+        if request.thinking is Thinking.NONE:
+            max_thinking_tokens = None
+        if constraint is None and max_thinking_tokens is None:
             return None
-        if self._grammars is None:
+        if self._grammars is not None:
+            return self._grammars.matcher(constraint, request.thinking, max_thinking_tokens)
+        if constraint is not None:
             raise constraint.refusal("this engine has no tokenizer to compile it for")
-        return self._grammars.matcher(constraint, request.thinking)
+        raise RequestError("expected a model with a tokenizer", parameter="max_thinking_tokens")
 
     def add(self, request: Request, matcher: ConstraintMatcher | None = None) -> None:
         """Queue a request.

@@ -33,6 +33,7 @@ class RequestOptions(TypedDict, total=False):
     overflow: Overflow
     num_keep_tokens: int
     cache_salt: str
+    max_thinking_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Request:
         cache_salt: prefixes are shared only among requests with the same salt, so
             that the time to the first token tells nobody what others have asked.
         thinking: whether the answer may begin with a thought; a constraint binds what follows.
+        max_thinking_tokens: a thought that has so many tokens is closed, by its end mark and
+            nothing else, and the answer begins.  None: it ends when the model likes.
         visible_token_ids: control tokens that are to be part of the text all the same.
         arrival_s: when it was made, on `time.monotonic`'s clock; start of all timings.
 
@@ -77,6 +80,7 @@ class Request:
     queue_timeout_s: float | None = None
     overflow: Overflow = "error"
     num_keep_tokens: int = 0
+    max_thinking_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.priority not in tuple(Priority):
@@ -93,10 +97,10 @@ class Request:
             raise RequestError(
                 f'expected "error" or "slide", found {self.overflow!r}', parameter="overflow"
             )
-        if self.num_keep_tokens < 0:
-            raise RequestError(
-                f"expected at least 0, found {self.num_keep_tokens}", parameter="num_keep_tokens"
-            )
+        for name in ("num_keep_tokens", "max_thinking_tokens"):
+            count = getattr(self, name)
+            if count is not None and count < 0:
+                raise RequestError(f"expected at least 0, found {count}", parameter=name)
         if self.overflow == "slide" and self.params.max_tokens is None:
             # It would end when the model likes, which may be never.
             raise RequestError('expected max_tokens with "slide", found None', parameter="overflow")

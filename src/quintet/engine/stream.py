@@ -107,7 +107,7 @@ class RequestStream:
     def _read(self, chunk: OutputChunk) -> OutputChunk:
         self._is_read = chunk.is_last
         if chunk.is_overload:
-            raise CapacityError(chunk.error, resource="request queue")
+            raise CapacityError(chunk.error or "", resource="request queue")
         if chunk.finish_reason == "error":
             raise EngineError(chunk.error)
         return chunk

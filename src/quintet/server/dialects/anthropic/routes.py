@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from quintet.engine.request import RequestOptions
+from quintet.errors import RequestError
 from quintet.sampling.params import SamplingParams
 from quintet.server.answers import collect
 from quintet.server.bodies import parse_body
@@ -68,7 +70,7 @@ class _Handlers:
         body = parse_body(MessagesBody, await read_json(request.receive, self._settings))
         prompt = chat_prompt(body)
         params, set_by_client = _params(body)
-        asked = GenerationRequest(prompt, params, asked=set_by_client)
+        asked = GenerationRequest(prompt, params, _options(body), set_by_client)
         if body.stream:
             frames = self._frames(body, prompt, asked)
             return FrameStream(frames, _error_frame, self._settings.keep_alive_s, _FORMAT)
@@ -118,6 +120,19 @@ def _params(body: MessagesBody) -> tuple[SamplingParams, frozenset[str]]:
     if body.stop_sequences:
         values["stop"] = body.stop_sequences
     return SamplingParams(**values), frozenset(values)
+
+
+def _options(body: MessagesBody) -> RequestOptions:
+    """A thought ends when its budget is spent; Anthropic's own has to leave room for an answer."""
+    thinking = body.thinking
+    if thinking is None or thinking.type != "enabled" or thinking.budget_tokens is None:
+        return {}
+    if thinking.budget_tokens >= body.max_tokens:
+        raise RequestError(
+            f"expected less than max_tokens, {body.max_tokens}, found {thinking.budget_tokens}",
+            parameter="thinking.budget_tokens",
+        )
+    return {"max_thinking_tokens": thinking.budget_tokens}
 
 
 def _error_frame(error: Exception) -> bytes:

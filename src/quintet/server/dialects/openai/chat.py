@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from quintet.engine.request import RequestOptions
 from quintet.errors import RequestError
 from quintet.server.answers import Answer
 from quintet.server.dialects.openai.bodies import (
@@ -28,6 +29,7 @@ from quintet.server.dialects.openai.structure import (
     checked_tool_choice,
     constraint_of,
     shown_tools,
+    thinking_budget,
     thinking_switch,
 )
 from quintet.server.limits import parse_json
@@ -58,7 +60,8 @@ def chat_requests(body: ChatBody) -> list[GenerationRequest]:
         n=body.n or 1,
     )
     asked = asked_parameters(body, max_tokens)
-    return [GenerationRequest(chat_prompt(body), params, request_options(body), asked)]
+    options: RequestOptions = {**request_options(body), **thinking_budget(body)}
+    return [GenerationRequest(chat_prompt(body), params, options, asked)]
 
 
 def chat_prompt(body: ConversationBody) -> ChatPrompt:

@@ -27,6 +27,7 @@ from quintet.server.dialects.openai.structure import (
     checked_tool_choice,
     constraint_of,
     response_constraint,
+    thinking_budget,
     thinking_switch,
 )
 from quintet.server.errors import ErrorReply
@@ -65,7 +66,7 @@ class Turn:
         self._request = GenerationRequest(
             _prompt(body, self.history, self._offered),
             _params(body),
-            request_options(body),
+            {**request_options(body), **thinking_budget(body)},
             asked_parameters(body, 1 if body.generate is False else body.max_output_tokens),
         )
         self._keep_alive_s = keep_alive_s(body.keep_alive)
