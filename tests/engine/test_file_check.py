@@ -55,6 +55,29 @@ def test_a_changed_file_is_read_again(tiny: Path):
         check.check(tiny)
 
 
+def test_all_files_of_a_model_count(tiny: Path, tmp_path: Path):
+    """A shard that changes makes a model new, and so does what lies beside weights; a neighbour
+    does not."""
+
+    def states(path: Path, change: Path) -> bool:
+        before = file_check._state(path)
+        change.write_bytes(b"more than there was")
+        return file_check._state(path) != before
+
+    shards = [tmp_path / f"m-0000{i}-of-00002.gguf" for i in (1, 2)]
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    weights = folder / "model.safetensors"
+    for path in (*shards, weights, tmp_path / "other-00001-of-00002.gguf"):
+        path.write_bytes(b"some")
+    assert file_check._state(shards[0])[1] == 8
+    assert states(shards[0], shards[1])
+    assert states(weights, folder / "config.json")
+    assert states(folder, folder / "tokenizer.json")
+    assert not states(shards[0], tmp_path / "other-00001-of-00002.gguf")
+    assert not states(tiny, shards[0])
+
+
 def test_what_takes_too_much_is_refused(tiny: Path):
     """Time and memory; the file is named."""
     with pytest.raises(ModelFormatError, match=r"tiny\.gguf: reading it takes longer than 0 s"):

@@ -8,6 +8,7 @@ time, and nothing it could write to.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ _log = logging.getLogger(__name__)
 _SECONDS: Final = 60.0
 _MEMORY_BYTES: Final = 2 * 2**30  # vocabularies of a quarter of a million tokens take a tenth
 _MAX_FILES: Final = 100_000
+_SHARD: Final = re.compile(r"(.*)-[0-9]{5}-of-([0-9]{5})\.gguf", re.IGNORECASE)
 
 
 class FileCheck:
@@ -71,7 +73,17 @@ class FileCheck:
 
 def _state(path: Path) -> tuple[tuple[object, ...], int]:
     """What changes when one of a model's files does, and their size in bytes."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    shard = _SHARD.fullmatch(path.name)
+    if path.is_dir():
+        files = sorted(path.iterdir())
+    elif path.suffix == ".safetensors":  # what describes it lies beside it
+        files = sorted(path.parent.iterdir())
+    elif shard is not None:
+        others = (_SHARD.fullmatch(file.name) for file in path.parent.iterdir())
+        names = (other[0] for other in others if other and other.groups() == shard.groups())
+        files = sorted(path.parent / name for name in names)
+    else:
+        files = [path]
     if len(files) > _MAX_FILES:
         raise ModelFormatError(f"expected at most {_MAX_FILES:,} files", path=path)
     states, num_bytes = [], 0
