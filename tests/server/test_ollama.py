@@ -245,7 +245,7 @@ BAD: list[tuple[str, dict[str, Any], int]] = [
     ("/api/chat", {"model": "demo", "messages": QUESTION, "top_logprobs": 21}, 400),
     ("/api/chat", {"model": "demo", "messages": QUESTION, "options": {"num_ctx": 4}}, 400),
     ("/api/generate", {"model": "demo", "prompt": "a", "images": ["aa"]}, 400),
-    ("/api/generate", {"model": "demo", "prompt": "a", "suffix": "b"}, 501),
+    ("/api/generate", {"model": "demo", "prompt": "a", "suffix": "b"}, 400),
     ("/api/generate", {"model": "demo", "prompt": "a", "template": "{{ .Prompt }}"}, 400),
     ("/api/generate", {"model": "demo", "prompt": "a", "raw": True, "system": "b"}, 400),
     ("/api/generate", {"model": "demo", "prompt": "word " * 5000}, 400),
