@@ -179,7 +179,7 @@ class Transport:
         try:
             response = self._follow(url, headers or {})
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise HubUnreachable(f"{_host(url)} cannot be reached: {_reason(error)}") from error
+            raise HubUnreachable(f"{_host(url)}: cannot be reached: {_reason(error)}") from error
         except httpx.HTTPError as error:
             raise TransferInterrupted(f"{_host(url)}: {_reason(error)}") from error
         try:
