@@ -140,9 +140,11 @@ def test_a_response_says_what_acted(tmp_path: Path):
         {"stop": ["x", "y"], "num_ctx": 64},
     ],
 )
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
+def test_defaults_that_do_not_go_with_the_request_are_left_out(stored: Any, tmp_path: Path):
+    """No request fails because of what its model's owner has set."""
+    request = GenerationRequest("a", SamplingParams(), asked=frozenset())
+    assert with_defaults(request, manifest(tmp_path, stored)).asked is None
+    bodies = [
         ("/v1/completions", {}),
         ("/v1/completions", {"top_p": 0.5}),
         ("/v1/completions", {"temperature": 0}),
@@ -151,18 +153,26 @@ def test_a_response_says_what_acted(tmp_path: Path):
         ("/completion", {"top_k": 3}),
         ("/completion", {"mirostat": 1}),
         ("/woolly/api/generate", {"top_k": 3}),
-    ],
-)
-def test_defaults_that_do_not_go_with_the_request_are_left_out(
-    path: str, body: Any, stored: Any, tmp_path: Path
-):
-    """No request fails because of what its model's owner has set."""
-    request = GenerationRequest("a", SamplingParams(), asked=frozenset())
-    assert with_defaults(request, manifest(tmp_path, stored)).asked is None
-    engine, _ = asked(path, {"prompt": "Hello", **body}, tmp_path, stored)
-    for name in ("temperature", "top_p", "top_k", "mirostat"):
-        if name in body:
-            assert getattr(engine.params[0], name) == body[name]
+    ]
+    engine = FakeEngine()
+
+    async def load(_: Manifest) -> Any:
+        return engine
+
+    async def main() -> None:
+        served = ServedModels([manifest(tmp_path, stored)])
+        async with (
+            serving_models(Models(served, load, LoadPolicy())) as server,
+            httpx.AsyncClient(base_url=server.url) as client,
+        ):
+            for path, body in bodies:
+                reply = await client.post(path, json={"model": "m", "prompt": "Hello", **body})
+                assert reply.is_success, (path, body, reply.text)
+
+    run(main())
+    for (_, body), params in zip(bodies, engine.params, strict=True):
+        for name in body.keys() & {"temperature", "top_p", "top_k", "mirostat"}:
+            assert getattr(params, name) == body[name]
 
 
 def test_a_websocket_has_them_too(tmp_path: Path):
