@@ -13,7 +13,7 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _encoder
+from quintet.models import _encoder, _to_gguf
 from quintet.models._config import Keys
 from quintet.models._encoder import EncoderConfig, both, linear
 from quintet.models._registry import Architecture
@@ -80,6 +80,10 @@ def _config(common: dict[str, Any], source: WeightSource) -> EncoderConfig:
     return EncoderConfig(architecture="bert", **common)
 
 
+def to_gguf(config: EncoderConfig, source: WeightSource) -> dict[str, Any]:
+    return _to_gguf.encoder(config, source)
+
+
 ARCHITECTURE = Architecture(
     name="bert",
     hf_names=(
@@ -90,6 +94,7 @@ ARCHITECTURE = Architecture(
     ),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names={
         "token_embd.weight": "bert.embeddings.word_embeddings.weight",

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quintet.errors import UnsupportedModelError
+from quintet.errors import ModelFormatError, UnsupportedModelError
 from quintet.formats.ggml_types import GGMLType
 from quintet.formats.weights import TensorInfo, WeightSource
 from quintet.graph import Graph, Rotary, Scope, Tensor
-from quintet.models import _blocks, _decoder
+from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import MAX_EXPERTS, MAX_WIDTH, Config, Keys
-from quintet.models._derived import Derived, DerivedWeights, stacked_experts
+from quintet.models._derived import Derived, DerivedWeights, floats, stacked_experts
 from quintet.models._registry import Architecture
 
 _SOFTMAX, _SIGMOID = 1, 2  # of `expert_gating_func`
@@ -236,11 +236,84 @@ def _transposed(source: WeightSource, info: TensorInfo, shape: tuple[int, int]) 
 _ATTENTION = "model.layers.{i}.self_attn"
 _MLP = "model.layers.{i}.mlp"
 
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    tensors, rope = source.tensors, config.stored_rope
+    keys = _to_gguf.decoder(config, source)
+    rank, rotary_dim = config.kv_lora_rank, 2 * len(config.rope_inv_freq)
+    # The sizes of attention on the latent, and (mla) of what it stands for.
+    keys |= {
+        "attention.head_count_kv": 1,
+        "attention.kv_lora_rank": rank,
+        "attention.key_length": rank + rotary_dim,
+        "attention.value_length": rank,
+        "attention.key_length_mla": config.head_dim,
+        "attention.value_length_mla": config.value_head_dim,
+    }
+    if "blk.0.attn_q_a.weight" in tensors:
+        keys["attention.q_lora_rank"] = tensors["blk.0.attn_q_a.weight"].shape[0]
+    routed = [f"blk.{i}.ffn_gate_inp.weight" in tensors for i in range(config.num_layers)]
+    dense = routed.index(True) if True in routed else config.num_layers
+    if not all(routed[dense:]):
+        raise UnsupportedModelError("to write as GGUF", "dense layers behind those with experts")
+    keys["leading_dense_block_count"] = dense
+    if dense < config.num_layers:
+        shared = tensors.get(f"blk.{dense}.ffn_up_shexp.weight")
+        width = keys["expert_feed_forward_length"]
+        is_sigmoid = config.expert_scoring == "sigmoid"
+        keys |= {
+            "expert_shared_count": 0 if shared is None else shared.shape[0] // width,
+            "expert_weights_scale": config.expert_weights_factor,
+            "expert_weights_norm": config.expert_weights_normalized,
+            "expert_gating_func": _SIGMOID if is_sigmoid else _SOFTMAX,
+        }
+    if config.num_expert_groups > 1:
+        keys["expert_group_count"] = config.num_expert_groups
+        keys["expert_group_used_count"] = config.num_expert_groups_used
+    if rope is not None and rope.mscale_all_dim:
+        keys["rope.scaling.yarn_log_multiplier"] = 0.1 * rope.mscale_all_dim
+        keys.pop("rope.scaling.attn_factor", None)  # follows from it
+    return keys
+
+
+def _split(source: WeightSource, config: Config) -> WeightSource:
+    """`attn_kv_b` as `attn_k_b` [heads, rank, columns] and `attn_v_b` [heads, columns, rank]."""
+    values = config.value_head_dim
+    plain = config.head_dim - 2 * len(config.rope_inv_freq)
+    derived = []
+    for name, info in source.tensors.items():
+        if not name.endswith(".attn_kv_b.weight"):
+            continue
+        block = name.removesuffix("attn_kv_b.weight")
+        if info.shape[0] != config.num_heads * (plain + values):
+            raise ModelFormatError(
+                f"expected {config.num_heads} heads of {plain + values}, found {info.shape[0]} rows",
+                part=name,
+            )
+
+        def heads(name: str = name, rank: int = info.shape[1]) -> npt.NDArray[np.float32]:
+            return source.dequantized(name).reshape(config.num_heads, plain + values, rank)
+
+        def keys(heads: Any = heads) -> npt.NDArray[np.float32]:
+            return np.ascontiguousarray(heads()[:, :plain].swapaxes(1, 2))
+
+        def last(heads: Any = heads) -> npt.NDArray[np.float32]:
+            return np.ascontiguousarray(heads()[:, plain:])
+
+        for part, shape, make in (
+            ("attn_k_b", (config.num_heads, info.shape[1], plain), keys),
+            ("attn_v_b", (config.num_heads, values, info.shape[1]), last),
+        ):
+            derived.append(floats(f"{block}{part}.weight", shape, (name,), make))
+    return DerivedWeights(source, derived)
+
+
 ARCHITECTURE = Architecture(
     name="deepseek2",
     hf_names=("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
+    as_gguf_weights=_split,
     build=build,
     weight_names={
         **_decoder.hf_names_without("attn_k", "attn_v"),
