@@ -32,7 +32,10 @@ class Derived:
 
 
 def floats(
-    name: str, shape: tuple[int, ...], parts: tuple[str, ...], values: Callable[[], npt.NDArray[Any]]
+    name: str,
+    shape: tuple[int, ...],
+    parts: tuple[str, ...],
+    values: Callable[[], npt.NDArray[Any]],
 ) -> Derived:
     """A tensor in float32, of values that are made when they are asked for."""
 

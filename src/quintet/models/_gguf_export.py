@@ -89,7 +89,7 @@ def _check_same(expected: AnyConfig, found: AnyConfig) -> None:
         if not _is_same(wanted, given):
             raise UnsupportedModelError(
                 "to write as GGUF",
-                f"{field.name} {str(wanted):.60}: a reader would take it for {str(given):.60}",
+                f"{field.name} {wanted!s:.60}: a reader would take it for {given!s:.60}",
             )
 
 
@@ -127,7 +127,7 @@ def _interleaved(source: WeightSource, config: Config) -> WeightSource:
         if not module.endswith((".attn_q", ".attn_k")):
             continue
         heads = config.num_heads if module.endswith("q") else config.num_kv_heads
-        derived.append(_moved(source, info, heads))
+        derived.append(_moved(source, dataclasses.replace(info, name=name), heads))
     return DerivedWeights(source, derived)
 
 
@@ -143,4 +143,3 @@ def _moved(source: WeightSource, info: TensorInfo, num_heads: int) -> Derived:
         return moved(source.raw(info.name)).reshape(-1)
 
     return Derived(info, (info.name,), raw, dequantized)
-

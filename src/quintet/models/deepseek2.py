@@ -236,6 +236,7 @@ def _transposed(source: WeightSource, info: TensorInfo, shape: tuple[int, int]) 
 _ATTENTION = "model.layers.{i}.self_attn"
 _MLP = "model.layers.{i}.mlp"
 
+
 def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
     tensors, rope = source.tensors, config.stored_rope
     keys = _to_gguf.decoder(config, source)
@@ -284,9 +285,10 @@ def _split(source: WeightSource, config: Config) -> WeightSource:
         if not name.endswith(".attn_kv_b.weight"):
             continue
         block = name.removesuffix("attn_kv_b.weight")
-        if info.shape[0] != config.num_heads * (plain + values):
+        rows = config.num_heads * (plain + values)
+        if info.shape[0] != rows:
             raise ModelFormatError(
-                f"expected {config.num_heads} heads of {plain + values}, found {info.shape[0]} rows",
+                f"expected {rows} rows, {plain + values} of each head, found {info.shape[0]}",
                 part=name,
             )
 

@@ -161,6 +161,7 @@ def _shape(source: WeightSource, name: str, num_dims: int, parts: int) -> tuple[
 
 _EXPERTS = "model.layers.{i}.mlp.experts"
 
+
 def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
     return {**_to_gguf.decoder(config, source), **_to_gguf.window(config)}
 

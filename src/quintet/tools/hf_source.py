@@ -1,6 +1,6 @@
 """A Hugging Face directory, seen as the GGUF file it can become.
 
-Names of tensors and keys are those of the loader (`quintet.models`), so what runs from the directory
+Names of tensors and keys are those of the loader (`quintet.models`): what runs from the directory
 is what is written.
 
 Source: docs/gguf.md of ggml-org/ggml for keys; conversion/ (formerly convert_hf_to_gguf.py) of
@@ -27,8 +27,6 @@ from quintet.tools.convert_vocabulary import vocabulary_fields
 from quintet.tools.recipes import is_quantizable
 
 _SCORES = "cls.output.weight"
-_TOKEN_TYPES = "token_types.weight"
-_MAX_LABELS = 4096
 
 
 class HFSource:
@@ -48,7 +46,7 @@ class HFSource:
             self._weights = found.weights
             self.paths = self._source.paths
             self.tensors: Mapping[str, TensorInfo] = {
-                name: _as_written(info) for name, info in found.weights.tensors.items()
+                name: _as_written(name, info) for name, info in found.weights.tensors.items()
             }
             self.fields: Mapping[str, Field] = _fields(found, self._source.config, path)
         except BaseException:
@@ -68,21 +66,20 @@ class HFSource:
         self._source.close()
 
 
-def _as_written(info: TensorInfo) -> TensorInfo:
+def _as_written(name: str, info: TensorInfo) -> TensorInfo:
     """Vectors, and matrices that no recipe touches, are in float32: llama.cpp's kernels want it."""
-    if is_quantizable(info):
-        return info
-    return tensor_info(info.name, info.shape, GGMLType.F32)
+    stored = tensor_info(name, info.shape, info.ggml_type)
+    return stored if is_quantizable(stored) else tensor_info(name, info.shape, GGMLType.F32)
 
 
 def _fields(found: GGUFModel, config: Mapping[str, Any], path: Path) -> Mapping[str, Field]:
     keys = dict(found.keys)
     architecture = keys.pop("general.architecture")
-    vocabulary = vocabulary_fields(path, found.model.config.vocab_size)
+    name = path.resolve().name
+    vocabulary = vocabulary_fields(path, found.model.config.vocab_size, name)
     return {
         "general.architecture": Field.of(architecture),
         "general.type": Field.of("model"),
-        "general.name": Field.of(path.resolve().name),
         **{key: Field.of(value) for key, value in keys.items()},
         **_labels(architecture, found.weights, config),
         **vocabulary,
@@ -92,16 +89,18 @@ def _fields(found: GGUFModel, config: Mapping[str, Any], path: Path) -> Mapping[
 
 def _token_types(weights: WeightSource) -> dict[str, Field]:
     """How many kinds of tokens an encoder tells apart, where it does."""
-    info = weights.tensors.get(_TOKEN_TYPES)
+    info = weights.tensors.get("token_types.weight")
     if info is None:
         return {}
     return {"tokenizer.ggml.token_type_count": Field.of(info.shape[0])}
 
 
-def _labels(architecture: str, weights: WeightSource, config: Mapping[str, Any]) -> dict[str, Field]:
+def _labels(
+    architecture: str, weights: WeightSource, config: Mapping[str, Any]
+) -> dict[str, Field]:
     """The names of a classifier's labels: by their number readers know its size."""
     info = weights.tensors.get(_SCORES)
-    if info is None or info.shape[0] > _MAX_LABELS:
+    if info is None:
         return {}
     names = config.get("id2label")
     names = names if isinstance(names, Mapping) else {}
