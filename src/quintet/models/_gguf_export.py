@@ -85,12 +85,19 @@ def _check_same(expected: AnyConfig, found: AnyConfig) -> None:
     for field in dataclasses.fields(expected):
         if not field.compare or field.name == _MOVED:
             continue
-        wanted, given = getattr(expected, field.name), getattr(found, field.name, None)
+        wanted, given = (_value(config, field.name) for config in (expected, found))
         if not _is_same(wanted, given):
             raise UnsupportedModelError(
                 "to write as GGUF",
                 f"{field.name} {wanted!s:.60}: a reader would take it for {given!s:.60}",
             )
+
+
+def _value(config: AnyConfig, name: str) -> Any:
+    value = getattr(config, name)
+    if name == "attention_scale" and value is None:
+        return config.head_dim**-0.5
+    return value
 
 
 def _is_same(a: Any, b: Any) -> bool:

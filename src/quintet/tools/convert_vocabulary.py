@@ -10,6 +10,7 @@ Source: docs/gguf.md of ggml-org/ggml, section "Tokenizer".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from quintet.tokenizer.vocabulary import PREFIX, TokenKind
 from quintet.tools.vocabulary_kinds import BUILDERS, PROBE, Made, UnsayableError
 
 _NAME = "general.name"
+_PHI3 = re.compile("(phi)-?3", re.IGNORECASE)
 _MAX_SPECIAL = 256  # control tokens tried out; some vocabularies have thousands in reserve
 # Keys of tokens that nothing else gives: ours, and tokenizer_config.json's.
 _NAMED = {"unknown": "unk_token", "padding": "pad_token", "mask": "mask_token"}
@@ -51,8 +53,7 @@ def vocabulary_fields(directory: Path, vocab_size: int, name: str) -> dict[str, 
     if path.is_file():
         codec = read_json_codec(path)
         keys = _of_json(path, codec, vocab_size)
-        if any(token.rstrip for token in codec.added) and not _is_phi3(name):
-            name = f"phi3-{name}"  # llama.cpp knows by it that tokens swallow the space behind them
+        name = _telling_name(name, any(token.rstrip for token in codec.added))
     elif (directory / MODEL_NAME).is_file():
         found = sentencepiece_keys(directory)
         keys = {key: Field.of(value) for key, value in found.items()}
@@ -180,5 +181,10 @@ def _check_reading_back(original: Tokenizer, made: Tokenizer, directory: Path) -
         )
 
 
-def _is_phi3(name: str) -> bool:
-    return any(part in name.lower() for part in ("phi-3", "phi3"))
+def _telling_name(name: str, strips_right: bool) -> str:
+    """A name by which llama.cpp knows whether control tokens swallow the white space behind them:
+    those of a model called Phi-3 do."""
+    is_phi3 = _PHI3.search(name) is not None
+    if strips_right and not is_phi3:
+        return f"phi3-{name}"
+    return _PHI3.sub(r"\1 3", name) if is_phi3 and not strips_right else name
