@@ -12,7 +12,7 @@ from typing import Any
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _blocks, _decoder, _to_gguf
+from quintet.models import _blocks, _decoder, _rope, _to_gguf
 from quintet.models._config import MAX_CONTEXT, Config, Keys
 from quintet.models._registry import Architecture
 
@@ -68,6 +68,14 @@ def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
     if config.query_growth:
         keys["attention.temperature_scale"] = config.query_growth
         keys["rope.scaling.original_context_length"] = config.query_growth_period
+    rope = config.stored_rope
+    if rope is not None and rope.mscale_all_dim:
+        keys["rope.scaling.yarn_log_multiplier"] = rope.mscale_all_dim
+        factor = keys["rope.scaling.factor"]
+        more = keys.pop("rope.scaling.attn_factor", 1.0)
+        more *= _rope.yarn_mscale(factor, rope.mscale_all_dim)
+        if abs(more - 1) > 1e-9:
+            keys["rope.scaling.attn_factor"] = more
     return keys
 
 

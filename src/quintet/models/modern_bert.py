@@ -130,6 +130,9 @@ def _every(period: int, num_layers: int) -> tuple[bool, ...]:
 
 
 def to_gguf(config: EncoderConfig, source: WeightSource) -> dict[str, Any]:
+    if _encoder.SCORES in source.tensors:
+        # llama.cpp takes the scores of the mean row, and there is no key to say otherwise.
+        raise UnsupportedModelError("to write as GGUF", "a ModernBERT that scores its first row")
     flags = config.global_layers
     period = flags.index(True, 1) if True in flags[1:] else config.num_layers
     return {
