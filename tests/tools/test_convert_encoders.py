@@ -109,6 +109,18 @@ def test_a_modern_bert_that_scores_its_first_row_is_refused(tmp_path: Path):
         convert(tmp_path / "hf", tmp_path / "m.gguf")
 
 
+def test_positions_end_where_sentence_transformers_ends_a_text(tmp_path: Path):
+    """llama.cpp wants as many as the context has tokens."""
+    directory = tmp_path / "hf"
+    make(ENCODERS[0], directory)
+    (directory / "sentence_bert_config.json").write_text('{"max_seq_length": 64}')
+    convert(directory, tmp_path / "m.gguf")
+    with GGUFFile.open(tmp_path / "m.gguf") as file:
+        assert file.metadata["bert.context_length"] == 64
+        assert file.tensors["position_embd.weight"].shape == (64, 64)
+    assert np.abs(rows_of(tmp_path / "m.gguf") - rows_of(directory)).max() < 0.05  # of float16
+
+
 @pytest.mark.parametrize(
     ("mode", "number"), [("cls", 2), ("mean", 1), ("lasttoken", 3), ("max", None)]
 )

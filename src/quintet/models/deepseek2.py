@@ -16,16 +16,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from quintet.errors import ModelFormatError, UnsupportedModelError
-from quintet.formats.ggml_types import GGMLType
-from quintet.formats.weights import TensorInfo, WeightSource
+from quintet.errors import UnsupportedModelError
+from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Rotary, Scope, Tensor
 from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import MAX_EXPERTS, MAX_WIDTH, Config, Keys
-from quintet.models._derived import Derived, DerivedWeights, floats, stacked_experts
+from quintet.models._derived import stacked_experts
+from quintet.models._latent import as_matrices, split
 from quintet.models._registry import Architecture
 
 _SOFTMAX, _SIGMOID = 1, 2  # of `expert_gating_func`
@@ -196,47 +193,6 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     )
 
 
-def _expanded(source: WeightSource) -> WeightSource:
-    """`attn_k_b` [heads, rank, columns] and `attn_v_b` [heads, columns, rank], which newer files
-    have instead of `attn_kv_b`, as matrices [heads * columns, rank]."""
-    derived = []
-    for name, info in source.tensors.items():
-        if len(info.shape) != 3 or not name.endswith((".attn_k_b.weight", ".attn_v_b.weight")):
-            continue
-        heads, a, b = info.shape
-        if name.endswith(".attn_v_b.weight"):
-            derived.append(_flat(source, info, (heads * a, b)))
-        else:
-            derived.append(_transposed(source, info, (heads * b, a)))
-    return DerivedWeights(source, derived) if derived else source
-
-
-def _flat(source: WeightSource, info: TensorInfo, shape: tuple[int, int]) -> Derived:
-    return Derived(
-        TensorInfo(info.name, shape, info.ggml_type, info.num_bytes),
-        (info.name,),
-        lambda: source.raw(info.name),
-        lambda: source.dequantized(info.name).reshape(shape),
-    )
-
-
-def _transposed(source: WeightSource, info: TensorInfo, shape: tuple[int, int]) -> Derived:
-    def values() -> npt.NDArray[np.float32]:
-        swapped = source.dequantized(info.name).swapaxes(1, 2)
-        return np.ascontiguousarray(swapped).reshape(shape)
-
-    return Derived(
-        TensorInfo(info.name, shape, GGMLType.F32, 4 * math.prod(shape)),
-        (info.name,),
-        lambda: values().view(np.uint8).ravel(),
-        values,
-    )
-
-
-_ATTENTION = "model.layers.{i}.self_attn"
-_MLP = "model.layers.{i}.mlp"
-
-
 def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
     tensors, rope = source.tensors, config.stored_rope
     keys = _to_gguf.decoder(config, source)
@@ -276,38 +232,8 @@ def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
     return keys
 
 
-def _split(source: WeightSource, config: Config) -> WeightSource:
-    """`attn_kv_b` as `attn_k_b` [heads, rank, columns] and `attn_v_b` [heads, columns, rank]."""
-    values = config.value_head_dim
-    plain = config.head_dim - 2 * len(config.rope_inv_freq)
-    derived = []
-    for name, info in source.tensors.items():
-        if not name.endswith(".attn_kv_b.weight"):
-            continue
-        block = name.removesuffix("attn_kv_b.weight")
-        rows = config.num_heads * (plain + values)
-        if info.shape[0] != rows:
-            raise ModelFormatError(
-                f"expected {rows} rows, {plain + values} of each head, found {info.shape[0]}",
-                part=name,
-            )
-
-        def heads(name: str = name, rank: int = info.shape[1]) -> npt.NDArray[np.float32]:
-            return source.dequantized(name).reshape(config.num_heads, plain + values, rank)
-
-        def keys(heads: Any = heads) -> npt.NDArray[np.float32]:
-            return np.ascontiguousarray(heads()[:, :plain].swapaxes(1, 2))
-
-        def last(heads: Any = heads) -> npt.NDArray[np.float32]:
-            return np.ascontiguousarray(heads()[:, plain:])
-
-        for part, shape, make in (
-            ("attn_k_b", (config.num_heads, info.shape[1], plain), keys),
-            ("attn_v_b", (config.num_heads, values, info.shape[1]), last),
-        ):
-            derived.append(floats(f"{block}{part}.weight", shape, (name,), make))
-    return DerivedWeights(source, derived)
-
+_ATTENTION = "model.layers.{i}.self_attn"
+_MLP = "model.layers.{i}.mlp"
 
 ARCHITECTURE = Architecture(
     name="deepseek2",
@@ -315,7 +241,7 @@ ARCHITECTURE = Architecture(
     from_gguf=from_gguf,
     from_hf=from_hf,
     to_gguf=to_gguf,
-    as_gguf_weights=_split,
+    as_gguf_weights=split,
     build=build,
     weight_names={
         **_decoder.hf_names_without("attn_k", "attn_v"),
@@ -338,6 +264,6 @@ ARCHITECTURE = Architecture(
             for part in ("gate", "up", "down")
         },
     },
-    gguf_weights=_expanded,
+    gguf_weights=as_matrices,
     hf_weights=stacked_experts,
 )
