@@ -57,7 +57,7 @@ def _transposed(source: WeightSource, info: TensorInfo, shape: tuple[int, int]) 
 
 
 def split(source: WeightSource, config: Config) -> WeightSource:
-    """`attn_kv_b` of a directory as those two, [heads, rank, columns] and [heads, columns, rank]."""
+    """`attn_kv_b` as `attn_k_b` [heads, rank, columns] and `attn_v_b` [heads, columns, rank]."""
     values = config.value_head_dim
     plain = config.head_dim - 2 * len(config.rope_inv_freq)
     derived = []
