@@ -12,7 +12,7 @@ from quintet.cli.quantize import progress_bar, show_result, show_tensors
 
 def convert(
     directory: Annotated[
-        str, typer.Argument(metavar="HF_DIR", help="A directory with config.json, safetensors and a tokenizer.")
+        str, typer.Argument(metavar="HF_DIR", help="With config.json, safetensors, a tokenizer.")
     ],
     output: Annotated[str, typer.Argument(metavar="OUT", help="The GGUF file to write.")],
     dtype: Annotated[
