@@ -34,7 +34,9 @@ _MAX_SPECIAL = 256  # control tokens tried out; some vocabularies have thousands
 _NAMED = {"unknown": "unk_token", "padding": "pad_token", "mask": "mask_token"}
 
 
-def vocabulary_fields(directory: Path, vocab_size: int, name: str) -> dict[str, Field]:
+def vocabulary_fields(
+    directory: Path, vocab_size: int, name: str | None = None
+) -> dict[str, Field]:
     """
     The tokenizer keys of a model, and its name.
 
@@ -42,13 +44,14 @@ def vocabulary_fields(directory: Path, vocab_size: int, name: str) -> dict[str, 
         directory: with tokenizer.json, or tokenizer.model, and what belongs to it.
         vocab_size: rows of the embedding; ids beyond the tokenizer's become unused tokens, and
             added tokens beyond the rows are left out.
-        name: the model's.
+        name: the model's; None for the directory's.
 
     Raises:
         ModelNotFoundError: neither file is there.
         ModelFormatError: a file breaks its format, or has more tokens than `vocab_size`.
         UnsupportedModelError: a tokenizer that GGUF cannot say.
     """
+    name = name or directory.resolve().name
     path = directory / "tokenizer.json"
     if path.is_file():
         codec = read_json_codec(path)

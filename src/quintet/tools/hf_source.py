@@ -75,8 +75,7 @@ def _as_written(name: str, info: TensorInfo) -> TensorInfo:
 def _fields(found: GGUFModel, config: Mapping[str, Any], path: Path) -> Mapping[str, Field]:
     keys = dict(found.keys)
     architecture = keys.pop("general.architecture")
-    name = path.resolve().name
-    vocabulary = vocabulary_fields(path, found.model.config.vocab_size, name)
+    vocabulary = vocabulary_fields(path, found.model.config.vocab_size)
     return {
         "general.architecture": Field.of(architecture),
         "general.type": Field.of("model"),
