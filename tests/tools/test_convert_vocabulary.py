@@ -52,13 +52,15 @@ def charsmap() -> str:
     return base64.b64encode(protobuf.message(table, path="m")).decode()
 
 
-def write_unigram(directory: Path) -> None:
-    """A Unigram in the shape of XLM-RoBERTa's tokenizer.json."""
+def write_unigram(directory: Path, *, by_words: bool = False) -> None:
+    """A Unigram in the shape of XLM-RoBERTa's tokenizer.json, an older one or a newer one."""
     pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     words = ["\u2581", *"abcdehlorwt", "\u2581the", "\u2581c", "at", "\u2581a", "he", "\u2581cat"]
     pieces += [(word, -2.0 - 0.25 * (7 * i % 11)) for i, word in enumerate(words)]
     tokenizer = tokenizers.Tokenizer(models.Unigram(pieces, 3, False))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme="always")
+    words = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
+    tokenizer.pre_tokenizer = words if by_words else metaspace
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
@@ -71,7 +73,10 @@ def write_unigram(directory: Path) -> None:
     table = {"type": "Precompiled", "precompiled_charsmap": charsmap()}
     strip = {"type": "Strip", "strip_left": True, "strip_right": True}
     steps = {"type": "Sequence", "normalizers": [table, strip, space]}
-    edit(directory, lambda stored: stored.update(normalizer=steps))
+    if by_words:
+        edit(directory, lambda stored: stored.update(normalizer=table))
+    else:
+        edit(directory, lambda stored: stored.update(normalizer=steps))
     config = {"mask_token": "<mask>", "pad_token": "<pad>", "unk_token": "<unk>"}
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
 
@@ -98,9 +103,10 @@ def test_word_pieces_arrive_with_their_normalisation(change: dict[str, Any], tmp
     assert again.token_text(3) == "[SEP]"
 
 
-def test_a_unigram_arrives(tmp_path: Path):
+@pytest.mark.parametrize("by_words", [False, True])
+def test_a_unigram_arrives(by_words: bool, tmp_path: Path):
     """Scores, SentencePiece's normalisation, and the tokens around a text and between two."""
-    write_unigram(tmp_path)
+    write_unigram(tmp_path, by_words=by_words)
     original, again = Tokenizer.from_file(tmp_path), made(tmp_path)
     for text in [*MORE_TEXTS, "\uff34he c\u2460at", "a  a <mask>"]:
         assert again.encode(text) == original.encode(text), text
