@@ -2,7 +2,8 @@
 layers that see all tokens among layers that see a window, with frequencies of their own.
 
 The first layer has no norm before its attention: that of the embedding stands there.  With a
-classifier the scores are those of the selected rows, which must be those of [CLS].
+classifier the scores are those of the selected rows, which must be those of [CLS]; of directories
+only.
 
 Source: Warner et al. 2024, arXiv:2412.13663, section 2.1.
 """
@@ -62,6 +63,9 @@ def build(g: Graph, c: EncoderConfig) -> Tensor:
 
 
 def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | None) -> EncoderConfig:
+    if _encoder.SCORES in source.tensors:
+        # Files made by llama.cpp mean the scores of the mean row, and no key says which.
+        raise UnsupportedModelError("classifier in a GGUF file", "modern-bert's", ("bert's",))
     keys = Keys(metadata, "modern-bert.", path)
     common = _encoder.common_from_gguf(keys, source)
     head_dim = max(2, common["hidden_size"] // common["num_heads"])
@@ -130,9 +134,6 @@ def _every(period: int, num_layers: int) -> tuple[bool, ...]:
 
 
 def to_gguf(config: EncoderConfig, source: WeightSource) -> dict[str, Any]:
-    if _encoder.SCORES in source.tensors:
-        # llama.cpp takes the scores of the mean row, and there is no key to say otherwise.
-        raise UnsupportedModelError("to write as GGUF", "a ModernBERT that scores its first row")
     flags = config.global_layers
     period = flags.index(True, 1) if True in flags[1:] else config.num_layers
     return {
