@@ -2,6 +2,7 @@
 
 from quintet.models._config import Config
 from quintet.models._encoder import EncoderConfig
+from quintet.models._gguf_export import GGUFModel, as_gguf
 from quintet.models._pooling import Pooling
 from quintet.models._registry import AnyConfig, Architecture, Model, architectures, load_model
 
@@ -10,8 +11,10 @@ __all__ = [
     "Architecture",
     "Config",
     "EncoderConfig",
+    "GGUFModel",
     "Model",
     "Pooling",
     "architectures",
+    "as_gguf",
     "load_model",
 ]
