@@ -150,6 +150,24 @@ def load_model(source: GGUFFile | SafetensorsDir, *, context_length: int | None 
     return _model(architecture, config, weights, pooling, path, context_length)
 
 
+def config_of_gguf(
+    metadata: Mapping[str, Any], weights: WeightSource, path: str
+) -> tuple[Architecture, AnyConfig, WeightSource]:
+    """What `model_of_gguf` builds a program from: configuration, and tensors as the program's.
+
+    Raises:
+        UnsupportedModelError, ModelFormatError: an unknown architecture, a bad key or tensor.
+    """
+    name = metadata.get("general.architecture")
+    if not isinstance(name, str):
+        raise ModelFormatError("the key is missing", path=path, part="general.architecture")
+    architecture = architectures().get(name)
+    if architecture is None:
+        raise UnsupportedModelError("architecture", name, architectures())
+    weights = architecture.gguf_weights(weights)
+    return architecture, architecture.from_gguf(metadata, weights, path), weights
+
+
 def model_of_gguf(
     metadata: Mapping[str, Any],
     weights: WeightSource,
@@ -166,15 +184,8 @@ def model_of_gguf(
     Raises:
         UnsupportedModelError, ModelFormatError: as `load_model`.
     """
-    name = metadata.get("general.architecture")
-    if not isinstance(name, str):
-        raise ModelFormatError("the key is missing", path=path, part="general.architecture")
-    architecture = architectures().get(name)
-    if architecture is None:
-        raise UnsupportedModelError("architecture", name, architectures())
-    weights = architecture.gguf_weights(weights)
-    config = architecture.from_gguf(metadata, weights, path)
-    pooling = _pooling.from_gguf(metadata, name, path)
+    architecture, config, weights = config_of_gguf(metadata, weights, path)
+    pooling = _pooling.from_gguf(metadata, config.architecture, path)
     return _model(architecture, config, weights, pooling, path, context_length)
 
 
