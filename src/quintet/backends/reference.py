@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quintet import graph
-from quintet.backends.base import BLOCK_SIZE, Float32Array, StepInput
+from quintet.backends.base import BLOCK_SIZE, Float32Array, Observer, StepInput
 from quintet.models import Model
 
 Array: TypeAlias = npt.NDArray[Any]  # the executor's dtype: float32 or float64
@@ -64,6 +64,14 @@ class ReferenceExecutor:
         """Execute one step: see `quintet.backends.base.Executor.run_hidden`."""
         return self._run(step, self._program.hidden)
 
+    def run_observed(self, step: StepInput, observer: Observer) -> None:
+        """Execute one step: see `quintet.backends.base.ObservedExecutor.run_observed`."""
+        values: list[Array] = []
+        for op in self._program.ops[: self._program.hidden.node + 1]:
+            if isinstance(op, graph.Linear | graph.RMSNorm | graph.LayerNorm):
+                observer((op.weight,), 0, values[op.x.node].astype(np.float32))
+            values.append(self._execute(op, values, step, observer))
+
     def _run(self, step: StepInput, wanted: graph.Tensor) -> Float32Array:
         values: list[Array] = []
         for op in self._program.ops[: wanted.node + 1]:
@@ -77,7 +85,9 @@ class ReferenceExecutor:
         self._weights.clear()
         self._k = self._v = np.zeros((0, 0, 0, 0), self._dtype)
 
-    def _execute(self, op: graph.Op, values: list[Array], step: StepInput) -> Array:
+    def _execute(
+        self, op: graph.Op, values: list[Array], step: StepInput, observer: Observer | None = None
+    ) -> Array:
         w = self._weights
         match op:
             case graph.Embed(weight, "token"):
@@ -125,7 +135,7 @@ class ReferenceExecutor:
             case graph.Softcap(x, cap):
                 return softcap(values[x.node], cap)
             case graph.Moe(x, scores, experts, routing):
-                return moe(values[x.node], values[scores.node], experts, routing, w)
+                return moe(values[x.node], values[scores.node], experts, routing, w, observer)
             case graph.Act(x, "gelu"):
                 return gelu(values[x.node])
             case graph.Act(x, "tanh"):
@@ -248,6 +258,7 @@ def moe(
     experts: graph.Experts,
     routing: graph.Routing,
     weights: dict[str, Array],
+    observer: Observer | None = None,
 ) -> Array:
     """x [n, width] through its experts, expert by expert."""
     chosen, taken = route(scores, routing, None if routing.bias is None else weights[routing.bias])
@@ -256,6 +267,8 @@ def moe(
         rows, ranks = np.nonzero(chosen == expert)
 
         def product(rows_in: Array, weight: str, bias: str | None, expert: int = expert) -> Array:
+            if observer is not None:
+                observer((weight,), expert, rows_in.astype(np.float32))
             y = rows_in @ weights[weight][expert].T
             return np.asarray(y if bias is None else y + weights[bias][expert])
 
