@@ -121,7 +121,7 @@ def test_importances_are_the_mean_squared_inputs_of_transformers_layers(model, t
         app,
         [
             *("imatrix", str(directory), str(tmp_path / "text.txt")),
-            *("-o", str(tmp_path / "i.gguf"), "--context", str(CONTEXT)),
+            *("-o", str(tmp_path / "i.gguf"), "--context", str(CONTEXT), "--dtype", "float32"),
         ],
     )
     assert result.exit_code == 0, result.output

@@ -8,7 +8,7 @@ v in the same precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -70,7 +70,20 @@ class ReferenceExecutor:
         for op in self._program.ops[: self._program.hidden.node + 1]:
             if isinstance(op, graph.Linear | graph.RMSNorm | graph.LayerNorm):
                 observer((op.weight,), 0, values[op.x.node].astype(np.float32))
-            values.append(self._execute(op, values, step, observer))
+            elif isinstance(op, graph.Moe):
+                self._observe_experts(op, values, observer)
+            values.append(self._execute(op, values, step))
+
+    def _observe_experts(self, op: graph.Moe, values: list[Array], observer: Observer) -> None:
+        w, experts, routing = self._weights, op.experts, op.routing
+        x = values[op.x.node]
+        bias = None if routing.bias is None else w[routing.bias]
+        chosen, _ = route(values[op.scores.node], routing, bias)
+        for expert in np.unique(chosen).tolist():
+            rows = x[np.nonzero(chosen == expert)[0]]
+            observer((experts.gate, experts.up), expert, rows.astype(np.float32))
+            inner = expert_inner(rows, experts, expert, w)
+            observer((experts.down,), expert, inner.astype(np.float32))
 
     def _run(self, step: StepInput, wanted: graph.Tensor) -> Float32Array:
         values: list[Array] = []
@@ -85,9 +98,7 @@ class ReferenceExecutor:
         self._weights.clear()
         self._k = self._v = np.zeros((0, 0, 0, 0), self._dtype)
 
-    def _execute(
-        self, op: graph.Op, values: list[Array], step: StepInput, observer: Observer | None = None
-    ) -> Array:
+    def _execute(self, op: graph.Op, values: list[Array], step: StepInput) -> Array:
         w = self._weights
         match op:
             case graph.Embed(weight, "token"):
@@ -135,7 +146,7 @@ class ReferenceExecutor:
             case graph.Softcap(x, cap):
                 return softcap(values[x.node], cap)
             case graph.Moe(x, scores, experts, routing):
-                return moe(values[x.node], values[scores.node], experts, routing, w, observer)
+                return moe(values[x.node], values[scores.node], experts, routing, w)
             case graph.Act(x, "gelu"):
                 return gelu(values[x.node])
             case graph.Act(x, "tanh"):
@@ -257,27 +268,33 @@ def moe(
     scores: Array,
     experts: graph.Experts,
     routing: graph.Routing,
-    weights: dict[str, Array],
-    observer: Observer | None = None,
+    weights: Mapping[str, Array],
 ) -> Array:
     """x [n, width] through its experts, expert by expert."""
     chosen, taken = route(scores, routing, None if routing.bias is None else weights[routing.bias])
     out = np.zeros_like(x)
     for expert in np.unique(chosen):
         rows, ranks = np.nonzero(chosen == expert)
-
-        def product(rows_in: Array, weight: str, bias: str | None, expert: int = expert) -> Array:
-            if observer is not None:
-                observer((weight,), expert, rows_in.astype(np.float32))
-            y = rows_in @ weights[weight][expert].T
-            return np.asarray(y if bias is None else y + weights[bias][expert])
-
-        gate = product(x[rows], experts.gate, experts.gate_bias)
-        up = product(x[rows], experts.up, experts.up_bias)
-        inner = swiglu_clamped(gate, up, experts.limit) if experts.limit else silu(gate) * up
-        y = product(inner, experts.down, experts.down_bias)
+        inner = expert_inner(x[rows], experts, expert, weights)
+        y = _product(inner, weights, experts.down, experts.down_bias, expert)
         out[rows] += y * taken[rows, ranks][:, None]
     return out
+
+
+def expert_inner(
+    x: Array, experts: graph.Experts, expert: int, weights: Mapping[str, Array]
+) -> Array:
+    """x [n, width] -> [n, inner], what an expert's down matrix is given."""
+    gate = _product(x, weights, experts.gate, experts.gate_bias, expert)
+    up = _product(x, weights, experts.up, experts.up_bias, expert)
+    return swiglu_clamped(gate, up, experts.limit) if experts.limit else silu(gate) * up
+
+
+def _product(
+    x: Array, weights: Mapping[str, Array], weight: str, bias: str | None, expert: int
+) -> Array:
+    y = x @ weights[weight][expert].T
+    return np.asarray(y if bias is None else y + weights[bias][expert])
 
 
 def swiglu_clamped(gate: Array, up: Array, limit: float) -> Array:

@@ -28,6 +28,8 @@ def imatrix(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="To write.")],
     context: ContextOption = 512,
     chunks: ChunksOption = None,
+    dtype: DtypeOption = Dtype.auto,
+    threads: ThreadsOption = None,
 ) -> None:
     """Measure on a text which weights matter, for `quintet quantize --imatrix`."""
     from quintet.hub.resolve import resolve
@@ -41,6 +43,8 @@ def imatrix(
             context=context,
             max_chunks=chunks,
             dataset=text.name,
+            dtype=dtype.value,
+            num_threads=threads,
             progress=progress,
         )
     write_imatrix(output, importances)
