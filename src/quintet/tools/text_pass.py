@@ -22,6 +22,7 @@ from quintet.errors import ContextLengthError, RequestError, UnsupportedModelErr
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import load_model
+from quintet.tools.likelihood import Logits
 
 DEFAULT_CONTEXT = 512
 _MAX_STEP_TOKENS = 128  # bounds the logits that exist at a time: rows of a whole vocabulary
@@ -29,7 +30,6 @@ _MAX_OBSERVED_TOKENS = 512  # without logits
 
 Backend = Literal["auto", "cpu", "reference"]
 Dtype = Literal["auto", "float32", "bfloat16"]
-Logits = npt.NDArray[np.float32]
 
 
 class TextPass:
@@ -207,11 +207,3 @@ class TextPass:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
-    """Over the last axis, in float64."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted
