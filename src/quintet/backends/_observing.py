@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ def rows_of_experts(
     sources = np.empty(visits.size, np.intp)  # the row of each visit
     sources[visits.ravel()] = np.repeat(np.arange(len(visits)), visits.shape[1])
     bounds = begins[0].tolist()
-    for expert, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for expert, (begin, end) in enumerate(itertools.pairwise(bounds)):
         if begin == end:
             continue
         if outer:

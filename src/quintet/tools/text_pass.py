@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from quintet import graph
 from quintet.backends import load_executor
