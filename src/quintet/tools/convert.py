@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quintet.tools.hf_source import HFSource
-from quintet.tools.quantize import Progress, QuantizeResult, write_model
+from quintet.tools.progress import Progress
+from quintet.tools.quantize import QuantizeResult, write_model
 from quintet.tools.recipes import recipe_named
 
 

@@ -32,7 +32,9 @@ from quintet.formats.gguf_writer import (
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import Config, load_model
 from quintet.tools.model_source import ModelSource
+from quintet.tools.output_file import check_disk, refuse_same_file
 from quintet.tools.perplexity import Perplexity, perplexity
+from quintet.tools.progress import Progress
 from quintet.tools.prune_cut import BLOCK_NAME, KNOWN_KINDS, Choice, Cut, cut_data
 from quintet.tools.prune_scores import (
     Importance,
@@ -40,7 +42,7 @@ from quintet.tools.prune_scores import (
     score_activations,
     score_weights,
 )
-from quintet.tools.quantize import Progress, check_disk, open_source, refuse_same_file
+from quintet.tools.quantize import open_source
 from quintet.tools.text_pass import DEFAULT_CONTEXT
 
 Strategy: TypeAlias = Literal["depth", "width", "attention", "combined"]
