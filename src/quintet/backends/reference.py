@@ -56,6 +56,11 @@ class ReferenceExecutor:
         self._k = np.zeros(shape, dtype)
         self._v = np.zeros(shape, dtype)
 
+    @property
+    def weights(self) -> Mapping[str, Array]:
+        """Those of the program, by name, in the executor's precision."""
+        return self._weights
+
     def run(self, step: StepInput) -> Float32Array:
         """Execute one step: see `quintet.backends.base.Executor.run`."""
         return self._run(step, self._program.output)

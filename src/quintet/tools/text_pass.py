@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -191,6 +191,11 @@ class TextPass:
                 seq_lens=np.array([end], np.int32),
                 logits_rows=np.flatnonzero(positions >= first).astype(np.int32),
             )
+
+    @property
+    def weights(self) -> Mapping[str, npt.NDArray[Any]]:
+        """The model's, by name, in float32; none without an observer."""
+        return self._executor.weights if isinstance(self._executor, ReferenceExecutor) else {}
 
     def close(self) -> None:
         """Free the model."""
