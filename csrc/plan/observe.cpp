@@ -1,9 +1,6 @@
 // A step that stops where rows are to be seen: between its phases the caller looks at them, and nothing is changed.
-#include <utility>
-
 #include "phases.h"
 #include "plan.h"
-#include "require.h"
 
 namespace quintet {
 

@@ -193,7 +193,7 @@ class TextPass:
             )
 
     @property
-    def weights(self) -> Mapping[str, npt.NDArray[Any]]:
+    def weights(self) -> Mapping[str, Logits]:
         """The model's, by name, in float32; none without an observer."""
         return self._executor.weights if isinstance(self._executor, ReferenceExecutor) else {}
 
