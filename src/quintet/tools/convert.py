@@ -13,7 +13,8 @@ from pathlib import Path
 
 from quintet.tools.hf_source import HFSource
 from quintet.tools.model_source import ModelSource
-from quintet.tools.quantize import Progress, QuantizeResult, write_model
+from quintet.tools.progress import Progress
+from quintet.tools.quantize import QuantizeResult, write_model
 from quintet.tools.recipes import recipe_named
 
 
