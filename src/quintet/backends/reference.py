@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quintet import graph
-from quintet.backends.base import BLOCK_SIZE, Float32Array, StepInput
+from quintet.backends.base import BLOCK_SIZE, Float32Array, Observer, StepInput
 from quintet.models import Model
 
 Array: TypeAlias = npt.NDArray[Any]  # the executor's dtype: float32 or float64
@@ -68,6 +68,27 @@ class ReferenceExecutor:
     def run_hidden(self, step: StepInput) -> Float32Array:
         """Execute one step: see `quintet.backends.base.Executor.run_hidden`."""
         return self._run(step, self._program.hidden)
+
+    def run_observed(self, step: StepInput, observer: Observer) -> None:
+        """Execute one step: see `quintet.backends.base.ObservedExecutor.run_observed`."""
+        values: list[Array] = []
+        for op in self._program.ops[: self._program.hidden.node + 1]:
+            if isinstance(op, graph.Linear | graph.RMSNorm | graph.LayerNorm):
+                observer((op.weight,), 0, values[op.x.node].astype(np.float32))
+            elif isinstance(op, graph.Moe):
+                self._observe_experts(op, values, observer)
+            values.append(self._execute(op, values, step))
+
+    def _observe_experts(self, op: graph.Moe, values: list[Array], observer: Observer) -> None:
+        w, experts, routing = self._weights, op.experts, op.routing
+        x = values[op.x.node]
+        bias = None if routing.bias is None else w[routing.bias]
+        chosen, _ = route(values[op.scores.node], routing, bias)
+        for expert in np.unique(chosen).tolist():
+            rows = x[np.nonzero(chosen == expert)[0]]
+            observer((experts.gate, experts.up), expert, rows.astype(np.float32))
+            inner = expert_inner(rows, experts, expert, w)
+            observer((experts.down,), expert, inner.astype(np.float32))
 
     def _run(self, step: StepInput, wanted: graph.Tensor) -> Float32Array:
         values: list[Array] = []

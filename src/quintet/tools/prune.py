@@ -30,7 +30,9 @@ from quintet.formats.gguf_writer import (
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import AnyConfig, Config, load_model
 from quintet.tools.model_source import ModelSource
+from quintet.tools.output_file import check_disk, refuse_same_file
 from quintet.tools.perplexity import Perplexity, perplexity
+from quintet.tools.progress import Progress
 from quintet.tools.prune_activations import score_activations
 from quintet.tools.prune_anatomy import Anatomy, Sizes, read_anatomy
 from quintet.tools.prune_blocks import choose_blocks, expected_kinds, kinds, read_model
@@ -38,7 +40,7 @@ from quintet.tools.prune_cut import Choice, Cut, cut_data, with_scaled_queries
 from quintet.tools.prune_fields import check_result, cut_fields, llama_cpp_refuses
 from quintet.tools.prune_scores import Importance, Scores, score_weights
 from quintet.tools.prune_sizes import Experts, Request, Strategy, target_sizes
-from quintet.tools.quantize import Progress, check_disk, open_source, refuse_same_file
+from quintet.tools.quantize import open_source
 from quintet.tools.text_pass import DEFAULT_CONTEXT
 
 DECODERS = (

@@ -12,11 +12,10 @@ from typing import TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from quintet.errors import UnsupportedModelError
 from quintet.formats.gguf_writer import Field
 from quintet.formats.quants import dequantize
 from quintet.formats.weights import TensorInfo, WeightSource
-from quintet.models import AnyConfig, Config, architectures
+from quintet.models import AnyConfig, Config, config_of_gguf
 from quintet.tools.model_source import ModelSource
 
 Kinds: TypeAlias = tuple[Hashable, ...]
@@ -48,13 +47,10 @@ def read_model(
     Raises:
         UnsupportedModelError, ModelFormatError: it will not load.
     """
-    name = fields["general.architecture"].value
-    architecture = architectures().get(name)
-    if architecture is None:
-        raise UnsupportedModelError("architecture to prune", str(name), architectures())
     values = {key: field.value for key, field in fields.items()}
-    weights = architecture.gguf_weights(cast(WeightSource, _View(source, tensors)))
-    return architecture.from_gguf(values, weights, path), weights
+    view = cast(WeightSource, _View(source, tensors))
+    _, config, weights = config_of_gguf(values, view, path)
+    return config, weights
 
 
 def kinds(config: AnyConfig) -> Kinds:
