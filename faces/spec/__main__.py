@@ -8,7 +8,8 @@ from pathlib import Path
 
 from spec.blocks import read
 from spec.coverage import coverage
-from spec.run import faces, find_spec, report, run_reference
+from spec.outcome import report
+from spec.run import faces, find_spec, run_reference
 
 
 def main() -> int:

@@ -1,33 +1,25 @@
 """Which test exercises each name of a reference: found in the tests' source, not written down.
 
-A test counts for a name if it mentions it, as an identifier, a keyword or in a string, together
-with what the name belongs to; names that no test mentions may be exercised by an example that runs.
+A test counts for a function if it calls or takes it, for a parameter if a call gives it, for a key
+if it reads or gives it; see `uses`.  Names that no test uses may be used by an example that runs.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from spec.blocks import Reference, read
 from spec.declarations import parts_of
+from spec.foreign import items_of
 from spec.names import Name, names_of
 from spec.run import Face, find_spec
+from spec.uses import Uses, uses_of, uses_of_tests
 
 TESTS = Path(__file__).parents[1] / "tests"
-_WORD = re.compile(r"[A-Za-z_]\w*|--[a-z][a-z-]*|/[\w/.-]+")
-
-
-@dataclass(frozen=True)
-class Mentions:
-    """A test, or an example and the section it stands in, and the words in it."""
-
-    id: str
-    words: frozenset[str]
-    section: str = ""
+_QUOTED = re.compile(r"[A-Za-z_]\w*|--[a-z][a-z-]*|/[\w/.-]+")
 
 
 def coverage(folder: Path, chosen: list[Face]) -> tuple[str, list[Name]]:
@@ -50,12 +42,12 @@ def coverage(folder: Path, chosen: list[Face]) -> tuple[str, list[Name]]:
     missing: list[Name] = []
     for face in chosen:
         reference = read(find_spec(folder, face))
-        sources = [*tests_of(face), *examples_of(reference)]
         names = names_of(reference, importlib.import_module(face.PACKAGE))
+        table = Table(face.PACKAGE, names, [*tests_of(face), *examples_of(reference)])
         lines += ["", f"## {face.PACKAGE}", "", f"{len(names)} names.", ""]
         lines += ["| name | kind | section | test |", "|---|---|---|---|"]
         for name in names:
-            test = find_test(name, sources)
+            test = table.find(name)
             if test is None:
                 missing.append(name)
             section = name.section.replace("|", "\\|")
@@ -63,87 +55,94 @@ def coverage(folder: Path, chosen: list[Face]) -> tuple[str, list[Name]]:
     return "\n".join(lines), missing
 
 
-def find_test(name: Name, sources: list[Mentions]) -> str | None:
-    """The first test that mentions a name with what it belongs to."""
-    wanted = set(_WORD.findall(name.name.rpartition(".")[2] if name.kind != "module" else ""))
-    if name.kind == "module":
-        wanted = set(name.name.split("."))
-    if name.kind == "endpoint":
-        wanted = {name.name.partition(" ")[2]}
-    if name.kind == "callable" and name.name.startswith("__"):
-        wanted = {name.name.strip("_")}  # __str__ is what str() calls
-    owner = {name.owner} if name.owner.isidentifier() else set()
-    if name.kind == "key":
-        # An example of the dictionary itself, or a test that reads the key.
-        same = [source for source in sources if source.section == name.section]
-        sources = [*same, *(source for source in sources if not source.section)]
-    for needed in (wanted | owner, wanted):
-        for source in sources:
-            if needed <= source.words:
+class Table:
+    """
+    Finds tests.
+
+    Args:
+        package: the face's import name.
+        names: of its reference.
+        sources: tests and examples, in the order of preference.
+    """
+
+    def __init__(self, package: str, names: Iterable[Name], sources: list[Uses]) -> None:
+        self._package = package
+        self._sources = sources
+        self._index: dict[tuple[str, str], int] = {}
+        self._num_parameters: dict[str, int] = {}
+        for name in names:
+            if name.kind == "parameter":
+                index = self._num_parameters.setdefault(name.owner, 0)
+                self._index[name.owner, name.name] = index
+                self._num_parameters[name.owner] += 1
+
+    def find(self, name: Name) -> str | None:
+        """The first that uses a name, of those that also use what it belongs to if there are."""
+        found = [source for source in self._sources if self._uses(source, name)]
+        if name.kind == "key":
+            # An example of the dictionary itself, or a test that reads the key.
+            found = [source for source in found if source.section in ("", name.section)]
+            found.sort(key=lambda source: source.section != name.section)
+        for source in found:
+            if not name.owner.isidentifier() or name.owner in source.names:
                 return source.id
-        if name.kind == "parameter":
-            return None  # of another callable it would be another parameter
-    return None
+        return found[0].id if found else None
+
+    def _uses(self, source: Uses, name: Name) -> bool:
+        word = name.name
+        last = word.rpartition(".")[2]
+        match name.kind:
+            case "module":
+                return any(module == word for module, _ in source.imports)
+            case "import":
+                return any(word == each for _, each in source.imports)
+            case "callable" if word.startswith("__"):
+                return word.strip("_") in source.names  # __str__ is what str() calls
+            case "callable" | "class" if not name.owner and "." not in word:
+                return last in source.names and (
+                    bool(source.section) or self._imports(source, word)
+                )
+            case "callable" | "class":
+                return last in source.names
+            case "parameter":
+                index = self._index[name.owner, word]
+                return source.passes(name.owner, word, index)
+            case "endpoint":
+                path = word.partition(" ")[2]
+                return source.has_in_text(path)
+            case "variable" | "option":
+                return source.mentions(word) or any(
+                    word in _QUOTED.findall(text) for text in source.strings
+                )
+            case _:  # fields, keys and what lists explain
+                return last in source.names or source.mentions(last)
+
+    def _imports(self, source: Uses, word: str) -> bool:
+        """Whether it is the face's: imported from there, or an attribute of the face."""
+        return any(
+            module.partition(".")[0] == self._package and each in (word, "")
+            for module, each in source.imports
+        )
 
 
-def tests_of(face: Face) -> list[Mentions]:
+def tests_of(face: Face) -> list[Uses]:
     """The tests of a face, those that are run by themselves: `tests/<package>/test_*.py`."""
-    found = []
-    for path in sorted((TESTS / face.PACKAGE).glob("test_*.py")):
-        tree = ast.parse(path.read_text())
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                words = _words(node) | (_imports(tree) & _words(node))
-                words |= {part for module in _modules(tree, words) for part in module.split(".")}
-                found.append(Mentions(f"{path.name}::{node.name}", frozenset(words)))
-    return found
+    return list(uses_of_tests(TESTS / face.PACKAGE))
 
 
-def examples_of(reference: Reference) -> list[Mentions]:
-    """The examples of a reference that run."""
+def examples_of(reference: Reference) -> list[Uses]:
+    """The examples of a reference that run, or are compared with what is there."""
     found = []
     for block in reference.blocks:
-        section = block.headings[-1]
+        id, section = f"test_spec.py[{block.id}]", block.headings[-1]
         if block.language == "python":
             parts = parts_of(block.text)
-            words = _words(ast.parse(parts.code)) if parts.code else set()
-            words |= set() if parts.shape is None else set(parts.shape.fields)
-            words |= {field for each in parts.classes for field in (each.name, *each.fields)}
+            uses = uses_of(parts.code, id, section)
+            uses.strings |= set() if parts.shape is None else set(parts.shape.fields)
+        elif items_of(block):
+            continue  # that a name is declared is no use of it
         else:
-            words = set(_WORD.findall(f"{section} {block.text}"))
-        if words:
-            found.append(Mentions(f"test_spec.py[{block.id}]", frozenset(words), section))
+            words = set(_QUOTED.findall(block.text))
+            uses = Uses(id, section, strings={f"{section}\n{block.text}", *words})
+        found.append(uses)
     return found
-
-
-def _words(tree: ast.AST) -> set[str]:
-    words: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            words.add(node.id)
-        elif isinstance(node, ast.Attribute):
-            words.add(node.attr)
-        elif isinstance(node, ast.keyword) and node.arg:
-            words.add(node.arg)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            words |= {*node.module.split("."), *(alias.name for alias in node.names)}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            words |= set(_WORD.findall(node.value))
-    return words
-
-
-def _imports(tree: ast.Module) -> set[str]:
-    return {
-        alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
-
-
-def _modules(tree: ast.Module, words: set[str]) -> set[str]:
-    """Modules from which something is imported that these words use."""
-    return {
-        node.module
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-        and node.module
-        and any(alias.name in words for alias in node.names)
-    }

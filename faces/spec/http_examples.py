@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from spec.blocks import Block
+from spec.outcome import Verdict, checked, not_run, ran
 
 _ENDPOINT = re.compile(r"(GET|POST|PUT|DELETE) (/\S*)")
 
@@ -29,23 +30,25 @@ class HTTPExamples:
         """Close the connections."""
         self._client.close()
 
-    def check(self, block: Block) -> list[str] | None:
-        """Check a JSON block under a heading such as "POST /v1/completions"."""
+    def check(self, block: Block) -> Verdict:
+        """Send or compare a JSON block under a heading such as "POST /v1/completions"."""
         endpoint = _ENDPOINT.fullmatch(block.headings[-1])
         if endpoint is None:
-            return None
+            return not_run("it stands under no endpoint")
         method, path = endpoint.groups()
-        content = json.loads(block.text.replace("{...}", "{}"))
+        content = json.loads(block.text.replace("{...}", "{}").replace(", ...]", "]"))
         if "request" in block.label.lower():
             self._latest = path, self._client.request(method, path, json=content)
-            response = self._latest[1]
-            return [] if response.is_success else [f"{response.status_code}: {response.text}"]
+            return ran(_failure(self._latest[1]))
+        settle = checked
         if self._latest is None or self._latest[0] != path:
-            self._latest = path, self._client.request(method, path)
+            self._latest, settle = (path, self._client.request(method, path)), ran
         response = self._latest[1]
-        if not response.is_success:
-            return [f"{response.status_code}: {response.text}"]
-        return json_mismatches(content, response.json())
+        return settle(_failure(response) or json_mismatches(content, response.json()))
+
+
+def _failure(response: httpx.Response) -> list[str]:
+    return [] if response.is_success else [f"{response.status_code}: {response.text}"]
 
 
 def json_mismatches(expected: Any, actual: Any, where: str = "$") -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 
 from spec.blocks import Block, Reference
 from spec.declarations import Declaration, declared_in, parts_of
+from spec.foreign import Item, items_of
 from spec.run import owner_class
 
 
@@ -23,7 +25,7 @@ class Name:
     Args:
         section: the heading it stands under.
         kind: "callable", "parameter", "class", "field", "key", "module", "import", "endpoint",
-            "variable", "option" or "entry".
+            "variable", "option", "entry", "C callable" or "C class".
         owner: what it belongs to, "" for nothing.
         name: itself.
     """
@@ -54,7 +56,12 @@ def names_of(reference: Reference, package: ModuleType) -> list[Name]:
         package: the face, which tells classes from other words in headings.
     """
     found: dict[tuple[str, str], Name] = {}
+    parameters: set[tuple[str, str]] = set()
     for name in _all(reference, package):
+        if name.kind == "parameter":
+            parameters.add((name.section, name.name))
+        elif name.kind == "entry" and (name.section, name.name) in parameters:
+            continue  # the list explains it
         if not name.name.startswith("_") or name.name.startswith("__"):
             found.setdefault((name.owner, name.name), name)
     return list(found.values())
@@ -72,8 +79,11 @@ def _all(reference: Reference, package: ModuleType) -> Iterator[Name]:
             yield from _of_shell(block)
         elif block.language == "yaml":
             yield from _of_yaml(block)
+        for item in items_of(block):
+            yield from _of_item(block, item)
     for entry in reference.entries:
-        if _IDENTIFIER.fullmatch(entry.name):
+        # "- `Dict`: ..." is what is returned.
+        if _IDENTIFIER.fullmatch(entry.name) and not hasattr(typing, entry.name):
             declared = declared_in(entry.headings[-1])
             owner = _owner(entry.headings, package) if declared is None else declared.last_name
             yield Name(entry.headings[-1], "entry", "" if "." in entry.name else owner, entry.name)
@@ -153,6 +163,15 @@ def _of_yaml(block: Block) -> Iterator[Name]:
             section = match[2] if not match[1] else section
             owner = "" if not match[1] else section
             yield Name(block.headings[-1], "key", owner, match[2])
+
+
+def _of_item(block: Block, item: Item) -> Iterator[Name]:
+    section = block.headings[-1]
+    kind = "class" if item.kind == "type" else item.kind
+    is_own = block.language == "c" and kind != "field"  # reached by linking, not by importing
+    yield Name(section, f"C {kind}" if is_own else kind, item.owner, item.name)
+    for parameter in item.parameters:
+        yield Name(section, "parameter", item.name, parameter)
 
 
 def _owner(headings: tuple[str, ...], package: ModuleType) -> str:

@@ -6,19 +6,18 @@ import ast
 import asyncio
 import contextlib
 import importlib
+import importlib.util
 import inspect
 import io
 import json
 import os
 import tempfile
 import traceback
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 from spec.blocks import Block, Reference
 from spec.declarations import (
@@ -30,14 +29,13 @@ from spec.declarations import (
     differences,
     parts_of,
 )
-
-How: TypeAlias = Literal["run", "checked", "not run"]
+from spec.outcome import Outcome, Verdict, checked, not_run, ran
 
 
 class Check(Protocol):
-    """Checks a block that is not Python; None where there is nothing to check."""
+    """Runs or checks a block that is not Python."""
 
-    def __call__(self, block: Block) -> list[str] | None: ...
+    def __call__(self, block: Block) -> Verdict: ...
 
 
 class Face(Protocol):
@@ -53,7 +51,9 @@ class Face(Protocol):
         SHAPES: headings of dictionaries that are declared by their keys, to code that makes one.
         checks: makes the check of blocks that are not Python.
 
-    It may have `PORTS`, that its examples listen on, and `around`, a context that each block needs.
+    It may have `PORTS`, that its examples listen on, `around`, a context that each block needs,
+    `NEEDS`, texts of examples to the packages of others that they need, and `OMISSIONS`, what
+    examples leave out as `[...]`, to the name in the prelude that stands for it.
     """
 
     SPEC: str
@@ -64,22 +64,6 @@ class Face(Protocol):
     SHAPES: dict[str, str]
 
     def checks(self) -> AbstractContextManager[Check]: ...
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """
-    What became of a block.
-
-    Args:
-        block: which.
-        how: it was run, what it declares was checked, or there was nothing to do.
-        errors: what went wrong.
-    """
-
-    block: Block
-    how: How
-    errors: tuple[str, ...] = ()
 
 
 def faces() -> list[Face]:
@@ -127,22 +111,23 @@ def run_reference(reference: Reference, face: Face) -> list[Outcome]:
 
 def run_block(block: Block, face: Face, check: Check) -> Outcome:
     """Run one block, or check what it declares."""
-    if block.language != "python":
-        errors = check(block)
-        return (
-            Outcome(block, "not run")
-            if errors is None
-            else Outcome(block, "checked", tuple(errors))
-        )
+    for text, needed in getattr(face, "NEEDS", {}).items():
+        if text in block.text and importlib.util.find_spec(needed) is None:
+            return Outcome(block, not_run(f"{needed} is not installed"))
     try:
+        if block.language != "python":
+            return Outcome(block, check(block))
         with getattr(face, "around", contextlib.nullcontext)(block):
-            return _run_parts(block, parts_of(block.text), face)
+            text = block.text
+            for omitted, meant in getattr(face, "OMISSIONS", {}).items():
+                text = text.replace(omitted, meant)
+            return Outcome(block, _run_parts(block, parts_of(text), face))
     except Exception as error:  # noqa: BLE001 - an example may fail in any way
         where = "".join(traceback.format_exception(error)[-3:])
-        return Outcome(block, "run", (where,))
+        return Outcome(block, ran([where]))
 
 
-def _run_parts(block: Block, parts: Parts, face: Face) -> Outcome:
+def _run_parts(block: Block, parts: Parts, face: Face) -> Verdict:
     code = compile(parts.code, block.id, "exec", COMPILE_FLAGS)
     is_async = bool(code.co_flags & inspect.CO_COROUTINE)
 
@@ -168,7 +153,7 @@ def _run_parts(block: Block, parts: Parts, face: Face) -> Outcome:
             errors = _mismatches(block, parts, face, namespace)
         finally:
             asyncio.run(_close(namespace.values()))
-    return Outcome(block, "run" if parts.code else "checked", tuple(errors))
+    return ran(errors) if parts.code else checked(errors)
 
 
 def _namespace(face: Face, *, is_async: bool) -> dict[str, Any]:
@@ -288,23 +273,3 @@ def shape_mismatches(expected: dict[str, str], actual: dict[str, Any]) -> list[s
         if name in _TYPES and type(actual[key]) not in _TYPES[name]:
             errors.append(f"{key}: expected {source}, found {type(actual[key]).__name__}")
     return errors
-
-
-def report(spec: str, outcomes: list[Outcome]) -> str:
-    """Counts, and what went wrong."""
-    lines = []
-    for outcome in outcomes:
-        if outcome.errors:
-            block = outcome.block
-            lines.append(f"{block.id} (line {block.line}, {' > '.join(block.headings[-2:])}):")
-            lines += [f"    {line}" for error in outcome.errors for line in error.splitlines()]
-    counts = Counter(outcome.how for outcome in outcomes)
-    failed = sum(bool(outcome.errors) for outcome in outcomes)
-    languages = Counter(outcome.block.language or "text" for outcome in outcomes)
-    lines.append(
-        f"{spec}: {len(outcomes)} blocks ("
-        + ", ".join(f"{count} {language}" for language, count in languages.most_common())
-        + f"): {counts['run']} run, {counts['checked']} checked, {counts['not run']} not code, "
-        f"{failed} failed"
-    )
-    return "\n".join(lines)

@@ -70,6 +70,9 @@ def test_nano():
                 "code": "missing_parameter",
                 "param": "messages",
             }
+            reply = await client.post("/v1/completions", json={"model": "m"})
+            assert reply.json()["error"]["message"] == "Missing required parameter: prompt"
+            assert reply.json()["error"]["code"] == "missing_parameter"
 
     run(main())
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from llamatelemetry.server import ServerConfig, ServerManager
 from spec.blocks import Block
+from spec.outcome import not_run
 from spec.run import Check
 
 SPEC = "004"
@@ -30,6 +31,7 @@ parser = GGUFParser(model_path)
 """
 ASYNC_PRELUDE = ""
 SHAPES: dict[str, str] = {}
+NEEDS = {"from openai": "openai"}
 
 _servers: list[ServerManager] = []
 
@@ -38,7 +40,7 @@ _servers: list[ServerManager] = []
 def checks() -> Iterator[Check]:
     """It has no blocks of other languages."""
     try:
-        yield lambda block: None
+        yield lambda block: not_run("it is not Python")
     finally:
         _stop()
 

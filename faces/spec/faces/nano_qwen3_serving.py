@@ -18,6 +18,7 @@ from nano_qwen3_serving.exceptions import InvalidParametersError
 from nano_qwen3_serving.service.options import read_options
 from spec.blocks import Block
 from spec.http_examples import HTTPExamples, json_mismatches
+from spec.outcome import Verdict, checked, not_run, ran
 from spec.run import Check
 
 SPEC = "000"
@@ -52,16 +53,18 @@ def checks() -> Iterator[Check]:
                 examples.append((each, url))
             return examples[0]
 
-        def check(block: Block) -> list[str] | None:
+        def check(block: Block) -> Verdict:
             if block.language == "bash":
-                return _check_options(block.text)
+                return checked(_check_options(block.text))
             if block.language == "yaml":
-                return _check_file(block.text)
-            if block.language != "json":
-                return None
-            if block.headings[-1] == "HTTP Error Responses":
-                return _check_error(http()[1], block.text)
-            return http()[0].check(block)
+                return checked(_check_file(block.text))
+            if block.language == "json" and block.headings[-1] == "HTTP Error Responses":
+                return ran(_check_error(http()[1], block.text))
+            if block.language == "json":
+                return http()[0].check(block)
+            if block.headings[-1] == "Base URL":
+                return checked(_check_address(block.text))
+            return not_run("it is no code")
 
         yield check
 
@@ -109,6 +112,13 @@ def _check_file(text: str) -> list[str]:
         except InvalidParametersError as error:
             return [str(error)]
     return []
+
+
+def _check_address(text: str) -> list[str]:
+    """Where the service listens unless told otherwise."""
+    options, _ = read_options([], {})
+    found = f"http://{options.host}:{options.port}"
+    return [] if text.strip() == found else [f"it is at {found}"]
 
 
 def _check_error(url: str, text: str) -> list[str]:

@@ -20,6 +20,7 @@ from oprel.cli import exit_status
 from quintet.hub.packaged import packaged_models
 from quintet.hub.store import Store
 from spec.blocks import Block
+from spec.outcome import Verdict, checked, not_run
 from spec.run import Check
 
 SPEC = "002"
@@ -31,14 +32,16 @@ PRELUDE = """
 from oprel import *
 from oprel import Client, Config, Model
 from oprel.client import HTTPClient
+messages = [{"role": "user", "content": "Hello"}]
 endpoint, data = "/generate", {"model": "qwencoder", "prompt": "Hello"}
 model = Model("qwencoder")
-response = chat(model="qwencoder", messages=[{"role": "user", "content": "Hello"}])
+response = chat(model="qwencoder", messages=messages)
 client = Client()
 """
 _HTTP = 'client = HTTPClient(base_url="http://localhost:11434")\n'
 ASYNC_PRELUDE = ""
 SHAPES: dict[str, str] = {}
+OMISSIONS = {"[...]": "messages"}
 
 _own: dict[str, str] = {}
 
@@ -94,9 +97,9 @@ def around(block: Block) -> Iterator[None]:
             os.chdir(before)
 
 
-def _check(block: Block) -> list[str] | None:
+def _check(block: Block) -> Verdict:
     if block.language != "bash":
-        return None
+        return not_run("it is no code")
     errors = []
     for line in block.text.splitlines():
         words = line.split("#")[0].split()
@@ -104,7 +107,7 @@ def _check(block: Block) -> list[str] | None:
             errors += _check_command(words[1:])
         elif words and words[0].startswith("OPREL_"):
             errors += _check_variable(words[0])
-    return errors
+    return checked(errors)
 
 
 def _check_command(words: list[str]) -> list[str]:

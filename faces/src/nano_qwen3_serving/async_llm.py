@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import quintet
-from nano_qwen3_serving._model import (
-    SYSTEM_PROMPT,
-    Job,
-    Messages,
-    Model,
-    ModelOptions,
-    Result,
-    StreamResults,
-)
+from nano_qwen3_serving._jobs import Job
+from nano_qwen3_serving._model import SYSTEM_PROMPT, Messages, Model, texts_of
+from nano_qwen3_serving._options import ModelOptions
+from nano_qwen3_serving._results import Result, StreamResults
+from nano_qwen3_serving._submitted import Submitted
 from nano_qwen3_serving.core.scheduler import RequestPriority
 from nano_qwen3_serving.exceptions import (
     GenerationError,
     InvalidParametersError,
-    QueueFullError,
     load_errors,
     request_errors,
 )
@@ -67,13 +61,9 @@ class AsyncLLM:
             model_name, device, dtype, max_queue_size, num_blocks, block_size, max_seq_length
         )
         self._model = Model(options)
-        self._worker_count = worker_count
         self._engines: dict[str, quintet.AsyncLLM] = {}
         self._is_shut_down = False
-        self._order = itertools.count()
-        self._submitted: asyncio.PriorityQueue[tuple[int, int, Job]] | None = None
-        self._results: dict[int, Result | Exception | None] = {}
-        self._workers: list[asyncio.Task[None]] = []
+        self._submitted = Submitted(self._serve, worker_count, max_queue_size)
 
     async def start(self) -> None:
         """Load the model, if it is not loaded yet."""
@@ -94,8 +84,7 @@ class AsyncLLM:
             For one prompt given as text a dictionary as from `LLM.generate`, for a list of them
             a list.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        results = await self._generate(texts, sampling_params, priority)
+        results = await self._generate(texts_of(prompts), sampling_params, priority)
         return results[0] if isinstance(prompts, str) else results
 
     async def generate_stream(
@@ -147,6 +136,8 @@ class AsyncLLM:
         finally:
             for task in tasks:
                 task.cancel()
+            # Only then are their places in the queue free again.
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def chat(
         self,
@@ -197,16 +188,7 @@ class AsyncLLM:
         engine = await self._engine(params)
         with request_errors():
             job = self._model.job(prompt, params, priority, engine.tokenizer, engine.limits)
-        waiting = sum(result is None for result in self._results.values())
-        limit = self._model.options.max_queue_size
-        if waiting >= limit:
-            raise QueueFullError(f"the queue holds {limit} requests, {waiting} are in it")
-        # Results nobody has fetched are kept as long as there is room, the newest ones.
-        finished = [key for key, result in self._results.items() if result is not None]
-        for key in finished[: max(0, len(finished) - limit + 1)]:
-            del self._results[key]
-        self._results[job.request_id] = None
-        self._start_workers().put_nowait((-job.priority, next(self._order), job))
+        self._submitted.add(job)
         return job.request_id
 
     async def get_result(self, request_id: int) -> Result | None:
@@ -218,17 +200,13 @@ class AsyncLLM:
         Raises:
             GenerationError, InvalidParametersError, QueueFullError: what the request ended with.
         """
-        result = self._results.get(request_id)
-        if isinstance(result, Exception):
-            raise result
-        return result
+        return self._submitted.result(request_id)
 
     async def get_stats(self) -> dict[str, Any]:
         """This object's requests so far, and its engine's state; see `LLM.get_stats`."""
         loaded = [engine for engine in self._engines.values() if engine.state == "ready"]
         stats = self._model.stats(engine.stats() for engine in loaded)
-        if self._submitted is not None:
-            stats["queue_length"] += self._submitted.qsize()
+        stats["queue_length"] += self._submitted.num_waiting
         return stats
 
     def get_model_info(self) -> dict[str, Any]:
@@ -250,13 +228,7 @@ class AsyncLLM:
     async def shutdown(self) -> None:
         """End what is running and free the model, unless others use it.  Idempotent."""
         self._is_shut_down = True
-        workers, self._workers = self._workers, []
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-        for request_id, result in self._results.items():
-            if result is None:
-                self._results[request_id] = GenerationError("the model was shut down")
+        await self._submitted.close()
         engines = list(self._engines.values())
         self._engines.clear()
         for engine in engines:
@@ -325,23 +297,8 @@ class AsyncLLM:
         )
         return self._model.beam_result(job, output, engine.tokenizer, started_s), output
 
-    def _start_workers(self) -> asyncio.PriorityQueue[tuple[int, int, Job]]:
-        if self._submitted is None:
-            self._submitted = asyncio.PriorityQueue()
-            self._workers = [
-                asyncio.ensure_future(self._work(self._submitted))
-                for _ in range(self._worker_count)
-            ]
-        return self._submitted
-
-    async def _work(self, submitted: asyncio.PriorityQueue[tuple[int, int, Job]]) -> None:
-        while True:
-            _, _, job = await submitted.get()
-            try:
-                engine = await self._engine(job.params)
-                with self._model.pending(1), request_errors():
-                    (result,) = await self._answers(engine, [job])
-            except Exception as error:  # noqa: BLE001 - it is for whoever asks for the result
-                self._results[job.request_id] = error
-            else:
-                self._results[job.request_id] = result
+    async def _serve(self, job: Job) -> Result:
+        """What `Submitted` does with each."""
+        engine = await self._engine(job.params)
+        with self._model.pending(1), request_errors():
+            return (await self._answers(engine, [job]))[0]

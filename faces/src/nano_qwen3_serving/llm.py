@@ -8,15 +8,10 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 import quintet
-from nano_qwen3_serving._model import (
-    SYSTEM_PROMPT,
-    Job,
-    Messages,
-    Model,
-    ModelOptions,
-    Result,
-    StreamResults,
-)
+from nano_qwen3_serving._jobs import Job
+from nano_qwen3_serving._model import SYSTEM_PROMPT, Messages, Model, texts_of
+from nano_qwen3_serving._options import ModelOptions
+from nano_qwen3_serving._results import Result, StreamResults
 from nano_qwen3_serving.core.scheduler import RequestPriority
 from nano_qwen3_serving.exceptions import GenerationError, load_errors, request_errors
 from nano_qwen3_serving.sampling_params import SamplingParams
@@ -91,7 +86,7 @@ class LLM:
         """
         params = SamplingParams() if sampling_params is None else sampling_params
         engine = self._engine(params)
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts = texts_of(prompts)
         with self._model.pending(len(texts)), request_errors():
             jobs = [
                 self._model.job(text, params, priority, engine.tokenizer, engine.limits)

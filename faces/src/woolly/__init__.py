@@ -38,16 +38,10 @@ if TYPE_CHECKING:
     from woolly.mpsc import Receiver, Sender, channel
     from woolly.quantization import QuantizationType, quantize_model
     from woolly.sampler import DefaultSampler, MirostatSampler, Sampler
+    from woolly.sentencepiece_tokenizer import SentencePieceTokenizer
     from woolly.session import Session, SessionStats
-    from woolly.tokenizer import (
-        BPETokenizer,
-        SentencePieceTokenizer,
-        SpecialTokens,
-        TokenId,
-        Tokenizer,
-        Vocabulary,
-        load_merges,
-    )
+    from woolly.tokenizer import BPETokenizer, SpecialTokens, Tokenizer
+    from woolly.vocabulary import TokenId, Vocabulary, load_merges
 
 __version__ = "0.1.0"
 
@@ -65,10 +59,9 @@ _NAMES = {
     "woolly.quantization": ("QuantizationType", "quantize_model"),
     "woolly.sampler": ("DefaultSampler", "MirostatSampler", "Sampler"),
     "woolly.session": ("Session", "SessionStats"),
-    "woolly.tokenizer": (
-        *("BPETokenizer", "SentencePieceTokenizer", "SpecialTokens", "TokenId", "Tokenizer"),
-        *("Vocabulary", "load_merges"),
-    ),
+    "woolly.sentencepiece_tokenizer": ("SentencePieceTokenizer",),
+    "woolly.tokenizer": ("BPETokenizer", "SpecialTokens", "Tokenizer"),
+    "woolly.vocabulary": ("TokenId", "Vocabulary", "load_merges"),
 }
 _LAZY = {name: module for module, names in _NAMES.items() for name in names}
 

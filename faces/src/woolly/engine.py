@@ -99,7 +99,8 @@ class Engine:
             )
             if config.enable_gpu:
                 _log.debug("there is no GPU support; the CPU computes")
-            self.unload_model() if self._llm is not None else None
+            if self._llm is not None:
+                self.unload_model()
             run_blocking(llm.__aenter__)
         self._llm = llm
         self._name = Path(os.fspath(path)).name.removesuffix(".gguf")

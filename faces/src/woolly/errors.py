@@ -28,10 +28,15 @@ class WoollyError(Exception):
     Attributes:
         code: of the server's answers.
         status: its HTTP status.
+        prefix: what its text begins with.
     """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
     status: ClassVar[int] = 500
+    prefix: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        return self.prefix + super().__str__()
 
 
 Error = WoollyError
@@ -41,7 +46,7 @@ Error = WoollyError
 class ModelNotFound(WoollyError):  # noqa: N818 - Woolly's name, as are those below
     """There is no such model."""
 
-    code, status = "MODEL_NOT_FOUND", 404
+    code, status, prefix = "MODEL_NOT_FOUND", 404, "Model not found: "
 
 
 class ModelNotLoaded(WoollyError):  # noqa: N818
@@ -53,7 +58,7 @@ class ModelNotLoaded(WoollyError):  # noqa: N818
 class ModelLoadFailed(WoollyError):  # noqa: N818
     """A model's file is broken, or not one that can be run."""
 
-    code, status = "MODEL_LOAD_FAILED", 500
+    code, status, prefix = "MODEL_LOAD_FAILED", 500, "Model load failed: "
 
 
 class InvalidRequest(WoollyError):  # noqa: N818
@@ -75,21 +80,20 @@ class OutOfMemory(WoollyError):  # noqa: N818
         needed, available: bytes, where they are known.
     """
 
-    code, status = "OUT_OF_MEMORY", 507
+    code, status, prefix = "OUT_OF_MEMORY", 507, "Out of memory: "
 
     def __init__(
         self, message: str = "", *, needed: int | None = None, available: int | None = None
     ) -> None:
         self.needed = needed
         self.available = available
-        text = f"Out of memory: need {needed} bytes, available {available}"
-        super().__init__(message or text)
+        super().__init__(message or f"need {needed} bytes, available {available}")
 
 
 class GpuError(WoollyError):
     """A GPU operation failed; Quintet computes on the CPU and never raises it."""
 
-    code, status = "GPU_ERROR", 500
+    code, status, prefix = "GPU_ERROR", 500, "GPU error: "
 
 
 class TokenizerError(WoollyError):
@@ -118,13 +122,13 @@ def from_quintet(error: QuintetError) -> WoollyError:
     """The error as Woolly has it."""
     text = str(error)
     if isinstance(error, ModelNotFoundError):
-        return ModelNotFound(f"Model not found: {text}")
+        return ModelNotFound(text)
     if isinstance(error, (ModelFormatError, UnsupportedModelError)):
-        return ModelLoadFailed(f"Model load failed: {text}")
+        return ModelLoadFailed(text)
     if isinstance(error, CapacityError) and any(w in error.resource for w in ("memory", "cache")):
         needed = _number(r"(\d+) bytes", text)
         available = _number(r"(?:found |bytes, )(\d+)", text)
-        return OutOfMemory(f"Out of memory: {text}", needed=needed, available=available)
+        return OutOfMemory(text, needed=needed, available=available)
     if isinstance(error, (RequestError, ContextLengthError)):
         return InvalidRequest(text)
     return GenerationFailed(text) if isinstance(error, EngineError) else InternalError(text)

@@ -84,7 +84,7 @@ class MappedFile:
         try:
             memory = mmap.mmap(-1, size)
         except (OSError, ValueError, OverflowError) as error:
-            raise OutOfMemory(f"Out of memory: need {size} bytes", needed=size) from error
+            raise OutOfMemory(f"need {size} bytes", needed=size) from error
         if self.config.huge_pages:
             _ask_for_huge_pages(memory)
         view = memoryview(memory)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from woolly.errors import ModelLoadFailed, translated
 from woolly.quantization import QuantizationType
-from woolly.tokenizer import Vocabulary
+from woolly.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from quintet.tools.inspect import Inspection
@@ -84,7 +84,7 @@ class Model:
         values, totals = self._inspection.metadata, self._inspection.totals()
         kind = totals[0].type if totals else "F32"
         if kind not in QuantizationType.__members__:
-            raise ModelLoadFailed(f"Model load failed: unknown number format {kind}")
+            raise ModelLoadFailed(f"unknown number format {kind}")
         return ModelMetadata(
             name=_text(values.get("general.name")) or self.path.stem,
             author=_text(values.get("general.author")),
@@ -134,8 +134,7 @@ class Model:
                 for name in file.tensors:
                     if not np.isfinite(file.dequantized(name)).all():
                         raise ModelLoadFailed(
-                            f"Model load failed: {self.path}, {name}: expected numbers, "
-                            "found NaN or infinity"
+                            f"{self.path}, {name}: expected numbers, found NaN or infinity"
                         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from woolly.errors import GenerationFailed, InvalidRequest, translated
+from woolly.errors import GenerationFailed, InvalidRequest, ModelNotLoaded, translated
 from woolly.mpsc import ChannelClosed, Outlet
 from woolly.sampler import DefaultSampler, forcing
 
@@ -90,6 +90,7 @@ class Session:
 
         Raises:
             InvalidRequest: a parameter out of range, or too long a prompt.
+            ModelNotLoaded: the engine has unloaded the session's model.
             GenerationFailed: the engine could not finish, or a generation runs already.
         """
         pieces: list[str] = []
@@ -146,6 +147,8 @@ class Session:
     async def _run(
         self, prompt: str, max_tokens: int, temperature: float, top_p: float, emit: Emit
     ) -> None:
+        if self._llm.is_closed:
+            raise ModelNotLoaded("the model of this session was unloaded")
         if self._running is not None:
             raise GenerationFailed("this session is generating already")
         if not isinstance(prompt, str):

@@ -1,30 +1,28 @@
-"""Tokenizers: byte-level BPE from a vocabulary and merges, SentencePiece from its file.
-
-Source of the file formats: openai/gpt-2, src/encoder.py (vocab.json, merges.txt).
-"""
+"""What a tokenizer is, and byte-level BPE from a vocabulary and merges."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from woolly.errors import TokenizerError
+from woolly.vocabulary import TokenId, Vocabulary
 
 if TYPE_CHECKING:
     from quintet.tokenizer import Tokenizer as QuintetTokenizer
 
-TokenId: TypeAlias = int
-
-MAX_FILE_BYTES = 2**28
 _CONTROL = re.compile(
     r"<\|[^<>\s]*\|>|</?s>|<(?:unk|pad|bos|eos|mask|s)>|\[(?:CLS|SEP|PAD|UNK|MASK)\]"
 )
 _NORMAL, _CONTROL_KIND = 1, 3  # tokenizer.ggml.token_type
+_NAMED = {
+    "bos": ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>"),
+    "eos": ("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>"),
+    "unknown": ("<unk>",),
+    "padding": ("<pad>", "<|pad|>"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,90 +61,65 @@ class Tokenizer(Protocol):
         """Those with a meaning of their own."""
 
 
-class Vocabulary:
+class QuintetTokens:
     """
-    Tokens by id.
+    A tokenizer of Quintet's as Woolly has them.
 
     Args:
-        tokens: spellings in the order of their ids, or ids by spelling.
-
-    Raises:
-        TokenizerError: the ids are not 0, 1, 2...
+        tokenizer: does the work.
+        add_special: a text begins with BOS, where the tokenizer's file asks for it.
     """
 
-    def __init__(self, tokens: Sequence[str] | Mapping[str, int]) -> None:
-        if isinstance(tokens, Mapping):
-            by_id = sorted(tokens.items(), key=lambda item: item[1])
-            if [number for _, number in by_id] != list(range(len(by_id))):
-                raise TokenizerError("expected the token ids 0, 1, 2... once each")
-            tokens = [token for token, _ in by_id]
-        self._tokens = tuple(tokens)
-        self._ids = {token: number for number, token in enumerate(self._tokens)}
+    def __init__(self, tokenizer: QuintetTokenizer, *, add_special: bool) -> None:
+        self._tokenizer = tokenizer
+        self._add_special = add_special
 
-    @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> Vocabulary:
-        """
-        Read a vocab.json: ids by spelling.
+    def tokenize(self, text: str) -> list[TokenId]:
+        """Token ids of a text.
 
         Raises:
-            TokenizerError: it cannot be read, or is something else.
+            TokenizerError: it holds half of a surrogate pair.
         """
-        try:
-            content = json.loads(_read(path))
-        except (ValueError, RecursionError) as error:
-            raise TokenizerError(f"{os.fspath(path)}: {error}") from error
-        is_vocabulary = isinstance(content, dict) and all(
-            isinstance(number, int) and not isinstance(number, bool) for number in content.values()
-        )
-        if not is_vocabulary:
-            raise TokenizerError(f"{os.fspath(path)}: expected ids by spelling")
-        return cls(content)
+        from quintet.errors import RequestError
 
-    def token(self, token_id: TokenId) -> str:
-        """A token's spelling.
+        try:
+            return self._tokenizer.encode(text, add_special=self._add_special)
+        except RequestError as error:
+            raise TokenizerError(str(error)) from error
+
+    def decode(self, tokens: Sequence[TokenId]) -> str:
+        """The text of token ids.
 
         Raises:
             TokenizerError: there is no such token.
         """
-        if not 0 <= token_id < len(self._tokens):
-            raise TokenizerError(f"expected a token id below {len(self._tokens)}, found {token_id}")
-        return self._tokens[token_id]
+        try:
+            return self._tokenizer.decode(tokens)
+        except IndexError as error:
+            raise TokenizerError(str(error)) from error
 
-    def id(self, token: str) -> TokenId | None:
-        """The id of a spelling; None where there is none."""
-        return self._ids.get(token)
+    def vocab_size(self) -> int:
+        """The number of token ids."""
+        return self._tokenizer.vocab_size
 
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """All spellings."""
-        return self._tokens
+    def special_tokens(self) -> SpecialTokens:
+        """Those with a meaning of their own."""
+        tokenizer = self._tokenizer
 
-    def __len__(self) -> int:
-        return len(self._tokens)
+        def named(name: str) -> int | None:
+            ids = map(tokenizer.token_to_id, _NAMED[name])
+            return next((each for each in ids if each is not None), None)
 
-    def __contains__(self, token: object) -> bool:
-        return token in self._ids
-
-
-def load_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """
-    Read a merges.txt: a pair per line, best first; a first line `#version: ...` is skipped.
-
-    Raises:
-        TokenizerError: it cannot be read, or a line is no pair.
-    """
-    pairs = []
-    for number, line in enumerate(_read(path).split("\n")):
-        if not line or (number == 0 and line.startswith("#version")):
-            continue
-        left, separator, right = line.rstrip("\r").partition(" ")
-        if not (separator and left and right) or " " in right:
-            raise TokenizerError(f"{os.fspath(path)}, line {number + 1}: expected a pair")
-        pairs.append((left, right))
-    return pairs
+        return SpecialTokens(
+            bos=tokenizer.bos_id,
+            eos=tokenizer.eos_id,
+            unk=named("unknown"),
+            pad=named("padding"),
+            eog=frozenset(tokenizer.eog_ids),
+        )
 
 
-class BPETokenizer:
+class BPETokenizer(QuintetTokens):
     """
     Byte-level BPE as GPT-2 has it.
 
@@ -177,180 +150,8 @@ class BPETokenizer:
         from quintet.tokenizer import Tokenizer as QuintetTokenizer
 
         try:
-            self._tokenizer = QuintetTokenizer.from_gguf(metadata)
+            tokenizer = QuintetTokenizer.from_gguf(metadata)
         except QuintetError as error:
             raise TokenizerError(str(error)) from error
+        super().__init__(tokenizer, add_special=False)
         self.vocabulary = vocab
-
-    def tokenize(self, text: str) -> list[TokenId]:
-        """Token ids of a text.
-
-        Raises:
-            TokenizerError: it holds half of a surrogate pair.
-        """
-        return _tokenize(self._tokenizer, text, add_special=False)
-
-    def decode(self, tokens: Sequence[TokenId]) -> str:
-        """The text of token ids.
-
-        Raises:
-            TokenizerError: there is no such token.
-        """
-        return _decode(self._tokenizer, tokens)
-
-    def vocab_size(self) -> int:
-        """The number of token ids."""
-        return self._tokenizer.vocab_size
-
-    def special_tokens(self) -> SpecialTokens:
-        """Those with a meaning of their own."""
-        return _special(self._tokenizer)
-
-
-class SentencePieceTokenizer:
-    """A SentencePiece tokenizer; use `from_file`."""
-
-    def __init__(self, inner: _Inner) -> None:
-        self._inner = inner
-
-    @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> SentencePieceTokenizer:
-        """
-        Read SentencePiece's own `.model`, or a GGUF file that holds the same.
-
-        Raises:
-            TokenizerError: it cannot be read, or is something else.
-        """
-        from quintet.errors import QuintetError
-        from quintet.tokenizer import Tokenizer as QuintetTokenizer
-
-        path = Path(path)
-        if path.suffix not in (".gguf", ".json"):
-            return cls(_ProcessorInner(path))
-        try:
-            return cls(_QuintetInner(QuintetTokenizer.from_file(path)))
-        except QuintetError as error:
-            raise TokenizerError(str(error)) from error
-
-    def tokenize(self, text: str) -> list[TokenId]:
-        """Token ids of a text; BOS comes first where a GGUF file asks for it."""
-        return self._inner.tokenize(text)
-
-    def decode(self, tokens: Sequence[TokenId]) -> str:
-        """The text of token ids.
-
-        Raises:
-            TokenizerError: there is no such token.
-        """
-        return self._inner.decode(tokens)
-
-    def vocab_size(self) -> int:
-        """The number of token ids."""
-        return self._inner.vocab_size()
-
-    def special_tokens(self) -> SpecialTokens:
-        """Those with a meaning of their own."""
-        return self._inner.special_tokens()
-
-
-_Inner: TypeAlias = Tokenizer
-
-
-class _QuintetInner:
-    def __init__(self, tokenizer: QuintetTokenizer) -> None:
-        self._tokenizer = tokenizer
-
-    def tokenize(self, text: str) -> list[TokenId]:
-        return _tokenize(self._tokenizer, text, add_special=True)
-
-    def decode(self, tokens: Sequence[TokenId]) -> str:
-        return _decode(self._tokenizer, tokens)
-
-    def vocab_size(self) -> int:
-        return self._tokenizer.vocab_size
-
-    def special_tokens(self) -> SpecialTokens:
-        return _special(self._tokenizer)
-
-
-class _ProcessorInner:
-    """SentencePiece's own library."""
-
-    def __init__(self, path: Path) -> None:
-        import sentencepiece
-
-        try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        except (OSError, RuntimeError) as error:
-            raise TokenizerError(f"{path}: {' '.join(str(error).split())}") from error
-
-    def tokenize(self, text: str) -> list[TokenId]:
-        return list(self._processor.encode(text))
-
-    def decode(self, tokens: Sequence[TokenId]) -> str:
-        for token_id in tokens:
-            if not 0 <= token_id < self.vocab_size():
-                raise TokenizerError(
-                    f"expected a token id below {self.vocab_size()}, found {token_id}"
-                )
-        return str(self._processor.decode(list(tokens)))
-
-    def vocab_size(self) -> int:
-        return int(self._processor.get_piece_size())
-
-    def special_tokens(self) -> SpecialTokens:
-        ids = {name: getattr(self._processor, f"{name}_id")() for name in _NAMES}
-        known = {name: number if number >= 0 else None for name, number in ids.items()}
-        eos = known["eos"]
-        return SpecialTokens(**known, eog=frozenset(() if eos is None else (eos,)))
-
-
-_NAMES = ("bos", "eos", "unk", "pad")
-_NAMED = {
-    "bos": ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>"),
-    "eos": ("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>"),
-    "unknown": ("<unk>",),
-    "padding": ("<pad>", "<|pad|>"),
-}
-
-
-def _read(path: str | os.PathLike[str]) -> str:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise TokenizerError(f"{os.fspath(path)}: expected at most {MAX_FILE_BYTES} bytes")
-        return data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"{os.fspath(path)}: {error}") from error
-
-
-def _tokenize(tokenizer: QuintetTokenizer, text: str, *, add_special: bool) -> list[TokenId]:
-    from quintet.errors import RequestError
-
-    try:
-        return tokenizer.encode(text, add_special=add_special)
-    except RequestError as error:
-        raise TokenizerError(str(error)) from error
-
-
-def _decode(tokenizer: QuintetTokenizer, tokens: Sequence[TokenId]) -> str:
-    try:
-        return tokenizer.decode(tokens)
-    except IndexError as error:
-        raise TokenizerError(str(error)) from error
-
-
-def _special(tokenizer: QuintetTokenizer) -> SpecialTokens:
-    def named(name: str) -> int | None:
-        return next(
-            (i for each in _NAMED[name] if (i := tokenizer.token_to_id(each)) is not None), None
-        )
-
-    return SpecialTokens(
-        bos=tokenizer.bos_id,
-        eos=tokenizer.eos_id,
-        unk=named("unknown"),
-        pad=named("padding"),
-        eog=frozenset(tokenizer.eog_ids),
-    )

@@ -66,6 +66,9 @@ def test_it_serves_with_a_key():
             health = json.load(answer)
         assert health["status"] == "healthy"
         assert health["timestamp"].endswith("Z")
+        for probe in ("/health/live", "/health/ready", "/health/startup"):
+            with urllib.request.urlopen(url + probe) as answer:
+                assert (answer.status, json.load(answer)) == (200, {"status": "ok"})
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{url}/v1/models")
         asked = urllib.request.Request(

@@ -12,10 +12,16 @@ import pytest
 from llamatelemetry.api.client import (
     ChatCompletionChunk,
     ChatCompletionResponse,
+    Choice,
+    ChunkChoice,
     CompletionResponse,
+    Delta,
+    Embedding,
     EmbeddingResponse,
     LlamaCppClient,
+    Message,
     ModelList,
+    Usage,
 )
 from llamatelemetry.exceptions import ClientError, ServerError
 from llamatelemetry.server import ServerConfig, ServerManager
@@ -65,6 +71,9 @@ def test_chat_completion_is_what_openais_client_gets(client: LlamaCppClient, url
         model="any", messages=HELLO, extra_body={"top_k": 30, "repeat_penalty": 1.2}, **options
     )
     choice, usage = response.choices[0], response.usage
+    assert isinstance(choice, Choice)
+    assert isinstance(choice.message, Message)
+    assert isinstance(usage, Usage)
     assert choice.message.content == expected.choices[0].message.content
     assert (choice.index, choice.message.role) == (0, "assistant")
     assert choice.finish_reason == expected.choices[0].finish_reason
@@ -86,7 +95,9 @@ def test_chat_completion_stream_adds_up(client: LlamaCppClient):
         list(client.chat_completion(HELLO, stream=True, **options)),
     ):
         assert all(isinstance(chunk, ChatCompletionChunk) for chunk in chunks)
+        assert isinstance(chunks[0].choices[0], ChunkChoice)
         assert chunks[0].choices[0].delta.role == "assistant"
+        assert all(isinstance(choice.delta, Delta) for choice in chunks[0].choices)
         choices = [choice for chunk in chunks for choice in chunk.choices]
         assert "".join(choice.delta.content or "" for choice in choices) == whole
         assert choices[-1].finish_reason == "stop"
@@ -113,6 +124,7 @@ def test_embeddings(client: LlamaCppClient):
     assert isinstance(response, EmbeddingResponse)
     assert (response.object, len(response.data)) == ("list", 2)
     assert [each.index for each in response.data] == [0, 1]
+    assert isinstance(response.data[0], Embedding)
     assert response.data[0].object == "embedding"
     assert sum(x * x for x in response.data[0].embedding) == pytest.approx(1, abs=1e-3)
     assert response.usage.prompt_tokens == response.usage.total_tokens

@@ -194,3 +194,16 @@ def test_failures_reach_those_who_wait():
                 await llm.get_result(request_id)
 
     run(main())
+
+
+def test_a_batch_that_fails_leaves_its_places():
+    """A full queue refuses it; what it had in the queue by then is gone."""
+
+    async def main() -> None:
+        async with AsyncLLM(device="cpu", max_queue_size=2) as llm:
+            with pytest.raises(QueueFullError):
+                await llm.generate_batch(["a", "b", "c"], GREEDY, batch_size=3)
+            assert (await llm.get_stats())["active_requests"] == 0
+            assert len(await llm.generate(["a", "b"], GREEDY)) == 2
+
+    run(main())

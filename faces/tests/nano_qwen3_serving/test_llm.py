@@ -211,7 +211,7 @@ def test_models_that_are_not_there():
 
 def test_prompts_are_checked(llm: LLM):
     """InvalidParametersError is a ValueError too."""
-    for wrong in ([3], [None], [""]):
+    for wrong in ([3], [None], [""], 5, None):
         with pytest.raises(ValueError, match="prompt"):
             llm.generate(wrong)
     with pytest.raises(InvalidParametersError, match="priority"):

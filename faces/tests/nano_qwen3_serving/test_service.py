@@ -117,7 +117,7 @@ def service(*arguments: str, folder: Path) -> Iterator[tuple[subprocess.Popen[st
 
 def ask(url: str) -> dict:
     """An answer, as soon as there is one: a worker that has just been started loads the model."""
-    body = {"model": "Qwen/Qwen3-0.6B", "prompt": "Hello", "max_tokens": 3}
+    body = {"model": "Qwen/Qwen3-0.6B", "prompt": "Hello", "max_tokens": 3, "temperature": 0}
     return httpx.post(f"{url}/v1/completions", json=body, timeout=30).json()
 
 

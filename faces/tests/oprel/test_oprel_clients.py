@@ -103,6 +103,7 @@ def test_ollamas_client_gets_the_same(client: Client, theirs: ollama.Client):
 def test_list_and_show():
     """What there is, and what it is."""
     models = oprel.list()
+    assert all(isinstance(model, oprel.ModelInfo) for model in models.models)
     assert isinstance(models, oprel.ListResponse)
     (demo,) = [model for model in models.models if model.name == "demo:latest"]
     assert demo.size > 1_000_000

@@ -134,6 +134,9 @@ def test_memory_is_kept_to_or_refused_with_numbers(use_server: bool):
         Model("demo", max_memory_mb=1, use_server=use_server).load()
     with pytest.raises(builtins.MemoryError):
         Model("demo", max_memory_mb=1, use_server=use_server).generate("a")
+    if use_server:
+        # A limit that nothing fits into binds nobody else.
+        assert Client().generate("demo", "Hello", options={"num_predict": 1}).done
     with Model("demo", max_memory_mb=14, use_server=use_server) as model:
         assert "Paris" in model.generate(QUESTION, temperature=0)
         if use_server:

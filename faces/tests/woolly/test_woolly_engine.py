@@ -64,6 +64,8 @@ def test_the_builder_sets_each_thing():
         .build()
     )
     assert config == EngineConfig(2, 512, False, 1, False, CacheConfig(size=2**20))
+    assert EngineConfig().mmap_enabled
+    assert not config.mmap_enabled
     assert EngineConfig.default() == EngineConfig() == EngineConfig.builder().build()
     for wrong in ({"max_batch_size": 0}, {"max_sequence_length": 1}, {"num_threads": "two"}):
         with pytest.raises(InvalidRequest, match=next(iter(wrong))):
@@ -296,6 +298,8 @@ def test_unloading_ends_sessions():
         engine.unload_model()
         with pytest.raises(GenerationFailed):
             await task
+        with pytest.raises(ModelNotLoaded):
+            await session.generate("a", 2, 0.0, 1.0)
         engine.load_model("demo")
         assert await engine.create_session().generate("a", 2, 0.0, 1.0)
         engine.close()
@@ -417,6 +421,10 @@ def test_errors_have_codes():
         "INTERNAL_ERROR": 500,
     }
     assert woolly.Error is WoollyError
+    assert issubclass(woolly.GpuError, WoollyError)
+    assert str(ModelNotFound("llama-7b")) == "Model not found: llama-7b"
+    assert str(woolly.ModelLoadFailed("no GGUF")) == "Model load failed: no GGUF"
+    assert str(woolly.GpuError("none")) == "GPU error: none"
     assert str(OutOfMemory(needed=2, available=1)) == "Out of memory: need 2 bytes, available 1"
     cases = {
         quintet.ModelNotFoundError("x"): ModelNotFound,

@@ -62,6 +62,8 @@ def test_a_models_file():
     assert metadata.name == reader.fields["general.name"].contents()
     assert metadata.license == "apache-2.0"
     assert metadata.author is None
+    field = reader.fields.get("general.description")
+    assert metadata.description == (None if field is None else field.contents())
     assert model.architecture() == reader.fields["general.architecture"].contents() == "qwen3"
     assert isinstance(model.architecture(), Architecture)
     assert model.architecture().is_supported

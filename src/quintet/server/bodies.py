@@ -64,7 +64,9 @@ def parse_body(kind: type[B], value: Any, expected: Mapping[int | str, str] | No
         body = kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise _refusal(first["loc"], first["msg"], _EXPECTED | dict(expected or {})) from None
+        # What is missing is no union's member: pydantic's own words are the plainer ones.
+        said = {} if first["type"] == "missing" else _EXPECTED | dict(expected or {})
+        raise _refusal(first["loc"], first["msg"], said) from None
     unknown = set(unknown_fields(body, value))
     if unknown:
         note_ignored(len(unknown))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_qwen3_serving._devices import usable_device
-from nano_qwen3_serving._model import DTYPES, ModelOptions
+from nano_qwen3_serving._options import DTYPES, ModelOptions
 from nano_qwen3_serving.exceptions import load_errors
 from nano_qwen3_serving.service.options import ServiceOptions
 from quintet import AsyncLLM, ModelNotFoundError

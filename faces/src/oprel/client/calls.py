@@ -31,6 +31,8 @@ from oprel.responses import (
 )
 from quintet.hub.files import default_root
 
+# Loading a model may take long before the first byte of an answer; finding nobody may not.
+CONNECT_TIMEOUT_S = 10.0
 # What Oprel calls options that Ollama has other names for.
 _OPTIONS = {"max_tokens": "num_predict", "repetition_penalty": "repeat_penalty"}
 
@@ -55,8 +57,7 @@ class Call:
 
 def chat(model: str, messages: Sequence[Any] | None, stream: bool, **fields: Any) -> Call:
     """POST /api/chat."""
-    # `[...]`, as documentation has it, is a conversation without messages: it loads the model.
-    converted = [_message(message) for message in messages or () if message is not ...]
+    converted = [_message(message) for message in messages or ()]
     body = {"model": model, "messages": converted, "stream": stream, **_fields(fields)}
     return Call("POST", "/api/chat", body, ChatResponse, stream)
 

@@ -13,6 +13,7 @@ from oprel.choice import MAX_NUM_SEQS, context_for
 from oprel.core.config import Config
 from oprel.core.exceptions import ModelNotFoundError
 from oprel.core.located import Located
+from oprel.core.turn import Turn
 from quintet.cli.stored import stored_defaults
 
 if TYPE_CHECKING:
@@ -59,14 +60,7 @@ class DirectEngine:
         loaded = self._loaded
         return loaded is not None and not loaded[0].is_closed
 
-    def stream(
-        self,
-        prompt: str,
-        sampling: dict[str, Any],
-        conversation_id: str | None,
-        system_prompt: str | None,
-        reset: bool,
-    ) -> Iterator[str]:
+    def stream(self, turn: Turn) -> Iterator[str]:
         """See Engine."""
         from quintet.sampling.params import SamplingParams
 
@@ -74,23 +68,26 @@ class DirectEngine:
         manifest = self._located.manifest
         stored = stored_defaults(manifest.name) if manifest and manifest.name else None
         given = {} if stored is None else dict(stored.sampling)
-        if sampling["temperature"] == 0:
+        if turn.sampling["temperature"] == 0:
             given = {name: value for name, value in given.items() if name not in _TRUNCATIONS}
-        params = SamplingParams(**{**given, **sampling})
+        params = SamplingParams(**{**given, **turn.sampling})
+        system_prompt = turn.system_prompt
         if system_prompt is None and stored is not None:
             system_prompt = stored.system
         chunks: Iterator[OutputChunk]
-        if conversation_id is not None:
-            if reset:
-                sessions.reset(conversation_id)
-            chunks = sessions.stream(conversation_id, prompt, params, system=system_prompt)
+        if turn.conversation_id is not None:
+            if turn.reset:
+                sessions.reset(turn.conversation_id)
+            chunks = sessions.stream(
+                turn.conversation_id, turn.prompt, params, system=system_prompt
+            )
         else:
             messages: list[dict[str, Any]] = [
                 dict(message) for message in (stored.messages if stored else ())
             ]
             if system_prompt is not None:
                 messages.insert(0, {"role": "system", "content": system_prompt})
-            chunks = llm.stream_chat([*messages, {"role": "user", "content": prompt}], params)
+            chunks = llm.stream_chat([*messages, {"role": "user", "content": turn.prompt}], params)
         with contextlib.closing(chunks):  # type: ignore[type-var]  # both are generators
             for chunk in chunks:
                 if chunk.text:

@@ -10,6 +10,7 @@ from oprel.choice import checked_quantization
 from oprel.core.config import Config
 from oprel.core.exceptions import ValidationError, translated
 from oprel.core.located import locate
+from oprel.core.turn import Turn, checked_sampling
 
 
 class Engine(Protocol):
@@ -24,14 +25,7 @@ class Engine(Protocol):
     def is_loaded(self) -> bool:
         """Whether it is in memory."""
 
-    def stream(
-        self,
-        prompt: str,
-        sampling: dict[str, Any],
-        conversation_id: str | None,
-        system_prompt: str | None,
-        reset: bool,
-    ) -> Iterator[str]:
+    def stream(self, turn: Turn) -> Iterator[str]:
         """The answer in pieces."""
 
 
@@ -142,7 +136,8 @@ class Model:
         if not isinstance(prompt, str) or not prompt:
             raise ValidationError(f"prompt: expected a text, found {prompt!r:.40}")
         sampling = checked_sampling(max_tokens, temperature, top_p, top_k)
-        pieces = self._pieces(prompt, sampling, conversation_id, system_prompt, reset_conversation)
+        turn = Turn(prompt, sampling, conversation_id, system_prompt, reset_conversation)
+        pieces = self._pieces(turn)
         return pieces if stream else "".join(pieces)
 
     def unload(self) -> None:
@@ -166,40 +161,6 @@ class Model:
         mode = "server" if self.use_server else "direct"
         return f"Model({self.model_identifier!r}, {mode})"
 
-    def _pieces(
-        self,
-        prompt: str,
-        sampling: dict[str, Any],
-        conversation_id: str | None,
-        system_prompt: str | None,
-        reset: bool,
-    ) -> Iterator[str]:
+    def _pieces(self, turn: Turn) -> Iterator[str]:
         with translated():
-            yield from self._engine.stream(prompt, sampling, conversation_id, system_prompt, reset)
-
-
-def checked_sampling(
-    max_tokens: int, temperature: float, top_p: float, top_k: int
-) -> dict[str, Any]:
-    """
-    The parameters by Quintet's names.
-
-    Raises:
-        ValidationError: one is out of range.
-    """
-    if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
-        raise ValidationError(f"max_tokens: expected at least 1, found {max_tokens!r:.40}")
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
-        raise ValidationError(f"top_k: expected at least 0, found {top_k!r:.40}")
-    for name, value, highest in (("temperature", temperature, 2.0), ("top_p", top_p, 1.0)):
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not 0.0 <= value <= highest:
-            raise ValidationError(f"{name}: expected 0 to {highest:g}, found {value!r:.40}")
-    if temperature == 0:
-        return {"max_tokens": max_tokens, "temperature": 0.0}
-    return {
-        "max_tokens": max_tokens,
-        "temperature": float(temperature),
-        "top_p": float(top_p),
-        "top_k": top_k,
-    }
+            yield from self._engine.stream(turn)

@@ -12,6 +12,7 @@ from oprel.client import Client
 from oprel.core.config import Config
 from oprel.core.exceptions import BackendError, ModelNotFoundError
 from oprel.core.located import Located, register
+from oprel.core.turn import Turn
 
 # Those of Ollama's that would act besides what the caller of `generate` sets.
 _NEUTRAL = {"repeat_penalty": 1.0, "min_p": 0.0}
@@ -39,7 +40,8 @@ class ServerEngine:
     def load(self) -> None:
         """See Engine."""
         name = self._prepared()
-        self._connected().generate(name, keep_alive=None)
+        with self._limit_of(name):
+            self._connected().generate(name, keep_alive=None)
 
     def unload(self) -> None:
         """Nothing: the daemon lets models go by itself."""
@@ -50,30 +52,23 @@ class ServerEngine:
             return False
         return self._is_in_memory(self._name)
 
-    def stream(
-        self,
-        prompt: str,
-        sampling: dict[str, Any],
-        conversation_id: str | None,
-        system_prompt: str | None,
-        reset: bool,
-    ) -> Iterator[str]:
+    def stream(self, turn: Turn) -> Iterator[str]:
         """See Engine."""
         name, client = self._prepared(), self._connected()
-        options = {**_NEUTRAL, **sampling}
-        if conversation_id is None:
-            fields = {} if system_prompt is None else {"system": system_prompt}
-            chunks = client.generate(name, prompt, True, options, **fields)
-            with contextlib.closing(chunks):
+        options = {**_NEUTRAL, **turn.sampling}
+        if turn.conversation_id is None:
+            fields = {} if turn.system_prompt is None else {"system": turn.system_prompt}
+            chunks = client.generate(name, turn.prompt, True, options, **fields)
+            with self._limit_of(name), contextlib.closing(chunks):
                 for chunk in chunks:
                     if chunk.response:
                         yield chunk.response
             return
-        messages = self._begun(conversation_id, system_prompt, reset)
-        messages.append({"role": "user", "content": prompt})
+        messages = self._begun(turn.conversation_id, turn.system_prompt, turn.reset)
+        messages.append({"role": "user", "content": turn.prompt})
         answer, is_whole = "", False
         chunks = client.chat(name, messages, True, options)
-        with contextlib.closing(chunks):
+        with self._limit_of(name), contextlib.closing(chunks):
             for chunk in chunks:
                 answer += chunk.message.content or ""
                 is_whole = chunk.done
@@ -82,7 +77,7 @@ class ServerEngine:
         if is_whole:  # one that was broken off leaves no trace
             messages.append({"role": "assistant", "content": answer})
             with self._lock:
-                self._conversations[conversation_id] = messages
+                self._conversations[turn.conversation_id] = messages
 
     def _begun(
         self, conversation_id: str, system_prompt: str | None, reset: bool
@@ -114,6 +109,16 @@ class ServerEngine:
             client.generate(name, keep_alive=0)  # it is loaded again, within the limit
         self._name = name
         return name
+
+    @contextlib.contextmanager
+    def _limit_of(self, name: str) -> Iterator[None]:
+        """A limit within which the model cannot be loaded binds nobody else."""
+        try:
+            yield
+        except MemoryError:
+            if self._max_memory_mb is not None:
+                daemon.set_memory_limit(name, None)
+            raise
 
     def _named(self) -> str:
         located = self._located

@@ -48,6 +48,7 @@ int main(void) {
   DetailedMetrics detailed = GetDetailedMetrics(engine);
   printf("tokens %ld of %ld requests, %d KV blocks, first after %.3f ms\n", metrics.total_tokens_generated,
          detailed.total_requests, detailed.kv_cache_total_blocks, detailed.avg_time_to_first_token);
+  if (metrics.requests_per_second <= 0 || metrics.tokens_per_second <= 0 || metrics.active_requests) return 8;
   FreeEngine(engine);
   FreeEngine(engine2);
   return detailed.completed_requests < 2 || detailed.avg_time_to_first_token <= 0;

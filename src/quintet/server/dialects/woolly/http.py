@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from quintet.errors import QuintetError, RequestError
 from quintet.hub.manifest import Manifest
-from quintet.server.answers import collect
+from quintet.server.answers import Answer, collect
 from quintet.server.bodies import KeepAlive, parse_body
 from quintet.server.dialect import Context, Operation
 from quintet.server.dialects.ollama.library import Facts, facts, parameter_size
@@ -115,43 +115,31 @@ class Handlers:
     async def generate(self, request: Request) -> Response:
         """Continue a prompt."""
         body = await self._parse(GenerateBody, request)
-        asked = prompt_request(body.prompt, body)
-        if body.stream:
-            return self._stream(body.model, body.keep_alive, asked)
 
-        async def whole() -> dict[str, Any]:
-            async with self._current.use(body.model, body.keep_alive) as model:
-                clock = Clock()
-                answer = (await collect(model, [asked]))[0]
-                count = num_tokens(answer)
-                return {
-                    "text": answer.text,
-                    **clock.times(count),
-                    "tokens_per_second": clock.rate(count),
-                    "finish_reason": finish_reason(answer),
-                }
+        def told(answer: Answer, clock: Clock) -> dict[str, Any]:
+            count = num_tokens(answer)
+            return {
+                "text": answer.text,
+                **clock.times(count),
+                "tokens_per_second": clock.rate(count),
+                "finish_reason": finish_reason(answer),
+            }
 
-        return JSONResponse(await unless_disconnected(request.receive, whole()))
+        return await self._answered(request, body, prompt_request(body.prompt, body), told)
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation."""
         body = await self._parse(ChatBody, request)
-        asked = chat_request(body.messages, body)
-        if body.stream:
-            return self._stream(body.model, body.keep_alive, asked)
 
-        async def whole() -> dict[str, Any]:
-            async with self._current.use(body.model, body.keep_alive) as model:
-                clock = Clock()
-                answer = (await collect(model, [asked]))[0]
-                return {
-                    "content": answer.text,
-                    "role": "assistant",
-                    **clock.times(num_tokens(answer)),
-                    "finish_reason": finish_reason(answer),
-                }
+        def told(answer: Answer, clock: Clock) -> dict[str, Any]:
+            return {
+                "content": answer.text,
+                "role": "assistant",
+                **clock.times(num_tokens(answer)),
+                "finish_reason": finish_reason(answer),
+            }
 
-        return JSONResponse(await unless_disconnected(request.receive, whole()))
+        return await self._answered(request, body, chat_request(body.messages, body), told)
 
     async def tokenize(self, request: Request) -> Response:
         """Text to token ids."""
@@ -185,6 +173,24 @@ class Handlers:
                 }
 
         return JSONResponse(await unless_disconnected(request.receive, work()))
+
+    async def _answered(
+        self,
+        request: Request,
+        body: GenerateBody | ChatBody,
+        asked: GenerationRequest,
+        told: Callable[[Answer, Clock], dict[str, Any]],
+    ) -> Response:
+        """The answer as a whole, as `told` puts it, or its tokens as they come."""
+        if body.stream:
+            return self._stream(body.model, body.keep_alive, asked)
+
+        async def whole() -> dict[str, Any]:
+            async with self._current.use(body.model, body.keep_alive) as model:
+                clock = Clock()
+                return told((await collect(model, [asked]))[0], clock)
+
+        return JSONResponse(await unless_disconnected(request.receive, whole()))
 
     def _stream(
         self, name: str | None, keep_alive: KeepAlive | None, asked: GenerationRequest
