@@ -15,7 +15,7 @@ FILES = sorted(SRC.rglob("*.py"))
 # nothing of each other.
 FLOORS = [
     {"errors", "config", "logs"},
-    {"formats", "sandbox"},
+    {"formats", "sandbox", "ops"},
     {"tokenizer", "graph"},
     {"models", "parsing"},
     {"backends"},

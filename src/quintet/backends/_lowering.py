@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quintet import graph
+from quintet import ops
 from quintet._native import Layout, Plan
 from quintet.backends._observing import Observed
 from quintet.backends._packing import PackedWeights
-from quintet.graph import Program
+from quintet.ops import Program
 
 _UNLIMITED = 2**31 - 1  # kUnlimited of csrc/kernels/kernels.h
 _FLOAT_FORM = frozenset({Layout.F32, Layout.F16})
@@ -72,7 +72,7 @@ class _Lowering:
         self.free_buffers: dict[tuple[int, bool], list[int]] = {}
         self.free_forms: dict[tuple[int, bool, bool, bool, bool], list[int]] = {}
         self.forms_keys: dict[int, tuple[int, bool, bool, bool, bool]] = {}
-        self.rotations: dict[tuple[int, graph.Rotary], int] = {}
+        self.rotations: dict[tuple[int, ops.Rotary], int] = {}
         self.linear_tasks: list[tuple[int, int, int, int]] = []
         self.linear_outputs: list[int] = []
         self.in_rows = False
@@ -80,7 +80,7 @@ class _Lowering:
 
     def lower(self) -> None:
         for node, op in enumerate(self.program.ops):
-            if isinstance(op, graph.Linear):
+            if isinstance(op, ops.Linear):
                 self._linear(node, op)
             else:
                 self._flush_linear()
@@ -94,7 +94,7 @@ class _Lowering:
 
     # -- ops ---------------------------------------------------------------------------------
 
-    def _linear(self, node: int, op: graph.Linear) -> None:
+    def _linear(self, node: int, op: ops.Linear) -> None:
         if op.x.node in self.linear_outputs:
             self._flush_linear()
         forms = self._forms_of(op.x)
@@ -106,10 +106,10 @@ class _Lowering:
         self.values[node] = _Value(output)
         self.in_rows = False
 
-    def _row_or_attention(self, node: int, op: graph.Op) -> None:
+    def _row_or_attention(self, node: int, op: ops.Op) -> None:
         plan = self.plan
         match op:
-            case graph.Embed(weight, by):
+            case ops.Embed(weight, by):
                 dst = self._new_buffer(self.weights.shape(weight)[1])
                 self._rows()
                 embed = {
@@ -118,18 +118,18 @@ class _Lowering:
                     "type": plan.row_embed_type,
                 }[by]
                 embed(self.weights.matrix(weight), dst)
-            case graph.LayerNorm(x, weight, bias, eps):
+            case ops.LayerNorm(x, weight, bias, eps):
                 src = self.values[x.node].buffer
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
                 self._observe(node, x, [weight], weight)
                 self._rows()
                 bias_vector = -1 if bias is None else self.weights.vector(bias)
                 plan.row_layer_norm(src, self.weights.vector(weight), bias_vector, eps, dst)
-            case graph.Columns(x, begin, width):
+            case ops.Columns(x, begin, width):
                 dst = self._new_buffer(width)
                 self._rows()
                 plan.row_columns(self.values[x.node].buffer, begin, dst)
-            case graph.Act(x, kind):
+            case ops.Act(x, kind):
                 src = self.values[x.node].buffer
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
                 self._rows()
@@ -137,17 +137,17 @@ class _Lowering:
                     plan.row_gelu(src, -1, dst)
                 else:
                     plan.row_tanh(src, dst)
-            case graph.RMSNorm(x, weight, _, eps):
+            case ops.RMSNorm(x, weight, _, eps):
                 src = self.values[x.node].buffer
                 # In place where nobody reads x again.
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
                 self._observe(node, x, [weight], weight)
                 self._rows()
                 plan.row_rms_norm(src, self.weights.vector(weight), eps, dst)
-            case graph.Rope(x, head_dim, rotary):
+            case ops.Rope(x, head_dim, rotary):
                 dst = self._writable(x, node)
                 plan.row_rope(dst, self._rotation(head_dim, rotary))
-            case graph.GatedAct(gate, up, kind):
+            case ops.GatedAct(gate, up, kind):
                 src = self.values[gate.node].buffer
                 dst = src if self._dies(gate, node) else self._new_buffer(gate.width)
                 self._rows()
@@ -157,29 +157,29 @@ class _Lowering:
                     "gelu_tanh": plan.row_gelu_tanh,
                 }[kind]
                 gated(src, self.values[up.node].buffer, dst)
-            case graph.Add(a, b):
+            case ops.Add(a, b):
                 dst = self._writable(a, node)
                 plan.row_add(self.values[b.node].buffer, dst)
-            case graph.Arrange(sources, runs):
+            case ops.Arrange(sources, runs):
                 dst = self._new_buffer(sum(width for _, _, width in runs))
                 self._rows()
                 plan.row_arrange([self.values[s.node].buffer for s in sources], runs, dst)
-            case graph.Scale(x, factor):
+            case ops.Scale(x, factor):
                 src = self.values[x.node].buffer
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
                 self._rows()
                 plan.row_scale(src, factor, dst)
-            case graph.ScaleByPosition(x, growth, period):
+            case ops.ScaleByPosition(x, growth, period):
                 src = self.values[x.node].buffer
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
                 self._rows()
                 plan.row_scale_by_position(src, growth, period, dst)
-            case graph.Softcap(x, cap):
+            case ops.Softcap(x, cap):
                 src = self.values[x.node].buffer
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
                 self._rows()
                 plan.row_softcap(src, cap, dst)
-            case graph.Moe(x, scores, experts, routing):
+            case ops.Moe(x, scores, experts, routing):
                 src = self.values[x.node].buffer
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
                 mixture = self._experts(scores.width, experts, routing)
@@ -191,13 +191,13 @@ class _Lowering:
                 self.in_rows = False
                 self._rows()
                 plan.row_combine(mixture, dst)
-            case graph.SelectRows(x):
+            case ops.SelectRows(x):
                 self.selected = True
                 dst = self._new_buffer(x.width)
                 plan.begin_rows(logits_rows=True)
                 self.in_rows = True
                 plan.row_select(self.values[x.node].buffer, dst)
-            case graph.Attention(q, k, v, layer, _, _, _, scale, left, right, softcap, sinks):
+            case ops.Attention(q, k, v, layer, _, _, _, scale, left, right, softcap, sinks):
                 self._rows()
                 plan.row_write_kv(self.values[k.node].buffer, self.values[v.node].buffer, layer)
                 dst = self._new_buffer(q.width)
@@ -233,7 +233,7 @@ class _Lowering:
 
     # -- values ------------------------------------------------------------------------------
 
-    def _writable(self, x: graph.Tensor, node: int) -> int:
+    def _writable(self, x: ops.Tensor, node: int) -> int:
         """A buffer holding x that this op may change: x's own where x dies here."""
         self._rows()
         src = self.values[x.node].buffer
@@ -243,7 +243,7 @@ class _Lowering:
         self.plan.row_copy(src, dst)
         return dst
 
-    def _dies(self, x: graph.Tensor, node: int) -> bool:
+    def _dies(self, x: ops.Tensor, node: int) -> bool:
         return self.last_use[x.node] == node
 
     def _new_buffer(self, width: int) -> int:
@@ -275,7 +275,7 @@ class _Lowering:
         self.plan.row_forms(self.values[node].buffer, forms)
         self.values[node].forms = forms
 
-    def _forms_of(self, x: graph.Tensor) -> int:
+    def _forms_of(self, x: ops.Tensor) -> int:
         value = self.values[x.node]
         if value.forms is None:
             # Rows straight from a matrix product: make the forms in a phase of their own.
@@ -290,7 +290,7 @@ class _Lowering:
             return ()
         return tuple(name for name in weights if self.observed(name))
 
-    def _observe(self, node: int, x: graph.Tensor, weights: list[str], first: str) -> None:
+    def _observe(self, node: int, x: ops.Tensor, weights: list[str], first: str) -> None:
         """Show what `weights` are given, once: where the first of them reads it."""
         wanted = self._wanted(node, weights)
         if not wanted or first != weights[0]:
@@ -299,7 +299,7 @@ class _Lowering:
         self.observations.append(Observed(wanted))
         self.in_rows = False
 
-    def _release(self, node: int, op: graph.Op) -> None:
+    def _release(self, node: int, op: ops.Op) -> None:
         """Give back the buffers of values nobody reads after this op."""
         held = {v.buffer for n, v in self.values.items() if self.last_use.get(n, -1) > node}
         held.add(self.values[node].buffer)
@@ -309,12 +309,12 @@ class _Lowering:
             value = self.values.pop(x.node)
             if value.buffer not in held:
                 # A buffer written for tokens before the selection stays of that kind.
-                selected = self.selected and not isinstance(op, graph.SelectRows)
+                selected = self.selected and not isinstance(op, ops.SelectRows)
                 self.free_buffers.setdefault((x.width, selected), []).append(value.buffer)
             if value.forms is not None:
                 self.free_forms[self.forms_keys[value.forms]].append(value.forms)
 
-    def _experts(self, count: int, experts: graph.Experts, routing: graph.Routing) -> int:
+    def _experts(self, count: int, experts: ops.Experts, routing: ops.Routing) -> int:
         def vector(name: str | None) -> int:
             return -1 if name is None else self.weights.vector(name)
 
@@ -337,7 +337,7 @@ class _Lowering:
             limit=experts.limit,
         )
 
-    def _rotation(self, head_dim: int, rotary: graph.Rotary) -> int:
+    def _rotation(self, head_dim: int, rotary: ops.Rotary) -> int:
         key = (head_dim, rotary)
         if key not in self.rotations:
             self.rotations[key] = self.plan.add_rotation(
@@ -349,25 +349,25 @@ class _Lowering:
         return self.rotations[key]
 
 
-def _inputs(op: graph.Op) -> tuple[graph.Tensor, ...]:
+def _inputs(op: ops.Op) -> tuple[ops.Tensor, ...]:
     match op:
-        case graph.Embed():
+        case ops.Embed():
             return ()
-        case graph.Attention(q, k, v):
+        case ops.Attention(q, k, v):
             return (q, k, v)
-        case graph.GatedAct(gate, up):
+        case ops.GatedAct(gate, up):
             return (gate, up)
-        case graph.Add(a, b):
+        case ops.Add(a, b):
             return (a, b)
-        case graph.RMSNorm(x) | graph.Linear(x) | graph.Rope(x) | graph.SelectRows(x):
+        case ops.RMSNorm(x) | ops.Linear(x) | ops.Rope(x) | ops.SelectRows(x):
             return (x,)
-        case graph.Arrange(sources):
+        case ops.Arrange(sources):
             return sources
-        case graph.Moe(x, scores):
+        case ops.Moe(x, scores):
             return (x, scores)
-        case graph.LayerNorm(x) | graph.Columns(x) | graph.Act(x):
+        case ops.LayerNorm(x) | ops.Columns(x) | ops.Act(x):
             return (x,)
-        case graph.Scale(x) | graph.ScaleByPosition(x) | graph.Softcap(x):
+        case ops.Scale(x) | ops.ScaleByPosition(x) | ops.Softcap(x):
             return (x,)
 
 
@@ -382,6 +382,6 @@ def _linear_readers(program: Program) -> dict[int, list[str]]:
     """The weights of the matrix products that read each node."""
     readers: dict[int, list[str]] = {}
     for op in program.ops:
-        if isinstance(op, graph.Linear):
+        if isinstance(op, ops.Linear):
             readers.setdefault(op.x.node, []).append(op.weight)
     return readers

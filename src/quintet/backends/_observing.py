@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quintet import graph
+from quintet import ops
 from quintet.backends.base import Float32Array, Int32Array
 
 
@@ -23,7 +23,7 @@ class Observed:
     """
 
     weights: tuple[str, ...]
-    experts: graph.Experts | None = None
+    experts: ops.Experts | None = None
 
 
 def rows_of_experts(

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from quintet import graph
+from quintet import ops
 from quintet.backends.base import BLOCK_SIZE, Float32Array, Observer, StepInput
 from quintet.models import Model
 
@@ -38,7 +38,7 @@ class ReferenceExecutor:
         num_blocks: int,
         max_num_batched_tokens: int = 512,
         dtype: type[np.float32] | type[np.float64] = np.float32,
-        observe: Callable[[graph.Op, Sequence[Array]], None] | None = None,
+        observe: Callable[[ops.Op, Sequence[Array]], None] | None = None,
     ) -> None:
         self.num_blocks = num_blocks
         self.vocab_size = model.program.output.width
@@ -73,13 +73,13 @@ class ReferenceExecutor:
         """Execute one step: see `quintet.backends.base.ObservedExecutor.run_observed`."""
         values: list[Array] = []
         for op in self._program.ops[: self._program.hidden.node + 1]:
-            if isinstance(op, graph.Linear | graph.RMSNorm | graph.LayerNorm):
+            if isinstance(op, ops.Linear | ops.RMSNorm | ops.LayerNorm):
                 observer((op.weight,), 0, values[op.x.node].astype(np.float32))
-            elif isinstance(op, graph.Moe):
+            elif isinstance(op, ops.Moe):
                 self._observe_experts(op, values, observer)
             values.append(self._execute(op, values, step))
 
-    def _observe_experts(self, op: graph.Moe, values: list[Array], observer: Observer) -> None:
+    def _observe_experts(self, op: ops.Moe, values: list[Array], observer: Observer) -> None:
         w, experts, routing = self._weights, op.experts, op.routing
         x = values[op.x.node]
         bias = None if routing.bias is None else w[routing.bias]
@@ -90,7 +90,7 @@ class ReferenceExecutor:
             inner = expert_inner(rows, experts, expert, w)
             observer((experts.down,), expert, inner.astype(np.float32))
 
-    def _run(self, step: StepInput, wanted: graph.Tensor) -> Float32Array:
+    def _run(self, step: StepInput, wanted: ops.Tensor) -> Float32Array:
         values: list[Array] = []
         for op in self._program.ops[: wanted.node + 1]:
             if self._observe is not None:
@@ -103,37 +103,37 @@ class ReferenceExecutor:
         self._weights.clear()
         self._k = self._v = np.zeros((0, 0, 0, 0), self._dtype)
 
-    def _execute(self, op: graph.Op, values: list[Array], step: StepInput) -> Array:
+    def _execute(self, op: ops.Op, values: list[Array], step: StepInput) -> Array:
         w = self._weights
         match op:
-            case graph.Embed(weight, "token"):
+            case ops.Embed(weight, "token"):
                 return w[weight][step.token_ids]
-            case graph.Embed(weight, "position"):
+            case ops.Embed(weight, "position"):
                 return w[weight][step.positions]
-            case graph.Embed(weight, "type"):
+            case ops.Embed(weight, "type"):
                 types = step.token_types
                 return w[weight][np.zeros_like(step.token_ids) if types is None else types]
-            case graph.LayerNorm(x, weight, bias, eps):
+            case ops.LayerNorm(x, weight, bias, eps):
                 y = layer_norm(values[x.node], eps) * w[weight]
                 return y if bias is None else y + w[bias]
-            case graph.Columns(x, begin, width):
+            case ops.Columns(x, begin, width):
                 return values[x.node][:, begin : begin + width]
-            case graph.RMSNorm(x, weight, group, eps):
+            case ops.RMSNorm(x, weight, group, eps):
                 return rms_norm(values[x.node], w[weight], group, eps)
-            case graph.Linear(x, weight, bias):
+            case ops.Linear(x, weight, bias):
                 y = values[x.node] @ w[weight].T
                 return y if bias is None else y + w[bias]
-            case graph.Rope(x, head_dim, rotary):
+            case ops.Rope(x, head_dim, rotary):
                 return rope(values[x.node], step.positions, head_dim, rotary)
-            case graph.Attention():
+            case ops.Attention():
                 return self._attention(op, values, step)
-            case graph.GatedAct(gate, up, "silu"):
+            case ops.GatedAct(gate, up, "silu"):
                 return silu(values[gate.node]) * values[up.node]
-            case graph.GatedAct(gate, up, "gelu"):
+            case ops.GatedAct(gate, up, "gelu"):
                 return gelu(values[gate.node]) * values[up.node]
-            case graph.GatedAct(gate, up, "gelu_tanh"):
+            case ops.GatedAct(gate, up, "gelu_tanh"):
                 return gelu_tanh(values[gate.node]) * values[up.node]
-            case graph.Arrange(sources, runs):
+            case ops.Arrange(sources, runs):
                 rows = [values[source.node] for source in sources]
                 zeros = np.zeros((len(rows[0]), max(w for _, _, w in runs)), self._dtype)
                 return np.concatenate(
@@ -143,26 +143,26 @@ class ReferenceExecutor:
                     ],
                     axis=1,
                 )
-            case graph.Scale(x, factor):
+            case ops.Scale(x, factor):
                 return values[x.node] * self._dtype(factor)
-            case graph.ScaleByPosition(x, growth, period):
+            case ops.ScaleByPosition(x, growth, period):
                 factors = 1 + growth * np.log1p(step.positions // period)
                 return values[x.node] * factors[:, None].astype(self._dtype)
-            case graph.Softcap(x, cap):
+            case ops.Softcap(x, cap):
                 return softcap(values[x.node], cap)
-            case graph.Moe(x, scores, experts, routing):
+            case ops.Moe(x, scores, experts, routing):
                 return moe(values[x.node], values[scores.node], experts, routing, w)
-            case graph.Act(x, "gelu"):
+            case ops.Act(x, "gelu"):
                 return gelu(values[x.node])
-            case graph.Act(x, "tanh"):
+            case ops.Act(x, "tanh"):
                 return np.tanh(values[x.node])
-            case graph.Add(a, b):
+            case ops.Add(a, b):
                 return values[a.node] + values[b.node]
-            case graph.SelectRows(x):
+            case ops.SelectRows(x):
                 return values[x.node][step.logits_rows]
         raise NotImplementedError(f"op {op!r}")
 
-    def _attention(self, op: graph.Attention, values: list[Array], step: StepInput) -> Array:
+    def _attention(self, op: ops.Attention, values: list[Array], step: StepInput) -> Array:
         heads = (-1, op.num_kv_heads, op.head_dim)
         k_cache, v_cache = self._k[op.layer], self._v[op.layer]
         k_cache[step.slot_mapping] = values[op.k.node].reshape(heads)
@@ -220,7 +220,7 @@ def gelu_tanh(x: Array) -> Array:
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
-def rope(x: Array, positions: npt.NDArray[np.int32], head_dim: int, rotary: graph.Rotary) -> Array:
+def rope(x: Array, positions: npt.NDArray[np.int32], head_dim: int, rotary: ops.Rotary) -> Array:
     """x [n, num_heads * head_dim], each head rotated by its token's position."""
     half = len(rotary.inv_freq)
     angles = positions[:, None].astype(np.float64) * np.array(rotary.inv_freq)
@@ -245,7 +245,7 @@ def softcap(x: Array, cap: float) -> Array:
     return np.asarray(np.tanh(x / x.dtype.type(cap)) * x.dtype.type(cap))
 
 
-def route(scores: Array, routing: graph.Routing, bias: Array | None) -> tuple[Array, Array]:
+def route(scores: Array, routing: ops.Routing, bias: Array | None) -> tuple[Array, Array]:
     """[n, num_experts] scores -> the chosen experts and their weights, [n, num_used] each."""
     weights = softmax(scores)
     if routing.scoring == "sigmoid":
@@ -271,8 +271,8 @@ def route(scores: Array, routing: graph.Routing, bias: Array | None) -> tuple[Ar
 def moe(
     x: Array,
     scores: Array,
-    experts: graph.Experts,
-    routing: graph.Routing,
+    experts: ops.Experts,
+    routing: ops.Routing,
     weights: Mapping[str, Array],
 ) -> Array:
     """x [n, width] through its experts, expert by expert."""
@@ -287,7 +287,7 @@ def moe(
 
 
 def expert_inner(
-    x: Array, experts: graph.Experts, expert: int, weights: Mapping[str, Array]
+    x: Array, experts: ops.Experts, expert: int, weights: Mapping[str, Array]
 ) -> Array:
     """x [n, width] -> [n, inner], what an expert's down matrix is given."""
     gate = _product(x, weights, experts.gate, experts.gate_bias, expert)

@@ -1,4 +1,4 @@
-"""One file per architecture, and the registry.  May import errors, formats and graph."""
+"""One file per architecture, and the registry.  May import errors, formats, ops and graph."""
 
 from quintet.models._config import Config
 from quintet.models._encoder import EncoderConfig

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from quintet.graph import Graph, Rotary, Routing, Scope, Tensor
+from quintet.graph import Graph, Scope
 from quintet.models._config import Config
+from quintet.ops import Rotary, Routing, Tensor
 
 
 def linear(w: Scope, x: Tensor, name: str) -> Tensor:

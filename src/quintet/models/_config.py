@@ -28,7 +28,7 @@ class Config:
 
     Args:
         rope_inv_freq: [rotary_dim / 2], radians per position, scaling already applied.
-        rope_interleaved: see `quintet.graph.Rotary`.
+        rope_interleaved: see `quintet.ops.Rotary`.
         context_length: tokens the model was made for.
         qkv_bias: whether q, k and v carry biases.
         short_inv_freq, short_context_length: the frequencies of a model that is run with no more
@@ -41,10 +41,10 @@ class Config:
         embedding_scale, residual_scale, logit_scale: multiply embeddings, what a block adds to
             the residual, and logits.
         rope_layers: per layer, whether it rotates q and k; () where all do.
-        query_growth, query_growth_period: see `quintet.graph.ScaleByPosition`; 0 for none.
+        query_growth, query_growth_period: see `quintet.ops.ScaleByPosition`; 0 for none.
         num_experts_used: of those a token is sent to; 0 without experts.
         expert_weights_normalized, expert_weights_factor, expert_scoring, num_expert_groups,
-            num_expert_groups_used: see `quintet.graph.Routing`.
+            num_expert_groups_used: see `quintet.ops.Routing`.
         kv_lora_rank: width of the latent that keys and values are made of; 0 without.
         value_head_dim: columns of a head's values, where they are fewer than head_dim; else 0.
         stored_rope: how GGUF says the frequencies, of a model that was read from a directory.

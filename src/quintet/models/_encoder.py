@@ -11,8 +11,9 @@ from typing import Any
 
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
-from quintet.graph import Graph, Tensor
+from quintet.graph import Graph
 from quintet.models._config import MAX_CONTEXT, MAX_LAYERS, MAX_WIDTH, Keys
+from quintet.ops import Tensor
 
 SCORES = "cls.output.weight"  # of a model that ranks or classifies
 

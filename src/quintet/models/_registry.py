@@ -19,12 +19,13 @@ from quintet.errors import ModelFormatError, UnsupportedModelError
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.formats.weights import WeightSource
-from quintet.graph import Graph, Program, Tensor
+from quintet.graph import Graph
 from quintet.models import _pooling, _rope
 from quintet.models._config import Config
 from quintet.models._encoder import SCORES, EncoderConfig
 from quintet.models._pooling import Pooling
 from quintet.models._weights import RenamedWeights
+from quintet.ops import Program, Tensor
 
 # Tensors that files carry and that no program reads: computed from the configuration instead.
 IGNORED_SUFFIXES = (

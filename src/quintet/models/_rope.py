@@ -77,7 +77,7 @@ class Scaled:
     """Frequencies for any length, and others for sequences up to a length where there are any.
 
     Args:
-        attention_factor: of `quintet.graph.Rotary`.
+        attention_factor: of `quintet.ops.Rotary`.
         short_inv_freq, short_context_length: see `quintet.models._config.Config`.
     """
 

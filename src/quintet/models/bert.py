@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from quintet.formats.weights import TensorInfo, WeightSource
-from quintet.graph import Graph, Tensor
+from quintet.graph import Graph
 from quintet.models import _encoder, _to_gguf
 from quintet.models._config import Keys
 from quintet.models._derived import Derived, DerivedWeights
 from quintet.models._encoder import EncoderConfig, both, linear
 from quintet.models._registry import Architecture
+from quintet.ops import Tensor
 
 
 def attention(g: Graph, x: Tensor, layer: int, c: EncoderConfig) -> Tensor:

@@ -18,12 +18,13 @@ from typing import Any
 
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
-from quintet.graph import Graph, Rotary, Scope, Tensor
+from quintet.graph import Graph, Scope
 from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import MAX_EXPERTS, MAX_WIDTH, Config, Keys
 from quintet.models._derived import stacked_experts
 from quintet.models._latent import as_matrices, split
 from quintet.models._registry import Architecture
+from quintet.ops import Rotary, Tensor
 
 _SOFTMAX, _SIGMOID = 1, 2  # of `expert_gating_func`
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
-from quintet.graph import Graph, Scope, Tensor
+from quintet.graph import Graph, Scope
 from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import MAX_LAYERS, Config, Keys
 from quintet.models._derived import norms_plus_one
 from quintet.models._registry import Architecture
+from quintet.ops import Tensor
 
 _LAYERS_OF_27B = 46
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quintet.formats.weights import WeightSource
-from quintet.graph import Graph, Tensor
+from quintet.graph import Graph
 from quintet.models import _blocks, _decoder, _rope, _to_gguf
 from quintet.models._config import MAX_LAYERS, MAX_WIDTH, Config, Keys
 from quintet.models._derived import norms_plus_one
@@ -27,6 +27,7 @@ from quintet.models.gemma2 import (
     query_scale_from_gguf,
     with_embedding_scale,
 )
+from quintet.ops import Tensor
 
 _LAYERS_OF_27B = 62
 _PERIOD = 6

@@ -21,11 +21,12 @@ from quintet.formats.ggml_types import GGMLType
 from quintet.formats.quants import dequantize
 from quintet.formats.quants_32 import MXFP4
 from quintet.formats.weights import TensorInfo, WeightSource
-from quintet.graph import Graph, Tensor
+from quintet.graph import Graph
 from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import MAX_LAYERS, Config, Keys
 from quintet.models._derived import Derived, DerivedWeights, floats
 from quintet.models._registry import Architecture
+from quintet.ops import Tensor
 
 _LIMIT = 7.0  # of the activation; GGUF does not say
 _ALPHA = 1.702  # of csrc/kernels/kernels.h

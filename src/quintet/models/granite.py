@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from quintet.formats.weights import WeightSource
-from quintet.graph import Graph, Tensor
+from quintet.graph import Graph
 from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import Config, Keys
 from quintet.models._registry import Architecture
+from quintet.ops import Tensor
 
 
 def build(g: Graph, c: Config) -> Tensor:

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from quintet.formats.weights import WeightSource
-from quintet.graph import Graph, Rotary, Scope, Tensor
+from quintet.graph import Graph, Scope
 from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import Config, Keys
 from quintet.models._derived import stacked_experts
 from quintet.models._registry import Architecture
+from quintet.ops import Rotary, Tensor
 
 
 def attention(w: Scope, x: Tensor, layer: int, c: Config) -> Tensor:

@@ -11,10 +11,11 @@ from typing import Any
 
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
-from quintet.graph import Graph, Tensor
+from quintet.graph import Graph
 from quintet.models import _blocks, _decoder, _rope, _to_gguf
 from quintet.models._config import MAX_CONTEXT, Config, Keys
 from quintet.models._registry import Architecture
+from quintet.ops import Tensor
 
 
 def build(g: Graph, c: Config) -> Tensor:

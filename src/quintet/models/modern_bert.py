@@ -15,11 +15,12 @@ from typing import Any
 
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
-from quintet.graph import Graph, Rotary, Tensor
+from quintet.graph import Graph
 from quintet.models import _encoder, _rope, _to_gguf
 from quintet.models._config import MAX_CONTEXT, MAX_LAYERS, Keys
 from quintet.models._encoder import EncoderConfig, both, linear
 from quintet.models._registry import Architecture
+from quintet.ops import Rotary, Tensor
 
 
 def attention(g: Graph, x: Tensor, layer: int, c: EncoderConfig) -> Tensor:

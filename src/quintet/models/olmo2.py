@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from quintet.formats.weights import WeightSource
-from quintet.graph import Graph, Tensor
+from quintet.graph import Graph
 from quintet.models import _blocks, _decoder, _rope, _to_gguf
 from quintet.models._config import MAX_LAYERS, Config, Keys
 from quintet.models._registry import Architecture
+from quintet.ops import Tensor
 
 _PERIOD = 4
 _THETA = 500000.0

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quintet import graph
+from quintet import ops
 from quintet.backends.reference import expert_inner, route
 from quintet.tools.prune_anatomy import Anatomy, Part
 from quintet.tools.prune_scores import Array, Scores, no_parts
@@ -78,18 +78,18 @@ class _Recorder:
         self._stream: npt.NDArray[Any] = np.zeros((0, 0))
         self._layer = -1
 
-    def observe(self, op: graph.Op, values: Sequence[Any]) -> None:
+    def observe(self, op: ops.Op, values: Sequence[Any]) -> None:
         """See `ReferenceExecutor`."""
-        if isinstance(op, graph.Linear | graph.RMSNorm) and (match := _BLOCK.fullmatch(op.weight)):
+        if isinstance(op, ops.Linear | ops.RMSNorm) and (match := _BLOCK.fullmatch(op.weight)):
             layer = int(match.group(1))
             if layer != self._layer:  # what reads the stream first is a norm, or a projection
                 self._boundary(values[op.x.node], layer)
-            if isinstance(op, graph.Linear) and match.group(2) in _OUTPUTS:
+            if isinstance(op, ops.Linear) and match.group(2) in _OUTPUTS:
                 part = _OUTPUTS[match.group(2)]
                 self._add(part, layer, _squares(values[op.x.node], self.weights[op.weight]))
-        elif isinstance(op, graph.Moe):
+        elif isinstance(op, ops.Moe):
             self._experts(op, values)
-        elif isinstance(op, graph.SelectRows):
+        elif isinstance(op, ops.SelectRows):
             self._boundary(values[op.x.node], -1)
             self._num_tokens += len(values[op.x.node])
 
@@ -102,7 +102,7 @@ class _Recorder:
         sums = self._parts[part][layer]
         sums += by_input.reshape(len(sums), -1).sum(axis=1)
 
-    def _experts(self, op: graph.Moe, values: Sequence[Any]) -> None:
+    def _experts(self, op: ops.Moe, values: Sequence[Any]) -> None:
         x, routing, layer = values[op.x.node], op.routing, self._layer
         bias = None if routing.bias is None else self.weights[routing.bias]
         chosen, taken = route(values[op.scores.node], routing, bias)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from quintet import graph
+from quintet import ops
 from quintet.backends import load_executor
 from quintet.backends.base import BLOCK_SIZE, Executor, Observer, StepInput
 from quintet.backends.cpu import CPUExecutor
@@ -63,7 +63,7 @@ class TextPass:
         dtype: Dtype = "auto",
         num_threads: int | None = None,
         observed: Callable[[str], bool] | None = None,
-        observe: Callable[[graph.Op, Any], None] | None = None,
+        observe: Callable[[ops.Op, Any], None] | None = None,
     ) -> None:
         path = Path(path)
         if context < 8:
