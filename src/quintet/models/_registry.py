@@ -100,12 +100,37 @@ class Model:
 @functools.cache
 def architectures() -> dict[str, Architecture]:
     """Every architecture of this package, by GGUF name."""
-    found = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            loaded = importlib.import_module(f"{package.__name__}.{module.name}")
-            found[loaded.ARCHITECTURE.name] = loaded.ARCHITECTURE
-    return found
+    found = map(_imported, _modules())
+    return {architecture.name: architecture for architecture in found}
+
+
+def _modules() -> list[str]:
+    """The names of the files of architectures."""
+    modules = pkgutil.iter_modules(package.__path__)
+    return [module.name for module in modules if not module.name.startswith("_")]
+
+
+def _imported(module: str) -> Architecture:
+    architecture: Architecture = importlib.import_module(
+        f"{package.__name__}.{module}"
+    ).ARCHITECTURE
+    return architecture
+
+
+def _architecture(name: str) -> Architecture:
+    """The architecture of that GGUF name, without importing the others if its file is called so.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    module = name.replace("-", "_")
+    if module in _modules():
+        found: Architecture = _imported(module)
+        if found.name == name:
+            return found
+    if name not in architectures():
+        raise UnsupportedModelError("architecture", name, architectures())
+    return architectures()[name]
 
 
 def load_model(source: GGUFFile | SafetensorsDir, *, context_length: int | None = None) -> Model:
@@ -125,9 +150,7 @@ def load_model(source: GGUFFile | SafetensorsDir, *, context_length: int | None 
         name = source.metadata.get("general.architecture")
         if not isinstance(name, str):
             raise ModelFormatError("the key is missing", path=path, part="general.architecture")
-        architecture = architectures().get(name)
-        if architecture is None:
-            raise UnsupportedModelError("architecture", name, architectures())
+        architecture = _architecture(name)
         weights = architecture.gguf_weights(source)
         config = architecture.from_gguf(source.metadata, weights, path)
         pooling = _pooling.from_gguf(source.metadata, name, path)
