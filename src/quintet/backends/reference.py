@@ -8,7 +8,7 @@ v in the same precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,6 +55,11 @@ class ReferenceExecutor:
         shape = (cache.num_layers, num_blocks * BLOCK_SIZE, cache.num_kv_heads, cache.head_dim)
         self._k = np.zeros(shape, dtype)
         self._v = np.zeros(shape, dtype)
+
+    @property
+    def weights(self) -> Mapping[str, Array]:
+        """Those of the program, by name, in the executor's precision."""
+        return self._weights
 
     def run(self, step: StepInput) -> Float32Array:
         """Execute one step: see `quintet.backends.base.Executor.run`."""
@@ -247,24 +252,33 @@ def moe(
     scores: Array,
     experts: graph.Experts,
     routing: graph.Routing,
-    weights: dict[str, Array],
+    weights: Mapping[str, Array],
 ) -> Array:
     """x [n, width] through its experts, expert by expert."""
     chosen, taken = route(scores, routing, None if routing.bias is None else weights[routing.bias])
     out = np.zeros_like(x)
     for expert in np.unique(chosen):
         rows, ranks = np.nonzero(chosen == expert)
-
-        def product(rows_in: Array, weight: str, bias: str | None, expert: int = expert) -> Array:
-            y = rows_in @ weights[weight][expert].T
-            return np.asarray(y if bias is None else y + weights[bias][expert])
-
-        gate = product(x[rows], experts.gate, experts.gate_bias)
-        up = product(x[rows], experts.up, experts.up_bias)
-        inner = swiglu_clamped(gate, up, experts.limit) if experts.limit else silu(gate) * up
-        y = product(inner, experts.down, experts.down_bias)
+        inner = expert_inner(x[rows], experts, expert, weights)
+        y = _product(inner, weights, experts.down, experts.down_bias, expert)
         out[rows] += y * taken[rows, ranks][:, None]
     return out
+
+
+def expert_inner(
+    x: Array, experts: graph.Experts, expert: int, weights: Mapping[str, Array]
+) -> Array:
+    """x [n, width] -> [n, inner], what an expert's down matrix is given."""
+    gate = _product(x, weights, experts.gate, experts.gate_bias, expert)
+    up = _product(x, weights, experts.up, experts.up_bias, expert)
+    return swiglu_clamped(gate, up, experts.limit) if experts.limit else silu(gate) * up
+
+
+def _product(
+    x: Array, weights: Mapping[str, Array], weight: str, bias: str | None, expert: int
+) -> Array:
+    y = x @ weights[weight][expert].T
+    return np.asarray(y if bias is None else y + weights[bias][expert])
 
 
 def swiglu_clamped(gate: Array, up: Array, limit: float) -> Array:

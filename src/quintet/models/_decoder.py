@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.models import _rope
@@ -239,6 +241,8 @@ def windows_from_gguf(keys: Keys, num_layers: int, period: int) -> tuple[int | N
     if not keys.has("attention.sliding_window"):
         return ()
     pattern = keys.values.get(keys.prefix + "attention.sliding_window_pattern")
+    if isinstance(pattern, np.ndarray):
+        pattern = pattern.tolist()
     if isinstance(pattern, list | tuple):
         if len(pattern) != num_layers or not all(isinstance(flag, bool) for flag in pattern):
             raise keys.error("attention.sliding_window_pattern", f"expected {num_layers} flags")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -145,6 +145,11 @@ class TextPass:
             rows = self._executor.run(step)
             if len(rows):
                 yield max(begin, first), rows
+
+    @property
+    def weights(self) -> Mapping[str, npt.NDArray[Any]]:
+        """The model's, by name, in float32; none without an observer."""
+        return self._executor.weights if isinstance(self._executor, ReferenceExecutor) else {}
 
     def close(self) -> None:
         """Free the model."""
