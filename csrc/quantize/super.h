@@ -202,20 +202,21 @@ struct SignedSuper {
   }
 };
 
-// Makes each square count by its weight's size as well: w_i (1 + |x_i| / mean |x|), the mean over the super-block.
+// In place of an importance: each square counts by its weight's size, w_i = sqrt(1 + (x_i / r)^2), where r is the root
+// mean square of the super-block.
 //
-// Plain least squares gives the projection of x on the codes, whose norm is smaller than x's: by half the relative
-// square error, so by 1 % in Q3_K and 3 % in Q2_K, and the more, the fewer the bits.  A network feels that in all of a
-// matrix's products at once.  Counting large weights more moves the scales out until the norm is kept (to 0.5 % in
-// both) and costs 1 to 3 % of the error's root mean square.  docs/quantize.md has what it does to a model.
+// Least squares give the projection of x on the codes, whose norm is smaller than x's by half the relative square
+// error: 1 % in Q3_K, 3 % in Q2_K, in all of a model's matrices at once.  Counting large weights more moves the scales
+// out until the norm is kept to 0.1 and 0.8 %, and costs 1 to 3 % of the error's root mean square.  docs/quantize.md
+// has what it does to a model.
 template <int kSize>
-static void count_by_size(Tile<kSize>& tile, bool has_importance) {
-  V sum{};
-  for (int i = 0; i < kSize; ++i) sum += magnitude(tile.x[i]);
-  const V over_mean = inverse(sum_block<kSuper / kSize>(sum) * (1.0f / kSuper));
+static void count_by_size(Tile<kSize>& tile) {
+  V squares{};
+  for (int i = 0; i < kSize; ++i) squares += tile.x[i] * tile.x[i];
+  const V over_r = inverse(root(sum_block<kSuper / kSize>(squares) * (1.0f / kSuper)));
   for (int i = 0; i < kSize; ++i) {
-    const V by_size = 1.0f + magnitude(tile.x[i]) * over_mean;
-    tile.w[i] = has_importance ? tile.w[i] * by_size : by_size;
+    const V relative = tile.x[i] * over_r;
+    tile.w[i] = root(1.0f + relative * relative);
   }
 }
 
@@ -239,14 +240,14 @@ struct Block {
   }
 };
 
-// Encodes a run tile by tile; `Search` fills an Encoded, `put` writes one block.  With kBySize the search is a weighted
-// one with or without importance.
+// Encodes a run tile by tile; `Search` fills an Encoded, `put` writes one block.  kBySize: without importance
+// squares count by size, so the search is weighted either way.
 template <class Search, int kSize, size_t kBytes, bool kBySize = false, class Put>
 static void encode_supers(const Run& run, float first, float step, int count, int rounds, Put put) {
   constexpr size_t kBlocks = Encoded<kSize>::kBlocks;
   for (size_t start = 0; start < run.num_blocks; start += kBlocks) {
     Tile<kSize> tile = load<kSize, kSuper>(run, start);
-    if constexpr (kBySize) count_by_size(tile, run.importance != nullptr);
+    if (kBySize && run.importance == nullptr) count_by_size(tile);
     Encoded<kSize> encoded;
     Search::encode(tile, first, step, count, rounds, encoded);
     for (size_t b = 0; b < kBlocks && start + b < run.num_blocks; ++b) {
