@@ -207,7 +207,7 @@ struct SignedSuper {
 //
 // Least squares give the projection of x on the codes, whose norm is smaller than x's by half the relative square
 // error: 1 % in Q3_K, 3 % in Q2_K, in all of a model's matrices at once.  Counting large weights more moves the scales
-// out until the norm is kept to 0.1 and 0.8 %, and costs 1 to 3 % of the error's root mean square.  docs/quantize.md
+// out until the norm is kept to 0.2 and 0.9 %, and costs 1 to 3 % of the error's root mean square.  docs/quantize.md
 // has what it does to a model.
 template <int kSize>
 static void count_by_size(Tile<kSize>& tile) {
