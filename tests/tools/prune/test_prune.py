@@ -28,11 +28,10 @@ from quintet.hub.packaged import packaged_models
 from quintet.models import load_model
 from quintet.tools.convert import convert
 from quintet.tools.prune import prune
-from quintet.tools.prune_cut import writable
+from quintet.tools.prune.cut import writable
 from quintet.tools.quantize import quantize
 from quintet.tools.text_pass import TextPass
-
-from .test_convert import byte_level
+from tools.test_convert import byte_level
 
 TEXT = "hello world, the tests of 2024: it's done. the other hello!\n" * 12
 CONTEXT = 32
