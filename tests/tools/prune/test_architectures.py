@@ -143,6 +143,7 @@ def test_experts_stay_by_use(tmp_path: Path):
     for chunk in chunks:
         hf_logits(hf, chunk)
     options = {"importance": "activation", "text": TEXT, "context": 32, "max_chunks": 3}
+    options["dtype"] = "float32"  # near ties fall as in transformers
     prune(path, tmp_path / "out.gguf", strategy="experts", expert_ratio=0.5, **options)
     only_experts(hf, uses.topk(3, dim=1).indices.sort(dim=1).values.tolist())
     assert matches(logits_of(tmp_path / "out.gguf"), hf_logits(hf, TOKENS))
