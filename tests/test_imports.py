@@ -37,8 +37,8 @@ ALSO = {("config", "errors")}
 # names into models imports it.
 HUB_IMPORTS = {"errors", "config", "formats"}
 HUB_USERS = {"runtime", "sharing", "llm", "async_llm", "tools", "server", "cli"}
-# formats: to make vocabularies of strings.
-NATIVE_USERS = {"formats", "backends", "sampling", "tools"}
+# formats and tokenizer: for vocabularies.
+NATIVE_USERS = {"formats", "tokenizer", "backends", "sampling", "tools"}
 
 
 def room_of(path: Path) -> str:

@@ -10,5 +10,6 @@ void bind_plan(nanobind::module_& m);
 void bind_quantize(nanobind::module_& m);
 void bind_sampling(nanobind::module_& m);
 void bind_text(nanobind::module_& m);
+void bind_tokenizer(nanobind::module_& m);
 
 }  // namespace quintet

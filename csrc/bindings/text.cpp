@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -95,11 +96,38 @@ nb::object decode_pairs(const nb::bytes& encoded, const Starts& starts) {
   return list;
 }
 
+// Where `count` strings begin, from data[begin] on, each a length in eight bytes and its bytes; and then where the last
+// of them ends.  Fewer where one passes `end`: the last place is then where that one begins.
+nb::object string_starts(const nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>& data,
+                         size_t begin, size_t end, size_t count) {
+  if (begin > end || end > data.shape(0)) throw std::invalid_argument("expected begin <= end <= len(data)");
+  count = std::min<size_t>(count, (end - begin) / kLengthBytes + 1);  // more cannot be there
+  auto* starts = new int64_t[count + 1];
+  const nb::capsule owner(starts, [](void* p) noexcept { delete[] static_cast<int64_t*>(p); });
+  size_t found = 0;
+  size_t position = begin;
+  {
+    const nb::gil_scoped_release release;
+    for (; found < count && end - position >= kLengthBytes; found++) {
+      uint64_t size = 0;
+      std::memcpy(&size, data.data() + position, sizeof size);
+      if (size > end - position - kLengthBytes) break;
+      starts[found] = static_cast<int64_t>(position);
+      position += kLengthBytes + size;
+    }
+  }
+  starts[found] = static_cast<int64_t>(position);
+  const size_t shape[] = {found + 1};
+  return nb::cast(nb::ndarray<nb::numpy, int64_t, nb::ndim<1>>(starts, 1, shape, owner));
+}
+
 }  // namespace
 
 void bind_text(nb::module_& m) {
   m.def("decode_strings", &decode_strings, "encoded"_a, "starts"_a,
         "Strings, each behind eight bytes of length and in front of the next start, as a list.");
+  m.def("string_starts", &string_starts, "data"_a, "begin"_a, "end"_a, "count"_a,
+        "Where strings behind their lengths begin, and where the last ends; fewer where one passes `end`.");
   m.def("decode_pairs", &decode_pairs, "encoded"_a, "starts"_a,
         "The same cut in two at their first space that is not at the start, or the index of one without.");
 }

@@ -52,10 +52,14 @@ inline constexpr int kUnlimited = INT32_MAX;
 // A q8 group whose largest magnitude is below this counts as zero: 127 / max|x| would overflow.
 inline constexpr float kSmallestGroup = 0x1p-100f;
 
+inline constexpr int kRunBlocks = 16;
+
 enum class KVType : uint8_t { kF32 = 0, kBF16 = 1, kInt8 = 2 };
 
-// One layer's paged KV cache.  Block b of KV head h is block h * num_blocks + b of k (and of v), so that consecutive
-// blocks are one stream for each head.  head_dim is even and at most 256.
+// One layer's paged KV cache.  A head's kRunBlocks consecutive blocks lie side by side, a stream to read; behind them
+// those of the next head, and `run_stride` bytes on, the next run of the first.  So a run of all layers can share its
+// pages: a token of a fresh cache touches one run, not a huge page per layer and head.  head_dim is even and at most
+// 256.
 //   kBF16  K block bf16 [head_dim / 2][16 tokens][2];   V block bf16 [8 token pairs][head_dim][2]
 //   kF32   K block float [head_dim][16 tokens];         V block float [16 tokens][head_dim]
 //   kInt8  K block int8 [head_dim / 4][16 tokens][4];   V block int8 [4 fours of tokens][head_dim][4]; either, padded
@@ -65,7 +69,7 @@ enum class KVType : uint8_t { kF32 = 0, kBF16 = 1, kInt8 = 2 };
 // reused as they are.
 struct KVCache {
   KVType type;
-  int num_blocks;
+  size_t run_stride;
   int num_kv_heads;
   int head_dim;
   void* k;

@@ -20,10 +20,17 @@ static inline size_t kv_block_bytes(KVType type, int head_dim) {
   return elements * (type == KVType::kBF16 ? 2 : 4);
 }
 
+// Of one run of all KV heads, in each of k and v.
+static inline size_t kv_run_bytes(KVType type, int head_dim, int num_kv_heads) {
+  return static_cast<size_t>(num_kv_heads) * kRunBlocks * kv_block_bytes(type, head_dim);
+}
+
 // `data` is cache.k or cache.v.
 static inline std::byte* kv_block(const KVCache& cache, void* data, int64_t block, int kv_head) {
-  const auto index = static_cast<size_t>(kv_head) * cache.num_blocks + block;
-  return static_cast<std::byte*>(data) + index * kv_block_bytes(cache.type, cache.head_dim);
+  const auto b = static_cast<size_t>(block);
+  const size_t in_run = static_cast<size_t>(kv_head) * kRunBlocks + b % kRunBlocks;
+  return static_cast<std::byte*>(data) + b / kRunBlocks * cache.run_stride +
+         in_run * kv_block_bytes(cache.type, cache.head_dim);
 }
 
 }  // namespace quintet

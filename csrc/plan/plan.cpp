@@ -82,16 +82,23 @@ Plan::Plan(const PlanOptions& options)
   require(options.num_layers > 0 && options.num_kv_heads > 0, "num_layers and num_kv_heads must be positive");
   require(options.head_dim > 0 && options.head_dim % 2 == 0 && options.head_dim <= 256,
           "head_dim must be even and at most 256");
-  size_t half = checked_mul(static_cast<size_t>(options.num_blocks), static_cast<size_t>(options.num_kv_heads));
-  half = checked_mul(half, kv_block_bytes(options.kv_type, options.head_dim));
-  cache_pages_ = Pages(checked_mul(half, 2 * static_cast<size_t>(options.num_layers)));
+  // [run of blocks][layer][k, v]: see KVCache.
+  const size_t half = kv_run_bytes(options.kv_type, options.head_dim, options.num_kv_heads);
+  const size_t stride = checked_mul(half, 2 * static_cast<size_t>(options.num_layers));
+  cache_pages_ = Pages(checked_mul(stride, static_cast<size_t>((options.num_blocks + kRunBlocks - 1) / kRunBlocks)));
   for (int layer = 0; layer < options.num_layers; layer++) {
     uint8_t* base = cache_pages_.data() + half * 2 * static_cast<size_t>(layer);
-    caches_.push_back({options.kv_type, options.num_blocks, options.num_kv_heads, options.head_dim, base, base + half});
+    caches_.push_back({options.kv_type, stride, options.num_kv_heads, options.head_dim, base, base + half});
   }
 }
 
 Plan::~Plan() = default;
+
+size_t Plan::cache_bytes() const {
+  const size_t per_block = 2 * static_cast<size_t>(options_.num_layers) * static_cast<size_t>(options_.num_kv_heads) *
+                           kv_block_bytes(options_.kv_type, options_.head_dim);
+  return static_cast<size_t>(options_.num_blocks) * per_block;
+}
 
 int Plan::add_vector(const float* values, int size) {
   require(size > 0, "an empty vector");

@@ -254,7 +254,8 @@ class Plan {
   const KVCache& cache(int layer) const { return caches_.at(static_cast<size_t>(layer)); }
   void* attention_scratch(int worker) const { return scratch_.at(static_cast<size_t>(worker)).data(); }
   size_t weight_bytes() const { return weights_.size_bytes(); }
-  size_t cache_bytes() const { return cache_pages_.size(); }
+  // Of its blocks; the last run of them may have room for some more, never touched.
+  size_t cache_bytes() const;
   size_t buffer_bytes() const { return buffer_bytes_; }
 
   // --- profiling; not during a run ---

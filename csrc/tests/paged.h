@@ -72,12 +72,13 @@ class PagedSequence {
   size_t row_width() const { return static_cast<size_t>(shape.num_heads()) * shape.head_dim; }
   size_t kv_width() const { return static_cast<size_t>(shape.num_kv_heads) * shape.head_dim; }
   size_t cache_bytes() const {
-    return static_cast<size_t>(num_cache_blocks) * static_cast<size_t>(shape.num_kv_heads) *
-           kv_block_bytes(shape.type, shape.head_dim);
+    const auto runs = static_cast<size_t>((num_cache_blocks + kRunBlocks - 1) / kRunBlocks);
+    return runs * kv_run_bytes(shape.type, shape.head_dim, shape.num_kv_heads);
   }
 
   KVCache cache() {
-    return {shape.type, num_cache_blocks, shape.num_kv_heads, shape.head_dim, k_cache.data(), v_cache.data()};
+    const size_t stride = kv_run_bytes(shape.type, shape.head_dim, shape.num_kv_heads);
+    return {shape.type, stride, shape.num_kv_heads, shape.head_dim, k_cache.data(), v_cache.data()};
   }
 
   void order_blocks() {

@@ -92,6 +92,55 @@ def decode_pairs(encoded: bytes, starts: npt.NDArray[np.int64]) -> list[tuple[st
     It is the first space, but for one at the start, which belongs to the left half.
     """
 
+def string_starts(
+    data: npt.NDArray[np.uint8], begin: int, end: int, count: int
+) -> npt.NDArray[np.int64]:
+    """Where strings behind their lengths begin, and where the last ends.
+
+    Fewer where one passes `end`; the last place is then where that one begins.
+    """
+
+class StringIndex:
+    """Finds strings, each behind eight bytes of length."""
+
+    def __init__(self, encoded: bytes, starts: npt.NDArray[np.int64]) -> None: ...
+    def find(self, text: bytes) -> int:
+        """The place of the first string that is this one, or -1."""
+    def duplicate(self) -> tuple[int, int]:
+        """The first string that is there twice and where it is again, or -1 twice."""
+    def first_invalid(self) -> int:
+        """The first string that is not UTF-8, or -1."""
+
+class BytePairs:
+    """Byte pair encoding over a vocabulary in GPT-2's byte alphabet."""
+
+    def __init__(
+        self,
+        tokens: StringIndex,
+        encoded: bytes,
+        starts: npt.NDArray[np.int64],
+        alphabet: Sequence[str],
+    ) -> None: ...
+    def first_bad_merge(self) -> int:
+        """The first merge that is not two tokens whose join is a third, or -1."""
+    def makes(self, token: int) -> bool:
+        """Whether some merge results in this token."""
+    def encode(
+        self,
+        text: str,
+        ids: list[int],
+        offsets: list[tuple[int, int]],
+        *,
+        known: Sequence[int],
+        ignores_merges: bool,
+        is_hidden: bytes,
+    ) -> list[int]:
+        """Tokens of a text cut into parts.
+
+        Where an id is 0 the characters between the two offsets are encoded, others stand for
+        known[id - 1].  `is_hidden`: a byte per token, or none.
+        """
+
 class Plan:
     """A compiled program with its weights and KV cache; see csrc/plan/plan.h."""
 

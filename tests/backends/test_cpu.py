@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
@@ -36,6 +39,8 @@ LAYOUTS = [
     for name in QUANTISED
     if name not in ("NVFP4", "TQ1_0", "TQ2_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_S", "IQ3_XXS")
 ]
+
+HUGE_PAGE = 2 << 20
 
 
 def executor(model: Model, **overrides) -> CPUExecutor:
@@ -130,6 +135,25 @@ def test_block_bytes_are_what_the_cache_takes(kv_dtype, head_dim, tmp_path):
         model = load_model(source)
         cpu = executor(model, kv_dtype=kv_dtype)
     assert cpu.plan.cache_bytes == 40 * block_bytes(model, kv_dtype)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_a_large_cache_takes_memory_as_it_fills(tmp_path):
+    """A first token touches the pages of its run of blocks, not one per layer and head."""
+    row = Row("wide", "Llama", "llama", {"num_attention_heads": 8, "num_key_value_heads": 8})
+    make_hf(row, tmp_path)
+    with SafetensorsDir.open(tmp_path) as source:
+        model = load_model(source)
+        cpu = executor(model, kv_dtype="float32", num_blocks=8192)
+    streams = 2 * model.program.cache.num_layers * model.program.cache.num_kv_heads
+    assert cpu.plan.cache_bytes > streams * HUGE_PAGE
+
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = resident_bytes()
+    prefill(cpu, [1], [5000], chunk=1)
+    assert resident_bytes() - before < streams * HUGE_PAGE // 2
 
 
 def test_bits_on_an_int8_cache_are_those_of_every_table(quantised):

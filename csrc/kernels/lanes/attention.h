@@ -46,7 +46,7 @@ struct Segment {
   int num_rows;           // of the tile
   int first_row;          // the rows before it end before the segment
   int tokens[kTileRows];  // of the segment, that a row sees; ascending
-  bool in_order;          // its K is one stream
+  bool in_order;          // its K is a stream, but for the ends of runs
   // Past the end, what will be read next, for prefetching.
   const std::byte* k_blocks[kSegmentBlocks + kPrefetchBlocks];
   const std::byte* v_blocks[kSegmentBlocks + kPrefetchBlocks];
@@ -192,12 +192,10 @@ void locate_segment(const KVCache& cache, const SequenceView& seq, int kv_head, 
     segment.k_blocks[i] = block(cache.k, first_block + i);
     segment.v_blocks[i] = block(cache.v, first_block + i);
   }
-  const std::byte* const first = segment.k_blocks[0];
   const auto block_bytes = static_cast<ptrdiff_t>(kv_block_bytes(cache.type, cache.head_dim));
-  segment.in_order = segment.k_blocks[num_blocks - 1] == first + (num_blocks - 1) * block_bytes;
-  for (int i = 1; segment.in_order && i < num_blocks; ++i) {
-    segment.in_order = segment.k_blocks[i] == first + i * block_bytes;
-  }
+  int jumps = 0;
+  for (int i = 1; i < num_blocks; ++i) jumps += segment.k_blocks[i] != segment.k_blocks[i - 1] + block_bytes;
+  segment.in_order = jumps <= (num_blocks + kRunBlocks - 1) / kRunBlocks;  // no more than runs have ends
   const int last_block = last_token / kBlockTokens;
   for (int i = 0; i < kPrefetchBlocks; ++i) {
     const int next = first_block + num_blocks + i;

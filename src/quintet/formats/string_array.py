@@ -2,28 +2,23 @@
 
 A vocabulary of 150,000 tokens and as many merges is most of the header of a GGUF file.  Making a
 `str` of each takes longer than everything else there is to opening the file, so only their
-positions are worked out: vectorised where strings are short, one by one where they are not.
+positions are worked out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
-from quintet._native import decode_pairs, decode_strings
+from quintet._native import StringIndex, decode_pairs, decode_strings, string_starts
 from quintet.formats.byte_reader import U64, ByteReader
 
 Positions = npt.NDArray[np.int64]
-
-# Bytes looked at per vectorised step, and how many strings it must find to be worth another.
-_WINDOW_BYTES = 64 * 1024
-_FEW_STRINGS = 64
-# Strings read one by one before the vectorised step is tried again; doubles each time it is.
-_SLOW_STRINGS = 1024
-_MAX_SLOW_STRINGS = 64 * 1024
 
 
 class StringArray(Sequence[str]):
@@ -40,6 +35,18 @@ class StringArray(Sequence[str]):
         """`starts`: [n + 1], where each length prefix is in `encoded`, and then the end."""
         self._encoded = encoded
         self._starts = starts
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> StringArray:
+        """These strings.
+
+        Raises:
+            UnicodeEncodeError: one with lone surrogates that do not stand for bytes.
+        """
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        sizes = (U64.size + len(item) for item in encoded)
+        starts = np.fromiter(accumulate(sizes, initial=0), np.int64, len(encoded) + 1)
+        return cls(b"".join(U64.pack(len(item)) + item for item in encoded), starts)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -69,6 +76,21 @@ class StringArray(Sequence[str]):
         """
         return decode_pairs(self._encoded, self._starts)
 
+    @cached_property
+    def finder(self) -> StringIndex:
+        """Finds strings by their bytes."""
+        return StringIndex(self._encoded, self._starts)
+
+    @property
+    def has_empty(self) -> bool:
+        """Whether there is a string of no bytes."""
+        return bool((np.diff(self._starts) == U64.size).any())
+
+    @property
+    def encoded(self) -> tuple[bytes, Positions]:
+        """The strings behind their lengths, where each of these is, and the end."""
+        return self._encoded, self._starts
+
     def __repr__(self) -> str:
         return f"StringArray of {len(self)}"
 
@@ -91,21 +113,10 @@ def read_string_array(
         ModelFormatError: a string passes the end, or is longer than `max_string_bytes`.
     """
     base = reader.position
-    starts = np.empty(count + 1, dtype=np.int64)
-    found = 0
-    patience = _SLOW_STRINGS
-    while found < count:
-        fast = _short_strings(reader.data[reader.position : reader.end], count - found)
-        starts[found : found + len(fast)] = fast + reader.position
-        found += len(fast)
-        if len(fast):
-            _skip_string(reader, int(starts[found - 1]), part)
-        if len(fast) < _FEW_STRINGS:
-            slow = _any_strings(reader, min(count - found, patience), part)
-            patience = min(2 * patience, _MAX_SLOW_STRINGS)
-            starts[found : found + len(slow)] = slow
-            found += len(slow)
-    starts[count] = reader.position
+    starts = string_starts(reader.data, base, reader.end, count)
+    reader.position = int(starts[-1])
+    if len(starts) <= count:  # the next passes the end: this says so
+        reader.require(reader.u64(part), part)
     lengths = np.diff(starts) - U64.size
     if count and lengths.max() > max_string_bytes:
         longest = int(lengths.argmax())
@@ -115,52 +126,3 @@ def read_string_array(
             int(starts[longest]),
         )
     return StringArray(reader.data[base : reader.position].tobytes(), starts - base)
-
-
-def _short_strings(data: npt.NDArray[np.uint8], max_count: int) -> Positions:
-    """
-    Positions of the leading run of strings that are shorter than 256 bytes.
-
-    The u64 length of such a string is one byte and seven zeros, and text has no zeros, so
-    wherever seven zeros stand a string should start one byte before.  That is only a guess; a
-    candidate counts when it is exactly where the string before it ends, the first being at 0.
-    By induction those are the positions that reading one by one would give.
-    """
-    window = data[:_WINDOW_BYTES]
-    if len(window) < U64.size:
-        return np.empty(0, dtype=np.int64)
-    is_zero = window == 0
-    two = is_zero[:-1] & is_zero[1:]
-    four = two[:-2] & two[2:]
-    seven = four[:-3] & four[3:]
-    candidates = np.flatnonzero(seven[1:])
-    if not len(candidates) or candidates[0] != 0:
-        return np.empty(0, dtype=np.int64)
-    ends = candidates + U64.size + window[candidates]
-    wrong = np.flatnonzero(candidates[1:] != ends[:-1])
-    num_linked = int(wrong[0]) + 1 if len(wrong) else len(candidates)
-    return candidates[: min(num_linked, max_count)]
-
-
-def _any_strings(reader: ByteReader, count: int, part: str) -> list[int]:
-    """Positions of the next `count` strings, one by one, moving the reader past them."""
-    starts = []
-    position, end, view = reader.position, reader.end, reader.view
-    for _ in range(count):
-        starts.append(position)
-        if end - position < U64.size:
-            break
-        position += U64.size + U64.unpack_from(view, position)[0]
-        if position > end:
-            break
-    if starts:  # The last may pass the end: this says so.
-        _skip_string(reader, starts[-1], part)
-    return starts
-
-
-def _skip_string(reader: ByteReader, start: int, part: str) -> None:
-    """Move the reader past the string whose length is at `start`."""
-    reader.position = start
-    num_bytes = reader.u64(part)
-    reader.require(num_bytes, part)
-    reader.position += num_bytes

@@ -111,12 +111,37 @@ class Model:
 @functools.cache
 def architectures() -> dict[str, Architecture]:
     """Every architecture of this package, by GGUF name."""
-    found = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            loaded = importlib.import_module(f"{package.__name__}.{module.name}")
-            found[loaded.ARCHITECTURE.name] = loaded.ARCHITECTURE
-    return found
+    found = map(_imported, _modules())
+    return {architecture.name: architecture for architecture in found}
+
+
+def _modules() -> list[str]:
+    """The names of the files of architectures."""
+    modules = pkgutil.iter_modules(package.__path__)
+    return [module.name for module in modules if not module.name.startswith("_")]
+
+
+def _imported(module: str) -> Architecture:
+    architecture: Architecture = importlib.import_module(
+        f"{package.__name__}.{module}"
+    ).ARCHITECTURE
+    return architecture
+
+
+def _architecture(name: str) -> Architecture:
+    """The architecture of that GGUF name, without importing the others if its file is called so.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    module = name.replace("-", "_")
+    if module in _modules():
+        found: Architecture = _imported(module)
+        if found.name == name:
+            return found
+    if name not in architectures():
+        raise UnsupportedModelError("architecture", name, architectures())
+    return architectures()[name]
 
 
 def load_model(source: GGUFFile | SafetensorsDir, *, context_length: int | None = None) -> Model:
@@ -162,9 +187,7 @@ def config_of_gguf(
     name = metadata.get("general.architecture")
     if not isinstance(name, str):
         raise ModelFormatError("the key is missing", path=path, part="general.architecture")
-    architecture = architectures().get(name)
-    if architecture is None:
-        raise UnsupportedModelError("architecture", name, architectures())
+    architecture = _architecture(name)
     weights = architecture.gguf_weights(weights)
     return architecture, architecture.from_gguf(metadata, weights, path), weights
 
@@ -213,13 +236,11 @@ def of_directory(source: SafetensorsDir) -> Architecture:
         UnsupportedModelError: it is not ours yet.
         ModelFormatError: config.json names none.
     """
-    return _from_hf_names(source.config, str(source.directory))
-
-
-def _from_hf_names(config: Mapping[str, Any], path: str) -> Architecture:
-    names = config.get("architectures")
+    names = source.config.get("architectures")
     if not isinstance(names, list) or not names:
-        raise ModelFormatError("expected a list of names", path=path, part="architectures")
+        raise ModelFormatError(
+            "expected a list of names", path=str(source.directory), part="architectures"
+        )
     known = {hf: a for a in architectures().values() for hf in a.hf_names}
     for name in names:
         if name in known:

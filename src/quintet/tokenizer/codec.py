@@ -5,17 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from typing import Protocol
 
 import tokenizers
 from tokenizers.models import Model
 
 from quintet.errors import ModelFormatError, RequestError
+from quintet.tokenizer.byte_pairs import BytePairs
 from quintet.tokenizer.plain_model import spells, without
-from quintet.tokenizer.vocabulary import TokenKind, ids_of_kinds
+from quintet.tokenizer.vocabulary import CONTROL_KINDS, TokenKind, ids_of_kinds
 
-# Kinds that text only means when it comes from a template, never from a user.
-CONTROL_KINDS = frozenset([TokenKind.CONTROL, TokenKind.UNKNOWN])
+__all__ = ["CONTROL_KINDS", "Codec", "Matcher", "encode_text", "library_errors"]
+
+
+class Matcher(Protocol):
+    """Encodes texts in one way."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, nothing added."""
+
+
+class _LibraryMatcher:
+    """A `tokenizers` object."""
+
+    def __init__(self, library: tokenizers.Tokenizer) -> None:
+        self._library = library
+
+    def encode(self, text: str) -> list[int]:
+        # Unlike `encode`, this computes no offsets (half the time) and releases the GIL.
+        encoding = self._library.encode_batch_fast([text], add_special_tokens=False)[0]
+        ids: list[int] = encoding.ids
+        return ids
 
 
 @dataclass(frozen=True)
@@ -24,8 +44,10 @@ class Codec:
 
     Args:
         tokens: spelling by token id.
+        ids: the other way round; made of `tokens` where there is none.
         kinds: TokenKind by token id.
         base: holds the model, its normalizer and its pre-tokenizer; nothing else of it is used.
+            Or byte pairs, which need no more.
         added: tokens cut out of the text before `base` sees it, in the order of their ids;
             `special` marks control tokens.
         spelled_bytes: the bytes a normal token's spelling stands for.
@@ -36,9 +58,9 @@ class Codec:
         chat_templates: Jinja sources by name; "default" is the usual one.
     """
 
-    tokens: list[str]
+    tokens: Sequence[str]
     kinds: bytes
-    base: tokenizers.Tokenizer
+    base: tokenizers.Tokenizer | BytePairs
     added: list[tokenizers.AddedToken]
     spelled_bytes: Callable[[str], bytes]
     drops_leading_space: bool
@@ -50,11 +72,17 @@ class Codec:
     between_ids: tuple[int, ...] = ()
     added_bytes: Callable[[str], bytes] = str.encode
     chat_templates: Mapping[str, str] = field(default_factory=dict)
+    ids: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            ids = {token: token_id for token_id, token in enumerate(self.tokens)}
+            object.__setattr__(self, "ids", ids)
 
     def matcher(
         self, *, parse_special: bool, extra: Sequence[tokenizers.AddedToken] = ()
-    ) -> tokenizers.Tokenizer:
-        """A `tokenizers` object that knows the added tokens.
+    ) -> Matcher:
+        """What encodes texts and knows the added tokens.
 
         Args:
             parse_special: cut control tokens out of the text, too; otherwise nothing in a text
@@ -64,14 +92,18 @@ class Codec:
         Raises:
             ModelFormatError: an added token would get another id than the file gives it.
         """
-        model = self.base.model if parse_special else self._plain_model
-        return self._assemble(model, parse_special=parse_special, extra=extra)
+        if isinstance(self.base, BytePairs):
+            added = [(token, self.ids[token.content]) for token in self.added]
+            added += [(token, len(self.tokens) + i) for i, token in enumerate(extra)]
+            return self.base.matcher(self.kinds, added, parse_special=parse_special)
+        model = self.base.model if parse_special else self._plain_model(self.base)
+        library = self._assemble(self.base, model, parse_special=parse_special, extra=extra)
+        return _LibraryMatcher(library)
 
-    @cached_property
-    def _plain_model(self) -> Model:
+    def _plain_model(self, base: tokenizers.Tokenizer) -> Model:
         control = {token.content for token in self.added if token.special}
-        known = self.base.model
-        matcher = self._assemble(known, parse_special=False)
+        known = base.model
+        matcher = self._assemble(base, known, parse_special=False)
         ids = [
             token_id
             for token_id in ids_of_kinds(self.kinds, [TokenKind.CONTROL])
@@ -81,19 +113,24 @@ class Codec:
             return without(known, control) if spells(matcher, control, ids) else known
 
     def _assemble(
-        self, model: Model, *, parse_special: bool, extra: Sequence[tokenizers.AddedToken] = ()
+        self,
+        base: tokenizers.Tokenizer,
+        model: Model,
+        *,
+        parse_special: bool,
+        extra: Sequence[tokenizers.AddedToken] = (),
     ) -> tokenizers.Tokenizer:
         matcher = tokenizers.Tokenizer(model)  # shares the model, copies nothing
-        if self.base.normalizer is not None:
-            matcher.normalizer = self.base.normalizer
-        if self.base.pre_tokenizer is not None:
-            matcher.pre_tokenizer = self.base.pre_tokenizer
+        if base.normalizer is not None:
+            matcher.normalizer = base.normalizer
+        if base.pre_tokenizer is not None:
+            matcher.pre_tokenizer = base.pre_tokenizer
         # Where the model was kept from spelling a control token, its id is taken without a name.
         hidden = {
             token.content
             for token in self.added
             if token.special
-            and self.base.model.token_to_id(token.content) is not None
+            and base.model.token_to_id(token.content) is not None
             and model.token_to_id(token.content) is None
         }
         added = [token for token in self.added if token.content not in hidden]
@@ -109,7 +146,7 @@ class Codec:
         return matcher
 
 
-def encode_text(matcher: tokenizers.Tokenizer, text: str) -> list[int]:
+def encode_text(matcher: Matcher, text: str) -> list[int]:
     """Token ids of a text, nothing added.
 
     Raises:
@@ -121,9 +158,7 @@ def encode_text(matcher: tokenizers.Tokenizer, text: str) -> list[int]:
     except UnicodeEncodeError:
         raise RequestError("expected text without lone surrogates", parameter="text") from None
     with library_errors("tokenizer"):
-        # Unlike `encode`, this computes no offsets (half the time) and releases the GIL.
-        ids: list[int] = matcher.encode_batch_fast([text], add_special_tokens=False)[0].ids
-    return ids
+        return matcher.encode(text)
 
 
 @contextmanager

@@ -24,12 +24,11 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, Protocol
 
-import tokenizers
 from tokenizers import AddedToken
 
 from quintet.errors import RequestError
 from quintet.tokenizer.chat import plain_json
-from quintet.tokenizer.codec import CONTROL_KINDS, Codec, encode_text
+from quintet.tokenizer.codec import CONTROL_KINDS, Codec, Matcher, encode_text
 from quintet.tokenizer.vocabulary import ids_of_kinds
 
 
@@ -112,7 +111,7 @@ class ChatEncoder:
         return f"<anchor {secrets.token_hex(16)}>"  # nobody can write this into a message
 
     @cached_property
-    def _plain_after_anchor(self) -> tokenizers.Tokenizer:
+    def _plain_after_anchor(self) -> Matcher:
         anchor = AddedToken(self._anchor, normalized=False, special=False)
         return self._codec.matcher(parse_special=False, extra=[anchor])
 

@@ -13,6 +13,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from quintet.errors import ModelFormatError, UnsupportedModelError
+from quintet.tokenizer.byte_pairs import BytePairs
 from quintet.tokenizer.codec import CONTROL_KINDS, Codec
 from quintet.tokenizer.end_of_generation import SPELLINGS, end_of_generation_ids
 from quintet.tokenizer.gguf_schemes import BUILDERS, Scheme
@@ -40,7 +41,7 @@ def read_codec(metadata: Mapping[str, Any]) -> Codec:
         raise UnsupportedModelError("tokenizer", model, BUILDERS)
     vocabulary = Vocabulary(metadata)
     scheme = build(vocabulary)
-    plain_words = _plain_words(vocabulary)
+    plain_words = _plain_words(vocabulary, scheme)
     special = _special_ids(vocabulary, scheme)
     named = [special["eos"], *map(vocabulary.token_id, _ENDING_KEYS)]
     eog_ids = end_of_generation_ids(vocabulary.ids, named, plain_words)
@@ -50,6 +51,7 @@ def read_codec(metadata: Mapping[str, Any]) -> Codec:
     prefix_ids, suffix_ids = _affixes(vocabulary, scheme, special)
     return Codec(
         tokens=vocabulary.tokens,
+        ids=vocabulary.ids,
         kinds=bytes(vocabulary.kinds),
         base=scheme.base,
         added=_added_tokens(vocabulary, str(metadata.get("general.name", ""))),
@@ -112,7 +114,7 @@ def _added_tokens(vocabulary: Vocabulary, model_name: str) -> list[AddedToken]:
     return added
 
 
-def _plain_words(vocabulary: Vocabulary) -> set[str]:
+def _plain_words(vocabulary: Vocabulary, scheme: Scheme) -> set[str]:
     """End-of-generation spellings that are normal tokens and the result of some merge."""
     suspects = {
         text
@@ -122,7 +124,9 @@ def _plain_words(vocabulary: Vocabulary) -> set[str]:
     }
     if not suspects:
         return set()
-    return {text for left, right in vocabulary.merges if (text := left + right) in suspects}
+    if isinstance(scheme.base, BytePairs):
+        return {text for text in suspects if scheme.base.makes(vocabulary.ids[text])}
+    return {text for left, right in vocabulary.merge_pairs() if (text := left + right) in suspects}
 
 
 def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:

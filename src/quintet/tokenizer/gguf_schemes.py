@@ -1,4 +1,4 @@
-"""The kinds of tokenizers that GGUF files hold, as `tokenizers` objects.
+"""The kinds of tokenizers that GGUF files hold, as `tokenizers` objects or our own byte pairs.
 
 Behaviour and defaults: llama.cpp, src/llama-vocab.cpp.
 """
@@ -13,6 +13,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from quintet.errors import ModelFormatError
+from quintet.tokenizer.byte_pairs import BytePairs
 from quintet.tokenizer.codec import library_errors
 from quintet.tokenizer.pieces import (
     SPACE_MARK,
@@ -36,7 +37,7 @@ _WORDS = f"{SPACE_MARK}*[^{SPACE_MARK}]+|{SPACE_MARK}+"
 class Scheme:
     """One way of tokenizing, and its defaults for what the file leaves out."""
 
-    base: tokenizers.Tokenizer
+    base: tokenizers.Tokenizer | BytePairs
     spelled_bytes: Callable[[str], bytes]
     added_bytes: Callable[[str], bytes] = str.encode
     drops_leading_space: bool = False
@@ -65,20 +66,26 @@ def _byte_pair_named(vocabulary: Vocabulary, name: str) -> Scheme:
     rules = pre_tokenization(name)
     if not vocabulary.has("merges"):
         raise ModelFormatError("expected an array, found no such key", part=PREFIX + "merges")
-    merges = vocabulary.merges
+    if rules.is_byte_level:
+        pairs = BytePairs(
+            vocabulary.tokens,
+            vocabulary.merges,
+            rules.build_cuts(),
+            ignores_merges=rules.ignores_merges,
+        )
+        return Scheme(pairs, byte_level_bytes, adds_bos=rules.adds_bos)
+    merges = vocabulary.merge_pairs()
     try:
         model = models.BPE(
-            vocab=vocabulary.ids,
+            vocab=_table(vocabulary),
             merges=merges,
             ignore_merges=rules.ignores_merges,
-            byte_fallback=not rules.is_byte_level,
+            byte_fallback=True,
         )
     except Exception as error:  # noqa: BLE001 - the library raises no class of its own
         raise _bad_merges(vocabulary, merges, error) from None
     base = tokenizers.Tokenizer(model)
     base.pre_tokenizer = rules.build()
-    if rules.is_byte_level:
-        return Scheme(base, byte_level_bytes, adds_bos=rules.adds_bos)
     base.normalizer = normalizers.Replace(" ", SPACE_MARK)
     for token_id, token in enumerate(vocabulary.tokens):
         # Runs of line breaks are tokens without merges; Gemma adds them as whole tokens.
@@ -91,7 +98,7 @@ def _sentencepiece(vocabulary: Vocabulary) -> Scheme:
     adds_space = vocabulary.flag("add_space_prefix", True)
     unknown_id = vocabulary.token_id("unknown", 0)
     model = models.BPE(
-        vocab=vocabulary.ids,
+        vocab=_table(vocabulary),
         merges=merges_by_score(vocabulary),
         unk_token=None if unknown_id is None else vocabulary.tokens[unknown_id],
         fuse_unk=True,
@@ -180,6 +187,11 @@ BUILDERS: dict[str, Callable[[Vocabulary], Scheme]] = {
     "t5": _unigram,
 }
 """By `tokenizer.ggml.model`."""
+
+
+def _table(vocabulary: Vocabulary) -> dict[str, int]:
+    """Token ids by spelling, as the library takes them."""
+    return {token: token_id for token_id, token in enumerate(vocabulary.tokens)}
 
 
 def _hash_spelled(vocabulary: Vocabulary) -> dict[str, int]:

@@ -42,12 +42,13 @@ class PreTokenization:
 
     def build(self) -> PreTokenizer:
         """The same as a `tokenizers` object."""
-        steps: list[PreTokenizer] = [
-            Split(Regex(expression), "isolated") for expression in self.expressions
-        ]
-        if self.is_byte_level:
-            steps.append(ByteLevel(add_prefix_space=False, use_regex=False))
-        return Sequence(steps)
+        if not self.is_byte_level:
+            return self.build_cuts()
+        return Sequence([self.build_cuts(), ByteLevel(add_prefix_space=False, use_regex=False)])
+
+    def build_cuts(self) -> PreTokenizer:
+        """What cuts the text, which stays as it is spelled, as a `tokenizers` object."""
+        return Sequence([Split(Regex(expression), "isolated") for expression in self.expressions])
 
 
 def pre_tokenization(name: str) -> PreTokenization:

@@ -58,6 +58,6 @@ def _pieces(vocabulary: Vocabulary) -> dict[str, int]:
     """The tokens that merges are made of, with their ids."""
     return {
         token: token_id
-        for token, token_id in vocabulary.ids.items()
+        for token_id, token in enumerate(vocabulary.tokens)
         if vocabulary.kinds[token_id] in _MERGED_KINDS
     }

@@ -194,7 +194,7 @@ class Tokenizer:
 
     def token_to_id(self, text: str) -> int | None:
         """The id of a token by its spelling in the vocabulary."""
-        return self._ids.get(text)
+        return self._codec.ids.get(text)
 
     def is_special(self, token_id: int) -> bool:
         """Whether this is a control token: one that is no part of the text."""
@@ -267,7 +267,3 @@ class Tokenizer:
     @cached_property
     def _chat_encoder(self) -> ChatEncoder:
         return ChatEncoder(self._codec, lambda text: encode_text(self._special, text))
-
-    @cached_property
-    def _ids(self) -> dict[str, int]:
-        return {token: token_id for token_id, token in enumerate(self._codec.tokens)}

@@ -7,12 +7,13 @@ absent: llama.cpp, src/llama-vocab.cpp.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import IntEnum
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from quintet.errors import ModelFormatError
 from quintet.formats.string_array import StringArray
@@ -31,6 +32,32 @@ class TokenKind(IntEnum):
     BYTE = 6
 
 
+# Kinds that text only means when it comes from a template, never from a user.
+CONTROL_KINDS = frozenset([TokenKind.CONTROL, TokenKind.UNKNOWN])
+
+
+class TokenIds(Mapping[str, int]):
+    """Token id by spelling."""
+
+    def __init__(self, tokens: StringArray) -> None:
+        self._tokens = tokens
+
+    def __getitem__(self, text: str) -> int:
+        try:
+            place = self._tokens.finder.find(text.encode("utf-8", "surrogateescape"))
+        except UnicodeEncodeError:
+            place = -1
+        if place < 0:
+            raise KeyError(text)
+        return place
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tokens)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+
 class Vocabulary:
     """Typed, checked access to the tokenizer keys of one metadata mapping.
 
@@ -45,16 +72,17 @@ class Vocabulary:
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
         self._metadata = metadata
-        self.tokens = self.strings("tokens", required=True)
-        if not all(self.tokens):
-            self.tokens = [token or f"[EMPTY_{i}]" for i, token in enumerate(self.tokens)]
-        self.ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
+        self.tokens = self._string_array("tokens", required=True)
+        if self.tokens.has_empty:
+            self.tokens = StringArray.of(
+                token or f"[EMPTY_{i}]" for i, token in enumerate(self.tokens)
+            )
         if not self.tokens:
             raise ModelFormatError(
                 "expected at least one token, found none", part=PREFIX + "tokens"
             )
-        if len(self.ids) != len(self.tokens):
-            raise self._duplicate_token()
+        self._check_tokens()
+        self.ids = TokenIds(self.tokens)
         self.kinds = self._read_kinds()
 
     def has(self, name: str) -> bool:
@@ -92,28 +120,19 @@ class Vocabulary:
             )
         return value
 
-    def strings(self, name: str, *, required: bool = False) -> list[str]:
-        """The string array `tokenizer.ggml.<name>`; empty when absent and not required."""
-        values = self._metadata.get(PREFIX + name)
-        if isinstance(values, StringArray):
-            return values.to_list()
-        values = self._array(name, required=required)
-        if not all(isinstance(value, str) for value in values):
-            raise ModelFormatError("expected an array of strings", part=PREFIX + name)
-        return values
-
     @cached_property
-    def merges(self) -> list[tuple[str, str]]:
-        """`tokenizer.ggml.merges`: the two halves of each; empty when absent.
+    def merges(self) -> StringArray:
+        """`tokenizer.ggml.merges`, as they are; empty when absent."""
+        return self._string_array("merges")
+
+    def merge_pairs(self) -> list[tuple[str, str]]:
+        """The two halves of each of `merges`.
 
         Raises:
             ModelFormatError: one without a space between two halves.
         """
-        values = self._metadata.get(PREFIX + "merges")
-        if isinstance(values, StringArray):
-            pairs = values.to_pairs()
-            return [_halves(values[pairs])] if isinstance(pairs, int) else pairs
-        return [_halves(merge) for merge in self.strings("merges")]
+        pairs = self.merges.to_pairs()
+        return [halves(self.merges[pairs])] if isinstance(pairs, int) else pairs
 
     def scores(self) -> list[float]:
         """`tokenizer.ggml.scores`: a finite number per token."""
@@ -134,6 +153,19 @@ class Vocabulary:
             raise ModelFormatError("expected an array of bytes", part=PREFIX + name)
         return bytes(value & 0xFF for value in values)  # some writers store them signed
 
+    def _string_array(self, name: str, *, required: bool = False) -> StringArray:
+        """The string array `tokenizer.ggml.<name>`; empty when absent and not required."""
+        values = self._metadata.get(PREFIX + name)
+        if isinstance(values, StringArray):
+            return values
+        values = self._array(name, required=required)
+        if not all(isinstance(value, str) for value in values):
+            raise ModelFormatError("expected an array of strings", part=PREFIX + name)
+        try:
+            return StringArray.of(values)
+        except UnicodeEncodeError:
+            raise ModelFormatError("expected UTF-8", part=PREFIX + name) from None
+
     def _array(self, name: str, *, required: bool) -> list[Any]:
         values = self._metadata.get(PREFIX + name)
         if values is None:
@@ -145,12 +177,22 @@ class Vocabulary:
         return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
     def _read_kinds(self) -> bytearray:
-        values = self._array("token_type", required=False)
-        if not values:
+        stored = self._metadata.get(PREFIX + "token_type")
+        values: npt.NDArray[Any] | list[Any]
+        if isinstance(stored, np.ndarray) and stored.dtype.kind in "iu":
+            values = stored
+        else:
+            values = self._array("token_type", required=False)
+        if len(values) == 0:
             return bytearray([TokenKind.NORMAL]) * len(self.tokens)
         self._check_length("token_type", len(values))
         try:
-            kinds = bytearray(values)
+            if isinstance(values, list):
+                kinds = bytearray(values)
+            elif values.min() >= 0 and values.max() < 256:
+                kinds = bytearray(values.astype(np.uint8).tobytes())
+            else:
+                raise ValueError
         except (TypeError, ValueError):
             raise ModelFormatError(
                 "expected token types from 0 to 6", part=PREFIX + "token_type"
@@ -169,14 +211,20 @@ class Vocabulary:
                 part=PREFIX + name,
             )
 
-    def _duplicate_token(self) -> ModelFormatError:
-        for first, token in enumerate(self.tokens):
-            if self.ids[token] != first:
-                break
-        return ModelFormatError(
-            f"expected distinct tokens, found {token!r} at {first} and {self.ids[token]}",
-            part=PREFIX + "tokens",
-        )
+    def _check_tokens(self) -> None:
+        index = self.tokens.finder
+        first, second = index.duplicate()
+        if first >= 0:
+            raise ModelFormatError(
+                f"expected distinct tokens, found {self.tokens[first]!r} at {first} and {second}",
+                part=PREFIX + "tokens",
+            )
+        invalid = index.first_invalid()
+        if invalid >= 0:
+            raise ModelFormatError(
+                f"expected UTF-8, found {self.tokens.raw(invalid)!r} at {invalid}",
+                part=PREFIX + "tokens",
+            )
 
 
 def _wrong_type(name: str, expected: str, value: object) -> ModelFormatError:
@@ -197,7 +245,12 @@ def ids_of_kinds(kinds: bytes | bytearray, wanted: Collection[TokenKind]) -> lis
     return found
 
 
-def _halves(merge: str) -> tuple[str, str]:
+def halves(merge: str) -> tuple[str, str]:
+    """What stands before and after the space of a merge.
+
+    Raises:
+        ModelFormatError: there is none.
+    """
     cut = merge.find(" ", 1)  # a space at the start belongs to the left half
     if cut < 0:
         raise ModelFormatError(

@@ -11,7 +11,7 @@ Source: docs/gguf.md of ggml-org/ggml, section "Tokenizer".
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +100,7 @@ def _of_json(path: Path, codec: Codec, vocab_size: int) -> dict[str, Field]:
 
 
 def _padded(
-    tokens: list[str], kinds: list[int], scores: list[float] | None, vocab_size: int, path: Path
+    tokens: Sequence[str], kinds: list[int], scores: list[float] | None, vocab_size: int, path: Path
 ) -> dict[str, Field]:
     """Spellings, kinds and scores, one of each per row of the embedding."""
     beyond = kinds[vocab_size:]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ class Made:
     """
 
     keys: Mapping[str, Any]
-    tokens: list[str]
+    tokens: Sequence[str]
     kinds: list[int]
     scores: list[float] | None = None
     unknown_id: int | None = None
