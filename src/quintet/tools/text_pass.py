@@ -16,8 +16,7 @@ from quintet.backends.cpu import CPUExecutor
 from quintet.backends.load import resolve_kv_dtype
 from quintet.engine.loading import load_tokenizer
 from quintet.errors import ContextLengthError, RequestError, UnsupportedModelError
-from quintet.formats.gguf import GGUFFile
-from quintet.formats.safetensors import SafetensorsDir
+from quintet.formats.model_file import open_model_file
 from quintet.models import load_model
 from quintet.tools.likelihood import Logits
 
@@ -66,8 +65,7 @@ class TextPass:
         self.path = path
         self.context = context
         self.tokenizer = load_tokenizer(path)
-        is_safetensors = path.is_dir() or path.suffix == ".safetensors"
-        with SafetensorsDir.open(path) if is_safetensors else GGUFFile.open(path) as source:
+        with open_model_file(path) as source:
             model = load_model(source)
             if model.head != "logits":
                 raise UnsupportedModelError("model that writes no text", path.name)

@@ -19,7 +19,6 @@ from typing import TypedDict, get_args
 
 from quintet import ops
 from quintet.errors import RequestError, UnsupportedModelError
-from quintet.formats.gguf import GGUFFile
 from quintet.formats.gguf_writer import (
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT,
@@ -27,7 +26,7 @@ from quintet.formats.gguf_writer import (
     GGUFWriter,
     file_size,
 )
-from quintet.formats.safetensors import SafetensorsDir
+from quintet.formats.model_file import open_model_file
 from quintet.models import AnyConfig, Config, load_model
 from quintet.tools.model_source import ModelSource
 from quintet.tools.output_file import check_disk, refuse_same_file
@@ -201,8 +200,7 @@ def _check(strategy: str, importance: str, text: str | None) -> None:
 
 def _read_program(path: Path) -> ops.Program:
     """The model's ops; refuses architectures that cutting might break."""
-    is_safetensors = path.is_dir() or path.suffix == ".safetensors"
-    with SafetensorsDir.open(path) if is_safetensors else GGUFFile.open(path) as opened:
+    with open_model_file(path) as opened:
         model = load_model(opened)
     architecture = model.config.architecture
     if architecture not in DECODERS + ENCODERS:
