@@ -92,16 +92,6 @@ void put_q6(const Block<16>& block, uint8_t* to) {
 }
 
 template <bool kWeighted>
-void encode_q2(const Run& run) {
-  encode_supers<AffineSuper<16, 3, 15, kWeighted>, 16, kQ2Bytes>(run, -0.6f, 0.15f, 9, 3, put_q2);
-}
-
-template <bool kWeighted>
-void encode_q3(const Run& run) {
-  encode_supers<SignedSuper<WholeLevels<4>, 16, 32, kWeighted>, 16, kQ3Bytes>(run, -0.9f, 0.15f, 12, 2, put_q3);
-}
-
-template <bool kWeighted>
 void encode_q4(const Run& run) {
   encode_supers<AffineSuper<32, 15, 63, kWeighted>, 32, kQ4Bytes>(run, -0.8f, 0.2f, 9, 2, put_q4);
 }
@@ -118,8 +108,12 @@ void encode_q6(const Run& run) {
 
 }  // namespace
 
-void q2_k(const Run& run) { run.importance == nullptr ? encode_q2<false>(run) : encode_q2<true>(run); }
-void q3_k(const Run& run) { run.importance == nullptr ? encode_q3<false>(run) : encode_q3<true>(run); }
+void q2_k(const Run& run) {
+  encode_supers<AffineSuper<16, 3, 15, true>, 16, kQ2Bytes, true>(run, -0.6f, 0.15f, 9, 3, put_q2);
+}
+void q3_k(const Run& run) {
+  encode_supers<SignedSuper<WholeLevels<4>, 16, 32, true>, 16, kQ3Bytes, true>(run, -0.9f, 0.15f, 12, 2, put_q3);
+}
 void q4_k(const Run& run) { run.importance == nullptr ? encode_q4<false>(run) : encode_q4<true>(run); }
 void q5_k(const Run& run) { run.importance == nullptr ? encode_q5<false>(run) : encode_q5<true>(run); }
 void q6_k(const Run& run) { run.importance == nullptr ? encode_q6<false>(run) : encode_q6<true>(run); }

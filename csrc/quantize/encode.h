@@ -4,7 +4,8 @@
 //
 // Method.  A group of weights x shares a scale d (and a minimum m), its codes q are small integers, and the format
 // says x ~ d value(q) + m.  What is minimised is the weighted square error  sum_i w_i (x_i - d value(q_i) - m)^2,
-// where w_i is the importance of column i, or 1.  For given codes the best d and m solve a linear least-squares
+// where w_i is the importance of column i, or without one 1; in Q2_K and Q3_K it then grows with the size of x_i, which
+// keeps the norm (super.h).  For given codes the best d and m solve a linear least-squares
 // problem in closed form; for given d and m the best codes are the nearest.  So for each group a few starting scales
 // are tried (the range divided by a little less and a little more than the number of steps), the best is improved by
 // alternating the two solutions, as Lloyd's algorithm does (Lloyd 1982, "Least squares quantization in PCM"), and in

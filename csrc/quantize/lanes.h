@@ -37,6 +37,12 @@ QUINTET_LANE_INLINE V nearest(V a) { return (a + 0x1.8p23f) - 0x1.8p23f; }
 // 1 / a, and 0 where a is 0 or its inverse would be infinite.
 QUINTET_LANE_INLINE V inverse(V a) { return choose(magnitude(a) > 0x1p-126f, 1.0f / a, V{}); }
 
+// The square root, which IEEE 754 rounds correctly everywhere.
+QUINTET_LANE_INLINE V root(V a) {
+  for (int lane = 0; lane < kLanes; ++lane) a[lane] = __builtin_sqrtf(a[lane]);
+  return a;
+}
+
 // The integer in each lane of a whole-numbered vector.
 QUINTET_LANE_INLINE I whole(V a) { return __builtin_convertvector(a, I); }
 

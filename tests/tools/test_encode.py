@@ -118,6 +118,14 @@ def test_importance_lowers_the_weighted_error(kind: GGMLType):
     assert found < without if kind != GGMLType.Q8_0 else found == without
 
 
+@pytest.mark.parametrize(("name", "tolerance"), [("Q3_K", 0.003), ("Q2_K", 0.015)])
+def test_few_bits_keep_the_norm(name: str, tolerance: float):
+    """Plain least squares would lose 1 and 3 % of the norm of normal weights."""
+    weights = np.random.default_rng(5).standard_normal((48, 1024), dtype=np.float32)
+    values = dequantize(encoded(weights, GGMLType[name]), GGMLType[name], weights.shape)
+    assert np.linalg.norm(values) / np.linalg.norm(weights) == pytest.approx(1, abs=tolerance)
+
+
 @every_format
 def test_the_number_of_threads_changes_nothing(kind: GGMLType):
     """Rows longer than a thread's share come out the same however they are shared."""
