@@ -25,6 +25,14 @@ struct PackedMatrix {
   const uint8_t* data;  // num_panels(n) * panel_bytes(layout, k) bytes, 64-byte aligned
 };
 
+// Memory that the caller will read later.  Kernels that wait for arithmetic rather than memory ask for some of it now
+// and then, and bring `at` forward; others leave it.
+struct Ahead {
+  const std::byte* at;      // what is next, up to `end`
+  const std::byte* end;     // whole lines of 64 bytes
+  bool (*next)(Ahead& it);  // at the end: sets the range that follows; false where there is none
+};
+
 // The activations of num_rows tokens, in whichever forms the step's matrices read; absent forms are null.
 struct Rows {
   int num_rows;
@@ -34,6 +42,7 @@ struct Rows {
   const int8_t* q8;       // [num_rows][width], never -128
   const float* q8_scale;  // [num_rows][width / 32]
   const int32_t* q8_sum;  // [num_rows][width / 32]; sum of q8 over the group
+  Ahead* ahead = nullptr;
 };
 
 // Where make_rows writes; any pointer may be null, then that form is not made.  Shapes as in Rows.

@@ -147,6 +147,7 @@ struct CodesTile {
   static void many_rows_stepped(const TileArgs& t, const Prepared& prepared, size_t rows, std::index_sequence<P...>) {
     constexpr size_t kPanelsHere = sizeof...(P);
     const auto& steps = prepared.steps;
+    Ahead* const later = rows < kAheadRows ? nullptr : t.x.ahead;
     const size_t width = static_cast<size_t>(t.x.width);
     const int8_t* q = t.x.q8 + static_cast<size_t>(t.row) * width;
     const uint8_t* block = t.panel;
@@ -162,6 +163,7 @@ struct CodesTile {
         const bool inside = group + kFarBytes < t.panel + t.panel_stride;
         const size_t ahead = inside ? kFarBytes : kFarBytes + (kPanelsHere - 1) * t.panel_stride;
         (prefetch<kLayout.group_bytes()>(group + P * t.panel_stride, ahead), ...);
+        if (later != nullptr) ask(*later);
         (unpack<LAYOUT>(group + P * t.panel_stride, codes[P]), ...);
         const Scales scales[] = {
             Scales(block + P * t.panel_stride, group + P * t.panel_stride + kLayout.scale_offset())...};
