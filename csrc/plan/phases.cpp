@@ -168,9 +168,9 @@ void KVAhead::start_item() {
   block_ = first_block_;
 }
 
-bool KVAhead::next_block(Ahead& it) { return static_cast<KVAhead&>(it).next(); }
+bool KVAhead::next_block(Ahead& it) { return static_cast<KVAhead&>(it).advance(); }
 
-bool KVAhead::next() {
+bool KVAhead::advance() {
   const size_t bytes = kv_block_bytes(cache_->type, cache_->head_dim) / 64 * 64;
   if (item_ == end_item_ || bytes > bytes_left_ || bytes == 0) return false;
   bytes_left_ -= bytes;

@@ -82,7 +82,7 @@ class KVAhead : public Ahead {
 
  private:
   static bool next_block(Ahead& it);
-  bool next();
+  bool advance();
   void start_item();
 
   const Step* step_ = nullptr;

@@ -181,12 +181,12 @@ struct CodesTile {
           Dots next[kPanelsHere];
           dot_row_stepped(codes, row_q, steps, at + steps.stride, next);
           (keep_order(dots[P], next[P]), ...);
-          add_row_stepped(scales, tables, dots, steps, at, out);
+          add_row_stepped(tables, dots, steps, at, out);
           ((dots[P] = next[P]), ...);
           at += steps.stride;
           out += kPanelsHere * kPanelColumns;
         }
-        add_row_stepped(scales, tables, dots, steps, at, out);
+        add_row_stepped(tables, dots, steps, at, out);
       }
       block += kLayout.block_bytes();
     }
@@ -202,13 +202,12 @@ struct CodesTile {
   }
 
   template <size_t PANELS, typename Tables, typename Steps>
-  [[gnu::always_inline]] static void add_row_stepped(const Scales (&scales)[PANELS], const Tables (&tables)[PANELS],
-                                                     const Dots (&dots)[PANELS], const Steps& steps, size_t at,
-                                                     float* out) {
+  [[gnu::always_inline]] static void add_row_stepped(const Tables (&tables)[PANELS], const Dots (&dots)[PANELS],
+                                                     const Steps& steps, size_t at, float* out) {
     __m512 sum[PANELS];
 #pragma GCC unroll 2
     for (size_t p = 0; p < PANELS; ++p) {
-      sum[p] = scales[p].add_stepped(dots[p], tables[p], steps, at, _mm512_load_ps(out + p * kPanelColumns));
+      sum[p] = Scales::add_stepped(dots[p], tables[p], steps, at, _mm512_load_ps(out + p * kPanelColumns));
     }
 #pragma GCC unroll 2
     for (size_t p = 0; p < PANELS; ++p) _mm512_store_ps(out + p * kPanelColumns, sum[p]);

@@ -159,7 +159,10 @@ struct WithMin {
   static constexpr int kMaxRows = 32;
   static constexpr bool kStepped = true;
   using Prepared = PreparedRows<0>;
-  using Tables = ScaleTable;
+  struct Tables {
+    ScaleTable scale;
+    alignas(64) float min[kPanelColumns];  // not in a register: there is none left
+  };
   __m512 scale;
   __m512 min;
   [[gnu::always_inline]] void prepare(__m512i (&)[8]) const {}
@@ -172,16 +175,19 @@ struct WithMin {
     return _mm512_fnmadd_ps(min, _mm512_set1_ps(static_cast<float>(*x.sum) * *x.scale), with_scale);
   }
 
-  [[gnu::always_inline]] void fill(Tables& table) const { table.fill(scale); }
+  [[gnu::always_inline]] void fill(Tables& tables) const {
+    tables.scale.fill(scale);
+    _mm512_store_ps(tables.min, min);
+  }
   template <typename Steps>
   [[gnu::always_inline]] static Dots start_stepped(const Steps& steps, size_t at) {
     return {_mm512_set1_epi32(steps.start[at]), _mm512_setzero_si512()};
   }
   template <typename Steps>
-  [[gnu::always_inline]] __m512 add_stepped(const Dots& dots, const Tables& table, const Steps& steps, size_t at,
-                                            __m512 sum) const {
-    const __m512 with_scale = _mm512_fmadd_ps(steps.scaled(dots.whole(), at), table.at(steps.offset[at]), sum);
-    return _mm512_fnmadd_ps(min, _mm512_set1_ps(steps.x_sum[at]), with_scale);
+  [[gnu::always_inline]] static __m512 add_stepped(const Dots& dots, const Tables& tables, const Steps& steps,
+                                                   size_t at, __m512 sum) {
+    const __m512 with_scale = _mm512_fmadd_ps(steps.scaled(dots.whole(), at), tables.scale.at(steps.offset[at]), sum);
+    return _mm512_fnmadd_ps(_mm512_load_ps(tables.min), _mm512_set1_ps(steps.x_sum[at]), with_scale);
   }
 };
 
