@@ -187,7 +187,9 @@ struct WithMin {
   [[gnu::always_inline]] static __m512 add_stepped(const Dots& dots, const Tables& tables, const Steps& steps,
                                                    size_t at, __m512 sum) {
     const __m512 with_scale = _mm512_fmadd_ps(steps.scaled(dots.whole(), at), tables.scale.at(steps.offset[at]), sum);
-    return _mm512_fnmadd_ps(_mm512_load_ps(tables.min), _mm512_set1_ps(steps.x_sum[at]), with_scale);
+    const float* min = tables.min;
+    __asm__ volatile("" : "+r"(min));  // or the compiler would keep it in a register and another one on the stack
+    return _mm512_fnmadd_ps(_mm512_set1_ps(steps.x_sum[at]), _mm512_load_ps(min), with_scale);
   }
 };
 
