@@ -8,7 +8,7 @@ CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 INSTALL_INPUTS := pyproject.toml $(NATIVE)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-peers native-test native-test-arm sanitize clean
+.PHONY: help run test check audit format bench bench-peers native-test native-test-arm sanitize clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
@@ -24,6 +24,12 @@ check: $(VENV)/check ## Check style, types and formatting, without changing anyt
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+# Not in CI: it asks a service for advisories, whose answer changes while the code does not.
+audit: $(VENV)/run ## Look up known weaknesses of the dependencies; needs the network
+	$(BIN)/pip install --quiet "pip-audit>=2.7,<3"
+	$(BIN)/pip freeze --exclude-editable --exclude quintet --exclude pip-audit > $(VENV)/audited.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r $(VENV)/audited.txt
 
 format: $(VENV)/check ## Format the code in place
 	$(BIN)/ruff check --fix

@@ -338,3 +338,25 @@ def test_llm_dry_minds_the_breakers(llm: LLM) -> None:
         )
         (output,) = llm.generate([prompt], params)
         assert (output.token_ids == (ord("d"),)) == is_free
+
+
+@pytest.mark.parametrize("opened", ["<think>\n", ""])
+def test_a_budget_ends_a_thought(opened: str) -> None:
+    """Where the template opens the thought, and where the model may; the answer follows it."""
+    with LLM("demo", num_threads=1) as thinker:
+        thinker.tokenizer.use_chat_template(
+            "{% for m in messages %}{{ m.content }}{% endfor %}" + opened + "{# </think> #}"
+        )
+        # The demo model does not think by itself.
+        bias = {thinker.tokenizer.token_to_id("<think>"): 0.0 if opened else 100.0}
+        params = SamplingParams(
+            max_tokens=20, temperature=0, ignore_eos=True, logit_bias=bias, min_tokens=20
+        )
+        hello = [{"role": "user", "content": "Hello!"}]
+        for budget in (0, 3):
+            output = thinker.chat(hello, params, max_thinking_tokens=budget)
+            marks = 1 if opened else 2
+            assert output.usage.num_reasoning_tokens == budget + marks
+            assert len(output.token_ids) == 20
+            assert (not output.reasoning) == (budget == 0)
+        assert thinker.chat(hello, params).usage.num_reasoning_tokens == 20

@@ -110,6 +110,42 @@ void run_hidden(Plan& plan, Vector<int32_t> token_ids, Vector<int32_t> positions
   plan.run_hidden(step, out.data());
 }
 
+// Rows of a plan's, valid during the call they are given to.
+template <typename T>
+nb::object rows_of(nb::handle self, T* rows, size_t count, size_t width, size_t stride) {
+  const size_t shape[] = {count, width};
+  const int64_t strides[] = {static_cast<int64_t>(stride), 1};
+  return nb::cast(nb::ndarray<nb::numpy, const T, nb::ndim<2>>(rows, 2, shape, self, strides));
+}
+
+void run_observed(nb::handle self, Vector<int32_t> token_ids, Vector<int32_t> positions, Vector<int32_t> cu_seqlens,
+                  Vector<int32_t> slot_mapping, Matrix block_tables, Vector<int32_t> seq_lens,
+                  Vector<int32_t> logits_rows, std::optional<Vector<int32_t>> token_types, nb::callable observer) {
+  auto& plan = nb::cast<Plan&>(self);
+  const Step step =
+      make_step(token_ids, positions, cu_seqlens, slot_mapping, block_tables, seq_lens, logits_rows, token_types);
+  const auto show = [&](const Observation& seen) {
+    const nb::gil_scoped_acquire acquire;
+    const Buffer& x = plan.buffer(seen.buffer);
+    const auto count = static_cast<size_t>(seen.logits_rows ? step.num_logits_rows : step.num_tokens);
+    const nb::object rows = rows_of(self, x.row(0), count, static_cast<size_t>(x.width), x.stride);
+    if (seen.experts < 0) {
+      observer(seen.id, rows);
+      return;
+    }
+    const Experts& e = plan.experts(seen.experts);
+    const auto used = static_cast<size_t>(e.num_used);
+    const auto bounds = static_cast<size_t>(e.num_experts) + 1;
+    const Buffer& inner = plan.buffer(e.gate_rows);
+    observer(seen.id, rows, rows_of(self, e.visits.as<int>(), count, used, used),
+             rows_of(self, e.begins.as<int>(), 1, bounds, bounds),
+             rows_of(self, inner.row(0), count * used, static_cast<size_t>(inner.width), inner.stride));
+  };
+  const nb::gil_scoped_release release;
+  if (const char* problem = plan.check_observed(step)) throw std::invalid_argument(problem);
+  plan.run_observed(step, show);
+}
+
 using PhaseProfile = std::tuple<std::string, int64_t, double, double, double, size_t, size_t>;
 
 std::vector<PhaseProfile> profile(const Plan& plan) {
@@ -258,7 +294,9 @@ void bind_plan(nb::module_& m) {
           "down_bias"_a, "selection_bias"_a, "num_groups"_a, "num_groups_used"_a, "group_top"_a, "sigmoid"_a,
           "normalize"_a, "factor"_a, "limit"_a)
       .def("row_route", &Plan::row_route, "scores"_a, "experts"_a)
-      .def("run_experts", &Plan::run_experts, "src"_a, "experts"_a)
+      .def("run_experts", &Plan::run_experts, "src"_a, "experts"_a, nb::kw_only(), "is_observed"_a = false,
+           "Returns the observation's number, or -1.")
+      .def("observe", &Plan::observe, "buffer"_a, "logits_rows"_a = false, "Returns the observation's number.")
       .def("row_combine", &Plan::row_combine, "experts"_a, "dst"_a)
       .def("row_forms", &Plan::row_forms, "src"_a, "forms"_a)
       .def("row_write_kv", &Plan::row_write_kv, "k"_a, "v"_a, "layer"_a)
@@ -280,6 +318,10 @@ void bind_plan(nb::module_& m) {
       .def("run_hidden", &run_hidden, "token_ids"_a, "positions"_a, "cu_seqlens"_a, "slot_mapping"_a, "block_tables"_a,
            "seq_lens"_a, "logits_rows"_a, "out"_a.noconvert(), "token_types"_a = nb::none(),
            "Runs one step up to its head with the GIL released; writes out [len(logits_rows), hidden_size].")
+      .def("run_observed", &run_observed, "token_ids"_a, "positions"_a, "cu_seqlens"_a, "slot_mapping"_a,
+           "block_tables"_a, "seq_lens"_a, "logits_rows"_a, "token_types"_a.none(), "observer"_a,
+           "Runs one step up to its head; calls observer(number, rows) or, of experts, observer(number, rows, visits, "
+           "begins, inner) in between.")
       .def("start_profile", &Plan::start_profile, "Times every phase from now on; forgets earlier times.")
       .def("stop_profile", &Plan::stop_profile)
       .def("profile", &profile,

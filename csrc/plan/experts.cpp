@@ -308,7 +308,7 @@ void Plan::row_route(int scores, int experts_id) {
   });
 }
 
-void Plan::run_experts(int src, int experts_id) {
+int Plan::run_experts(int src, int experts_id, bool is_observed) {
   const Experts& e = experts(experts_id);
   require(buffer(src).width == e.width, "experts: widths differ");
   open_rows_ = nullptr;
@@ -318,8 +318,11 @@ void Plan::run_experts(int src, int experts_id) {
       experts_id, e.in_forms, std::vector<Task>{{e.gate, e.gate_rows, e.gate_bias}, {e.up, e.up_rows, e.up_bias}},
       num_threads()));
   phases_.push_back(std::make_unique<ExpertActPhase>(experts_id));
+  const int observation =
+      is_observed ? add_observation({.id = num_observations_, .buffer = src, .experts = experts_id}) : -1;
   phases_.push_back(std::make_unique<ExpertLinearPhase>(
       experts_id, e.inner_forms, std::vector<Task>{{e.down, e.out_rows, e.down_bias}}, num_threads()));
+  return observation;
 }
 
 void Plan::row_combine(int experts_id, int dst) {

@@ -13,8 +13,11 @@ void Plan::mark_hidden(int buffer_id) {
   hidden_ = buffer_id;
   hidden_phase_ = select_phase_ = phases_.size();
   while (select_phase_ > 0) {
-    const auto* rows = dynamic_cast<const RowPhase*>(phases_[select_phase_ - 1].get());
-    if (rows == nullptr || !rows->logits_rows()) break;
+    const Phase* phase = phases_[select_phase_ - 1].get();
+    const auto* rows = dynamic_cast<const RowPhase*>(phase);
+    const auto* stop = dynamic_cast<const ObservePhase*>(phase);
+    const bool is_selected = rows != nullptr ? rows->logits_rows() : stop != nullptr && stop->observation().logits_rows;
+    if (!is_selected) break;
     select_phase_--;
   }
   require(select_phase_ < hidden_phase_, "mark_hidden: no rows have been selected");

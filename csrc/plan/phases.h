@@ -1,4 +1,4 @@
-// The three kinds of phase: rows, matrix products, attention.
+// The kinds of phase: rows, matrix products, attention, and a place to stop.
 #pragma once
 
 #include <atomic>
@@ -163,6 +163,19 @@ class AttentionPhase final : public Phase {
     KVAhead kv;
   };
   std::vector<Padded> ahead_;  // of each worker
+};
+
+// Does nothing itself: see Plan::run_observed.  It also keeps what follows from becoming part of what went before.
+class ObservePhase final : public Phase {
+ public:
+  explicit ObservePhase(const Observation& observation) : observation_(observation) {}
+  const Observation& observation() const { return observation_; }
+  PhaseInfo info(const Plan&) const override { return {.label = "observe"}; }
+  void run(const StepContext&) override {}
+  bool needs_barrier(const Step&) const override { return false; }
+
+ private:
+  Observation observation_;
 };
 
 // True where `rows` may be done by every worker for itself at a time when others already do the products that follow.

@@ -108,6 +108,14 @@ struct ExpertOptions {
   float factor, limit;
 };
 
+// Rows that can be looked at in the middle of a step.
+struct Observation {
+  int id = 0;
+  int buffer = 0;  // the rows
+  bool logits_rows = false;
+  int experts = -1;  // those that have been given the rows, and whose inner rows gate_rows holds; or -1
+};
+
 class Plan;
 class Replica;
 struct RowOp;
@@ -204,7 +212,10 @@ class Plan {
   // A query sees the tokens up to `left` before and `right` behind it; kUnlimited for all there are.
   // softcap and sinks (a vector of a value per head, or -1): see AttentionArgs.
   void attention(int q, int out, int layer, float scale, int left, int right, float softcap = 0, int sinks = -1);
-  void run_experts(int src, int experts);  // rows that have been routed, through their experts
+  // Rows that have been routed, through their experts; with `is_observed`, an observation's number.
+  int run_experts(int src, int experts, bool is_observed = false);
+  // Makes the rows, as the next op will find them, one of the observations, and returns its number.
+  int observe(int buffer, bool logits_rows);
   void mark_hidden(int buffer);  // what run_hidden gives; all rows since the selection, and no matrix product yet
   void finish(int logits);
 
@@ -222,6 +233,10 @@ class Plan {
   void run_hidden(const Step& step, float* out);
   // As check, for run_hidden.
   const char* check_hidden(const Step& step) const;
+  // Runs a step up to its head and calls observer(observation) for each, in order, between phases.
+  void run_observed(const Step& step, const std::function<void(const Observation&)>& observer);
+  // As check, for run_observed.
+  const char* check_observed(const Step& step) const;
   int hidden_size() const;
   size_t logits_stride() const;
   int vocab_size() const;
@@ -249,6 +264,7 @@ class Plan {
   std::vector<PhaseInfo> phase_info() const;
 
  private:
+  int add_observation(Observation observation);
   void add_row_op(RowOp op);
   void add_row_op(const char* name, RowFunction run);  // of an op that nothing is known of
   // True where no sequence sees a block that another one writes in this step.
@@ -278,6 +294,7 @@ class Plan {
   std::unique_ptr<Phase> next_rows_;    // the open phase while it has no op of its own
   std::vector<int32_t> block_writers_;  // per KV block: see sequences_apart
   Profiler profiler_;
+  int num_observations_ = 0;
   int logits_ = -1;
   int hidden_ = -1;
   size_t select_phase_ = 0, hidden_phase_ = 0;  // the phases of the hidden rows: [select, hidden)

@@ -1,7 +1,7 @@
 """Quintet's native core.  The C++ headers under csrc/ hold each function's contract."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -198,7 +198,12 @@ class Plan:
         limit: float,
     ) -> int: ...
     def row_route(self, scores: int, experts: int) -> None: ...
-    def run_experts(self, src: int, experts: int) -> None: ...
+    def run_experts(self, src: int, experts: int, *, is_observed: bool = False) -> int:
+        """Rows that have been routed, through their experts; the observation's number, or -1."""
+
+    def observe(self, buffer: int, logits_rows: bool = False) -> int:
+        """Rows that `run_observed` shows before the next op; the observation's number."""
+
     def row_combine(self, experts: int, dst: int) -> None: ...
     def row_forms(self, src: int, forms: int) -> None: ...
     def row_write_kv(self, k: int, v: int, layer: int) -> None: ...
@@ -231,6 +236,24 @@ class Plan:
         token_types: npt.NDArray[np.int32] | None = None,
     ) -> npt.NDArray[np.float32]:
         """One step with the GIL released; logits [len(logits_rows), vocab_size]."""
+
+    def run_observed(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        positions: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int32],
+        slot_mapping: npt.NDArray[np.int32],
+        block_tables: npt.NDArray[np.int32],
+        seq_lens: npt.NDArray[np.int32],
+        logits_rows: npt.NDArray[np.int32],
+        token_types: npt.NDArray[np.int32] | None,
+        observer: Callable[..., None],
+    ) -> None:
+        """Run one step up to its head; call `observer` in between.
+
+        With (observation, rows), or of experts (observation, rows, visits [n, num_used],
+        begins [1, num_experts + 1], inner [n * num_used, inner_width]), valid during the call.
+        """
 
     def run_hidden(
         self,

@@ -255,6 +255,7 @@ def make_request(
     priority: Priority = Priority.NORMAL,
     cache_salt: str = "",
     timeout_s: float | None = None,
+    queue_timeout_s: float | None = None,
     overflow: Overflow = "error",
     num_keep_tokens: int = 0,
     **params: object,
@@ -270,6 +271,7 @@ def make_request(
         priority=priority,
         cache_salt=cache_salt,
         timeout_s=timeout_s,
+        queue_timeout_s=queue_timeout_s,
         overflow=overflow,
         num_keep_tokens=num_keep_tokens,
     )

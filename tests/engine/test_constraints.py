@@ -210,3 +210,60 @@ def test_a_thought_is_allowed_before_the_form_and_ends_where_the_model_ends_it()
     for thinking, first in ((Thinking.OPEN, 1), (Thinking.POSSIBLE, 0)):
         assert loaded.tokenizer.decode(answer(thinking, end)[first:]) == "no"
     loaded.engine.close()
+
+
+def thoughtful(prompt: int, budget: int | None, **params: object) -> Request:
+    """Forty tokens after a prompt that has opened a thought."""
+    return Request(
+        f"thought-{prompt}-{budget}",
+        tuple((j * j + prompt) % 250 for j in range(prompt)),
+        SamplingParams(max_tokens=40, ignore_eos=True, seed=prompt, **params),
+        thinking=Thinking.OPEN,
+        max_thinking_tokens=budget,
+    )
+
+
+@pytest.mark.parametrize("budget", [0, 1, 7, 39, 100])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_thought_ends_when_its_budget_is_spent(
+    engine: Engine, budget: int, temperature: float
+) -> None:
+    """Until then no bit is another; then its end mark comes, here letter by letter, and then what
+    the model likes."""
+    requests = [thoughtful(9, each, temperature=temperature) for each in (None, budget)]
+    free, bound = (run_all(engine, [request])[request.request_id] for request in requests)
+    assert bound.token_ids[:budget] == free.token_ids[:budget]
+    mark = "</think>"[: max(0, 40 - budget)]
+    closing = "".join(chunk.text for chunk in bound.chunks[budget : budget + len(mark)])
+    assert closing == mark
+    assert len(bound.token_ids) == len(free.token_ids) == 40
+
+
+def test_budgets_of_thoughts_are_each_requests_own(engine: Engine) -> None:
+    """Requests together, with constraints behind the thought and without, answer as alone."""
+    shape = Constraint.regex("[a-c]{20}")
+
+    def requests() -> list[Request]:
+        constraints = (None, shape)
+        return [
+            thoughtful(5 + i, budget, temperature=1.0, constraint=constraints[i % 2])
+            for i, budget in enumerate((None, 3, 5, 5, 0, 0))
+        ]
+
+    alone = [run_all(engine, [request])[request.request_id] for request in requests()]
+    together = run_all(engine, requests())
+    for request, output in zip(requests(), alone, strict=True):
+        assert bits(together[request.request_id]) == bits(output)
+        if request.params.constraint and request.max_thinking_tokens is not None:
+            answer = output.text.partition("</think>")[2]
+            assert re.fullmatch("[a-c]{20}", answer), output.text
+
+
+def test_a_budget_needs_a_tokenizer() -> None:
+    """An engine without one refuses rather than ignores it; what does not think needs none."""
+    engine = make_engine()
+    with pytest.raises(RequestError, match="max_thinking_tokens"):
+        engine.add(thoughtful(5, 3))
+    engine.add(make_request(5, 3))
+    with pytest.raises(RequestError, match="max_thinking_tokens"):
+        thoughtful(5, -1)

@@ -8,7 +8,7 @@ from engine.fake import FakeExecutor, make_engine, make_request, run_all, run_al
 from quintet.engine.output import Answer
 from quintet.engine.request import Request
 from quintet.engine.thread import EngineThread
-from quintet.errors import RequestError
+from quintet.errors import CapacityError, RequestError
 from quintet.sampling.params import SamplingParams
 
 
@@ -35,6 +35,42 @@ def test_deadline_counts_the_time_in_the_queue() -> None:
     assert outputs[late.request_id].last.finish_reason == "timeout"
     assert outputs[late.request_id].token_ids == ()
     assert outputs[first.request_id].last.finish_reason == "length"
+
+
+def test_queue_deadline_ends_only_what_has_not_begun() -> None:
+    """Whose turn has not come in time ends with an error; who runs is not bound by it."""
+    engine = make_engine(FakeExecutor(step_s=0.01), max_num_seqs=1)
+    first, late = (make_request(n, 40, queue_timeout_s=0.1) for n in (5, 6))
+    outputs = run_all(engine, [first, late])
+    last = outputs[late.request_id].last
+    assert (last.finish_reason, last.is_overload, last.is_last) == ("error", True, True)
+    assert outputs[late.request_id].token_ids == ()
+    assert outputs[first.request_id].token_ids == run_alone(make_request(5, 40)).token_ids
+    stats = engine.stats()
+    assert (stats.num_queue_timeouts, stats.num_failed, stats.num_finished) == (1, 1, 2)
+    engine.audit()
+
+
+def test_queue_deadline_ends_all_answers_of_a_request() -> None:
+    """A request for several answers waits for its first; it ends with one chunk."""
+    engine = make_engine(FakeExecutor(step_s=0.01), max_num_seqs=1)
+    outputs = run_all(engine, [make_request(5, 40), make_request(6, 3, n=3, queue_timeout_s=0.1)])
+    assert engine.stats().num_queue_timeouts == 1
+    assert engine.stats().num_used_blocks == 0
+    assert len(outputs) == 2
+
+
+def test_queue_deadline_is_an_overload_to_the_reader() -> None:
+    """Whoever reads the stream may try again later."""
+    client = EngineThread(make_engine(FakeExecutor(step_s=0.01), max_num_seqs=1))
+    try:
+        first = client.submit(make_request(5, 60))
+        late = client.submit(make_request(6, 3, queue_timeout_s=0.1))
+        with pytest.raises(CapacityError, match="queued"):
+            list(late)
+        assert [chunk.finish_reason for chunk in first][-1] == "length"
+    finally:
+        client.close()
 
 
 def test_deadline_emits_the_text_held_back() -> None:

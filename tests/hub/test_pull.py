@@ -7,6 +7,7 @@ import random
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -731,6 +732,27 @@ def test_whose_leftovers_are_taken(store: Store, hub: FakeHub) -> None:
     store.delete(NAME)
     run(store)
     assert hub.content_requests()[1].headers["range"] == "bytes=180000-"
+
+
+def test_a_hub_that_is_not_there_is_told_at_once(store: Store) -> None:
+    """To who waits for an answer; who has time asks again, and it may come back."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        waits: list[float] = []
+        retries = Retries(max_failures=2, sleep=waits.append)
+        for waits_for_hub, num_waits in ((False, 0), (True, 2)):
+            with pytest.raises(DownloadError, match="cannot be reached"):
+                list(
+                    pull(
+                        NAME,
+                        store=store,
+                        endpoint=endpoint,
+                        retries=retries,
+                        waits_for_hub=waits_for_hub,
+                    )
+                )
+            assert len(waits) == num_waits
 
 
 KILLED = """

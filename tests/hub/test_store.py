@@ -140,6 +140,17 @@ def test_deleting_removes_blobs_nobody_else_has(store: Store) -> None:
     assert [each.name for each in store.list()] == ["demo:latest"]
 
 
+def test_deleting_by_an_alias(store: Store) -> None:
+    """What a name stands for is deleted; one that stands for nothing is told like any other."""
+    saved(store, "a")
+    aliases = {"mine": "a", "lost": "gone"}
+    (store.root / "aliases.json").write_text(json.dumps(aliases))
+    assert store.delete("mine").name == "a:latest"
+    for name in ("mine", "lost", "a"):
+        with pytest.raises(ModelNotFoundError):
+            store.delete(name)
+
+
 def test_replacing_removes_what_the_old_one_had(store: Store, tmp_path: Path) -> None:
     """A name given to another model lets go of the blobs of the first."""
     manifest = saved(store, "a")

@@ -20,6 +20,8 @@ from quintet.errors import ModelFormatError, UnsupportedModelError
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import load_model
+from quintet.tools.convert import convert
+from word_pieces import write_word_pieces
 
 TOKENS = np.random.default_rng(7).integers(0, 160, 75).tolist()
 BLOCKS = [9, 2, 5, 1, 7]
@@ -55,7 +57,8 @@ def test_long_rope_of_a_short_run_has_the_frequencies_for_short_texts(tmp_path):
 
 @pytest.mark.parametrize("name", ["Gemma3", "Mistral3"])
 def test_the_text_part_of_a_model_with_eyes_loads(name, tmp_path):
-    """A directory with a vision tower gives the logits of its text model."""
+    """A directory with a vision tower gives the logits of its text model, and so does the GGUF file
+    that is made of it."""
     vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
     vision |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
     text = {**BASE, "head_dim": 16}
@@ -76,6 +79,12 @@ def test_the_text_part_of_a_model_with_eyes_loads(name, tmp_path):
     tokens = [token for token in TOKENS if token > 9]
     expected = hf_logits(model.double(), tokens)
     with SafetensorsDir.open(tmp_path) as source:
+        executor = ReferenceExecutor(load_model(source), num_blocks=10)
+        found = prefill(executor, tokens, BLOCKS, chunk=len(tokens))
+    assert relative_error(found, expected) < 1e-4
+    write_word_pieces(tmp_path)
+    convert(tmp_path, tmp_path / "model.gguf", "f32")
+    with GGUFFile.open(tmp_path / "model.gguf") as source:
         executor = ReferenceExecutor(load_model(source), num_blocks=10)
         found = prefill(executor, tokens, BLOCKS, chunk=len(tokens))
     assert relative_error(found, expected) < 1e-4

@@ -118,6 +118,10 @@ def test_scores_equal_transformers(row: Encoder, tmp_path):
         assert cpu(model).run_hidden(step).shape == (1, 64)
     write_encoder_gguf(row, tmp_path, tmp_path / "model.gguf")
     with GGUFFile.open(tmp_path / "model.gguf") as source:
+        if row.config == "ModernBertConfig":  # llama.cpp's files mean the mean row, unsaid
+            with pytest.raises(UnsupportedModelError, match="classifier in a GGUF file"):
+                load_model(source)
+            return
         again = ReferenceExecutor(load_model(source), num_blocks=5).run(step)
     assert np.array_equal(again, reference)
 

@@ -17,8 +17,11 @@ from quintet.backends.cpu import CPUExecutor
 from quintet.backends.reference import ReferenceExecutor
 from quintet.errors import ModelFormatError, UnsupportedModelError
 from quintet.formats.ggml_types import GGMLType
+from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import load_model
+from quintet.tools.convert import convert
+from word_pieces import write_word_pieces
 
 TOKENS = np.random.default_rng(7).integers(0, 160, 75).tolist()
 BLOCKS = [9, 2, 5, 1, 7]
@@ -81,6 +84,25 @@ def test_packed_experts_without_scales_are_refused(packed):
     save_file(tensors, directory / "model.safetensors")
     with SafetensorsDir.open(directory) as source, pytest.raises(ModelFormatError, match="scale"):
         load_model(source)
+
+
+def test_packed_experts_are_converted_byte_for_byte(packed, tmp_path):
+    """GGUF's MXFP4 holds the same codes; a float type of the rest does not unpack them."""
+    directory, expected = packed
+    write_word_pieces(directory)
+    convert(directory, tmp_path / "m.gguf", "f16")
+    with GGUFFile.open(tmp_path / "m.gguf") as file, SafetensorsDir.open(directory) as source:
+        model = load_model(source)
+        for part in ("gate", "up", "down"):
+            name = f"blk.1.ffn_{part}_exps.weight"
+            assert file.tensors[name].ggml_type is GGMLType.MXFP4
+            assert file.raw(name).tobytes() == model.weights.raw(name).tobytes()
+        assert file.tensors["blk.1.attn_q.weight"].ggml_type is GGMLType.F16
+        assert file.tensors["blk.1.ffn_gate_inp.weight"].ggml_type is GGMLType.F32
+        assert file.tensors["blk.1.ffn_up_exps.bias"].ggml_type is GGMLType.F32
+        reference = ReferenceExecutor(load_model(file), num_blocks=10)
+        found = prefill(reference, TOKENS, BLOCKS, chunk=75)
+    assert relative_error(found, hf_logits(expected, TOKENS)) < 5e-3  # of float16
 
 
 @pytest.mark.parametrize("change", [{"swiglu_limit": 5.0}, {"hidden_act": "relu"}])

@@ -9,8 +9,8 @@ from quintet.engine.output import OutputChunk, TokenLogprob
 from quintet.sampling import Constraint
 from quintet.sampling.params import SamplingParams
 from quintet.server.answers import Answer, collect
-from quintet.server.engines import GenerationRequest
 from quintet.server.models import Models
+from quintet.server.requests import GenerationRequest
 
 from .harness import run
 

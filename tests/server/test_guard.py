@@ -14,7 +14,7 @@ from quintet.server.app import create_app
 from quintet.server.guard import OPEN_PATHS
 from quintet.server.keys import ApiKey
 from quintet.server.models import Models
-from quintet.server.settings import DIALECTS, Settings, key_digest
+from quintet.server.settings import DIALECTS, Settings
 
 from .fake import FakeEngine
 from .harness import run, serving
@@ -117,7 +117,7 @@ def test_two_hosts_are_refused():
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_route_but_health_needs_the_key(dialect: str):
     """Walks the route table: without a key, or with a wrong one, nothing answers but health."""
-    settings = Settings(key_digests=(key_digest(b"secret"),), dialect=dialect)
+    settings = Settings(keys=(ApiKey.of("secret"),), dialect=dialect)
     app = create_app(Models.of({"m": FakeEngine()}), settings)
     walked = []
     for route in app.routes:
@@ -179,7 +179,7 @@ def test_no_spelling_of_a_path_opens_it():
         return reply.split(b" ", 2)[1]
 
     async def main() -> None:
-        async with serving({"m": FakeEngine()}, key_digests=(key_digest(b"k"),)) as server:
+        async with serving({"m": FakeEngine()}, keys=(ApiKey.of("k"),)) as server:
             address = urlsplit(server.url)
             paths = {route.path for route in create_app(Models.of({}), Settings()).routes}
             for path in sorted(paths - OPEN_PATHS):
@@ -195,7 +195,7 @@ def test_no_spelling_of_a_path_opens_it():
 
 def test_a_spelling_of_health_is_not_health():
     """Only the exact open paths are open."""
-    settings = Settings(key_digests=(key_digest(b"secret"),))
+    settings = Settings(keys=(ApiKey.of("secret"),))
     for path in targets("/health")[1:]:
         if not path.startswith(("/health?", "/health/.", "http://localhost/health", "/./")):
             assert call("GET", path, settings=settings).status_code in (400, 401), path
@@ -204,9 +204,9 @@ def test_a_spelling_of_health_is_not_health():
 def test_a_key_opens_what_its_scopes_say():
     """A key without the scope of a path is refused; one without scopes opens everything."""
     keys = (
-        ApiKey(key_digest(b"user"), "user", frozenset({"inference"})),
-        ApiKey(key_digest(b"probe"), "probe", frozenset({"metrics"})),
-        ApiKey(key_digest(b"owner"), "owner"),
+        ApiKey.of("user", "user", frozenset({"inference"})),
+        ApiKey.of("probe", "probe", frozenset({"metrics"})),
+        ApiKey.of("owner", "owner"),
     )
     settings = Settings(keys=keys)
 
@@ -264,7 +264,7 @@ def test_a_websocket_from_another_page_is_refused():
 
 def test_paths_that_are_no_route_need_the_key_too():
     """What exists is not told to strangers."""
-    settings = Settings(key_digests=(key_digest(b"secret"),))
+    settings = Settings(keys=(ApiKey.of("secret"),))
     for path in ("/", "/nothing", "/health/", "/health/../v1/models", "/HEALTH", "//health"):
         assert call("GET", path, settings=settings).status_code == 401
 
@@ -276,7 +276,7 @@ def test_paths_that_are_no_route_need_the_key_too():
 )  # fmt: skip
 def test_the_key_opens(headers: dict[str, str]):
     """Both usual headers carry the key."""
-    settings = Settings(key_digests=(key_digest(b"other"), key_digest(b"secret")))
+    settings = Settings(keys=(ApiKey.of("other"), ApiKey.of("secret")))
     assert call("GET", "/v1/models", headers=headers, settings=settings).status_code == 200
 
 
@@ -301,7 +301,7 @@ def test_sockets_are_guarded_before_the_handshake():
     """Key, Host and Origin, as for any request; the refusal is an HTTP reply, not a close."""
 
     async def main() -> None:
-        settings = {"key_digests": (key_digest(b"k"),), "cors_origins": frozenset({"https://a.b"})}
+        settings = {"keys": (ApiKey.of("k"),), "cors_origins": frozenset({"https://a.b"})}
         async with serving({"m": FakeEngine()}, **settings) as server:
             key = {"x-api-key": "k"}
             for path in ("/ws", "/woolly/ws", "/v1/responses"):
@@ -347,7 +347,7 @@ def test_no_cors_headers():
 def test_allowed_origins():
     """A page of an allowed origin may ask, send and read; none that only looks like it may."""
     settings = Settings(
-        cors_origins=frozenset({"https://chat.example"}), key_digests=(key_digest(b"secret"),)
+        cors_origins=frozenset({"https://chat.example"}), keys=(ApiKey.of("secret"),)
     )
     asks = {"origin": "https://chat.example", "access-control-request-method": "POST"}
     reply = call("OPTIONS", "/v1/completions", headers=asks, settings=settings)

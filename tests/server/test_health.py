@@ -23,9 +23,10 @@ from quintet.errors import (
 from quintet.hub.manifest import Manifest
 from quintet.server.catalog import ServedModels, local_manifest
 from quintet.server.errors import HTTPRefusal, error_reply
+from quintet.server.keys import ApiKey
 from quintet.server.models import Models
 from quintet.server.run import Server, check_exposure, serve_async
-from quintet.server.settings import Settings, key_digest
+from quintet.server.settings import Settings
 
 from .fake import FakeEngine
 from .harness import run, serving, until
@@ -273,4 +274,4 @@ def test_other_machines_need_a_key(host: str):
     with pytest.raises(RequestError, match="--api-key"):
         check_exposure(Settings(host=host), force=False)
     check_exposure(Settings(host=host), force=True)
-    check_exposure(Settings(host=host, key_digests=(key_digest(b"k"),)), force=False)
+    check_exposure(Settings(host=host, keys=(ApiKey.of("k"),)), force=False)

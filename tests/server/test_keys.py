@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 
 from quintet.errors import RequestError
-from quintet.server.keys import ALL_SCOPES, ApiKey, find_key, key_digest, read_key_file
+from quintet.server.keys import USER_SCOPES, ApiKey, find_key, read_key_file
 
 
 def test_a_key_file(tmp_path: Path):
-    """A key a line, with a name and scopes if its owner wants; comments and blanks are nothing."""
+    """A key a line, with a name and scopes if its owner wants: without them it does not change the
+    store.  Comments and blanks are nothing."""
     path = tmp_path / "keys"
     path.write_text("# ours\n\nalpha\n beta\tanna\ngamma probe metrics,inference\r\n")
     path.chmod(0o600)
     assert read_key_file(path) == (
-        ApiKey(key_digest(b"alpha"), "", ALL_SCOPES),
-        ApiKey(key_digest(b"beta"), "anna", ALL_SCOPES),
-        ApiKey(key_digest(b"gamma"), "probe", frozenset({"metrics", "inference"})),
+        ApiKey.of("alpha", "", USER_SCOPES),
+        ApiKey.of("beta", "anna", USER_SCOPES),
+        ApiKey.of("gamma", "probe", frozenset({"metrics", "inference"})),
     )
 
 
@@ -48,6 +49,6 @@ def test_a_key_file_that_others_may_read_is_told(tmp_path: Path, caplog: pytest.
 
 def test_keys_are_found_whole():
     """Neither a part nor an extension of a key, nor nothing, is the key."""
-    keys = [ApiKey(key_digest(b"alpha"), "a"), ApiKey(key_digest(b"beta"), "b")]
+    keys = [ApiKey.of("alpha", "a"), ApiKey.of("beta", "b")]
     found = [find_key(given, keys) for given in (b"beta", b"alpha", b"alph", b"alpha ", b"")]
     assert [key and key.name for key in found] == ["b", "a", None, None, None]

@@ -12,7 +12,7 @@ import pytest
 
 from quintet.logs import JSONFormatter, TextFormatter
 from quintet.server.exchange import current_request_id
-from quintet.server.keys import ApiKey, key_digest
+from quintet.server.keys import ApiKey
 
 from .fake import FakeEngine
 from .harness import run, serving
@@ -45,7 +45,7 @@ def test_a_request_is_one_line(logged: dict[str, io.StringIO]):
     """With its id, route, status, model, tokens and owner; without prompt, answer, key, address."""
 
     async def main() -> None:
-        keys = (ApiKey(key_digest(b"sesame"), "anna"), ApiKey(key_digest(b"hidden")))
+        keys = (ApiKey.of("sesame", "anna"), ApiKey.of("hidden"))
         async with (
             serving({"m": FakeEngine()}, keys=keys) as server,
             httpx.AsyncClient(base_url=server.url) as client,

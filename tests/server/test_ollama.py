@@ -21,9 +21,9 @@ from quintet.hub.packaged import packaged_manifests
 from quintet.hub.store import Store
 from quintet.server.dialects.ollama.bodies import GenerateBody, Options
 from quintet.server.dialects.ollama.options import merged_options, sampling_params
-from quintet.server.dialects.ollama.prompts import with_stored
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.models import LoadPolicy, Models
+from quintet.server.stored import with_stored
 
 from .fake import FakeEngine
 from .harness import home, run, serving, serving_models
@@ -245,7 +245,7 @@ BAD: list[tuple[str, dict[str, Any], int]] = [
     ("/api/chat", {"model": "demo", "messages": QUESTION, "top_logprobs": 21}, 400),
     ("/api/chat", {"model": "demo", "messages": QUESTION, "options": {"num_ctx": 4}}, 400),
     ("/api/generate", {"model": "demo", "prompt": "a", "images": ["aa"]}, 400),
-    ("/api/generate", {"model": "demo", "prompt": "a", "suffix": "b"}, 501),
+    ("/api/generate", {"model": "demo", "prompt": "a", "suffix": "b"}, 400),
     ("/api/generate", {"model": "demo", "prompt": "a", "template": "{{ .Prompt }}"}, 400),
     ("/api/generate", {"model": "demo", "prompt": "a", "raw": True, "system": "b"}, 400),
     ("/api/generate", {"model": "demo", "prompt": "word " * 5000}, 400),

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from quintet.errors import CapacityError, ContextLengthError
-from quintet.server.settings import key_digest
+from quintet.server.keys import ApiKey
 
 from .fake import FakeEngine
 from .harness import run, serving
@@ -237,9 +237,9 @@ def test_wrong_key_is_401():
     """With keys set, the client needs one of them."""
 
     async def main() -> None:
-        digests = (key_digest(b"one"), key_digest(b"two"))
+        digests = (ApiKey.of("one"), ApiKey.of("two"))
         engines = {"m": FakeEngine()}
-        async with serving(engines, key_digests=digests) as server, client(server.url) as api:
+        async with serving(engines, keys=digests) as server, client(server.url) as api:
             with pytest.raises(openai.AuthenticationError):
                 await api.models.list()
             reply = await api.with_options(api_key="two").chat.completions.create(

@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from quintet import AsyncLLM
-from quintet.server.settings import key_digest
+from quintet.server.keys import ApiKey
 
 from .fake import FakeEngine
 from .harness import run, serving, until
@@ -342,7 +342,7 @@ def test_the_handshake_needs_the_key():
     """A refusal is an HTTP reply in OpenAI's shape."""
 
     async def main() -> None:
-        settings: Any = {"key_digests": (key_digest(b"secret"),)}
+        settings: Any = {"keys": (ApiKey.of("secret"),)}
         async with serving({"m": FakeEngine()}, **settings) as server:
             url = server.url.replace("http", "ws", 1) + "/v1/responses"
             with pytest.raises(InvalidStatus) as caught:

@@ -15,9 +15,9 @@ from quintet.server.bodies import parse_body
 from quintet.server.dialects.openai.bodies import ChatBody, CompletionBody
 from quintet.server.dialects.openai.chat import chat_requests
 from quintet.server.dialects.openai.completions import completion_requests
-from quintet.server.engines import GenerationRequest
 from quintet.server.errors import UnsupportedParameterError
 from quintet.server.keep_alive import keep_alive_s
+from quintet.server.requests import GenerationRequest
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 USER = {"role": "user", "content": "Hi"}

@@ -19,8 +19,8 @@ from quintet.server.dialects.openai.chat_replies import ChatChunks, chat_reply
 from quintet.server.dialects.openai.completion_replies import LogprobsWriter
 from quintet.server.dialects.openai.completions import completion_requests
 from quintet.server.dialects.openai.replies import ReplyHeader, token_name
-from quintet.server.engines import ChatPrompt, GenerationRequest
 from quintet.server.errors import UnsupportedParameterError
+from quintet.server.requests import ChatPrompt, GenerationRequest
 
 USER = {"role": "user", "content": "Hi"}
 TOOL = {

@@ -32,8 +32,9 @@ from quintet.hub.pull import pull
 from quintet.hub.store import Store
 from quintet.sampling.params import SamplingParams
 from quintet.server.app import create_app
+from quintet.server.keys import ApiKey
 from quintet.server.models import LoadPolicy, Models
-from quintet.server.settings import Settings, key_digest
+from quintet.server.settings import Settings
 
 from .harness import serving_in_thread
 
@@ -128,8 +129,8 @@ def test_every_route_is_in_the_document(dialect: str):
 
 def test_keys_are_told_where_they_are_asked_for():
     """And not on the open paths; the document itself is behind the key."""
-    digests = (key_digest(b"secret"),)
-    app = create_app(Models.of({}), Settings(key_digests=digests))
+    digests = (ApiKey.of("secret"),)
+    app = create_app(Models.of({}), Settings(keys=digests))
     client = TestClient(app, base_url="http://localhost")
     assert client.get("/openapi.json").status_code == 401
     document = client.get("/openapi.json", headers={"X-Api-Key": "secret"}).json()

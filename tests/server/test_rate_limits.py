@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from quintet.errors import RequestError
 from quintet.server.errors import HTTPRefusal
-from quintet.server.keys import ApiKey, key_digest
+from quintet.server.keys import ApiKey
 from quintet.server.rate_limits import MAX_CLIENTS, RateLimiter, RateLimits
 
 from .fake import FakeEngine
@@ -110,7 +110,7 @@ def test_requests_per_key():
     """Each key has its own account; the reply says what is left; reading lists is free."""
 
     async def main() -> None:
-        keys = (ApiKey(key_digest(b"a")), ApiKey(key_digest(b"b")))
+        keys = (ApiKey.of("a"), ApiKey.of("b"))
         async with (
             serving(
                 {"m": FakeEngine()}, keys=keys, rate_limits=RateLimits(requests_per_minute=2)

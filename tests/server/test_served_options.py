@@ -11,7 +11,7 @@ import pytest
 
 from quintet import AsyncLLM
 from quintet.server.catalog import ServedModels, local_manifest
-from quintet.server.keys import ApiKey, key_digest
+from quintet.server.keys import ApiKey
 from quintet.server.models import LoadPolicy, Models
 
 from .fake import FakeEngine
@@ -46,6 +46,67 @@ def test_no_request_outlives_the_servers_limit(tmp_path: Any, asked: float | Non
     run(main())
 
 
+def test_a_full_queue_is_told_after_its_time(tmp_path: Any):
+    """Whose turn does not come gets 503 and may come again, in each protocol's words; the metric
+    counts it."""
+
+    async def main() -> None:
+        async with AsyncLLM("demo", num_threads=1, max_model_len=512, max_num_seqs=1) as llm:
+            served = models(llm, tmp_path, queue_timeout_s=0.2, keep_alive_s=math.inf)
+            async with (
+                serving_models(served) as server,
+                httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+            ):
+                long = {**TEXT, "max_tokens": 200, "n": 8, "ignore_eos": True}
+                first = asyncio.ensure_future(client.post("/v1/completions", json=long))
+                await until(lambda: llm.stats().num_running > 0)
+                late = await client.post("/v1/completions", json=TEXT)
+                assert late.status_code == 503, late.text
+                assert late.json()["error"]["code"] == "overloaded"
+                assert late.headers["retry-after"]
+                assert (await first).is_success
+                metrics = (await client.get("/metrics")).text
+        assert 'quintet_requests_queue_timed_out_total{model="m"} 1.0' in metrics
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "given"),
+    [
+        ("chat/completions", {"thinking_token_budget": 0}, 0),
+        ("chat/completions", {"thinking_budget_tokens": 9}, 9),
+        ("chat/completions", {"thinking_budget_tokens": -1}, None),
+        ("chat/completions", {}, None),
+        ("responses", {"input": "a", "thinking_token_budget": 7}, 7),
+        ("messages", {"thinking": {"type": "enabled", "budget_tokens": 1}}, 1),
+        ("messages", {"thinking": {"type": "enabled"}}, None),
+        ("messages", {"thinking": {"type": "disabled"}}, None),
+        ("chat/completions", {"thinking_token_budget": 1, "thinking_budget_tokens": 1}, 400),
+        ("messages", {"thinking": {"type": "enabled", "budget_tokens": 2}}, 400),
+        ("messages", {"thinking": {"type": "enabled", "budget_tokens": 0}}, 400),
+    ],
+)
+def test_a_thoughts_budget_reaches_the_engine(path: str, fields: Any, given: int | None):
+    """By the name that each protocol has for it; Anthropic's must leave room for an answer."""
+
+    async def main() -> None:
+        engine = FakeEngine()
+        async with (
+            serving({"m": engine}) as server,
+            httpx.AsyncClient(base_url=server.url) as client,
+        ):
+            reply = await client.post(f"/v1/{path}", json={**CHAT, **fields})
+        if given == 400:
+            assert reply.status_code == 400
+            assert "budget" in reply.text
+        else:
+            assert reply.is_success, reply.text
+            assert engine.options[0].get("max_thinking_tokens") == given
+
+    run(main())
+
+
 def test_a_deadline_ends_an_answer_where_it_is(tmp_path: Any):
     """With what there is of it, on a real engine."""
 
@@ -69,7 +130,7 @@ def test_prefixes_are_shared_within_a_key_only():
     """Each key has a salt of its own; without keys there is none."""
 
     async def main() -> None:
-        engine, keys = FakeEngine(), (ApiKey(key_digest(b"a")), ApiKey(key_digest(b"b")))
+        engine, keys = FakeEngine(), (ApiKey.of("a"), ApiKey.of("b"))
         async with (
             serving({"m": engine}, keys=keys) as server,
             httpx.AsyncClient(base_url=server.url) as client,
@@ -78,7 +139,7 @@ def test_prefixes_are_shared_within_a_key_only():
                 await client.post("/v1/completions", json=TEXT, headers={"x-api-key": key})
         first, second, third = (options["cache_salt"] for options in engine.options)
         assert first == third != second
-        assert key_digest(b"a").hex() not in first
+        assert ApiKey.of("a").digest.hex() not in first
         open_engine = FakeEngine()
         async with (
             serving({"m": open_engine}) as server,
@@ -95,7 +156,7 @@ def test_another_keys_prefix_is_not_found():
     does not."""
 
     async def main() -> None:
-        keys = (ApiKey(key_digest(b"a")), ApiKey(key_digest(b"b")))
+        keys = (ApiKey.of("a"), ApiKey.of("b"))
         async with (
             AsyncLLM("demo", num_threads=1) as llm,
             serving({"m": llm}, keys=keys) as server,

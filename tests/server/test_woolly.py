@@ -231,6 +231,28 @@ def test_a_client_that_leaves_ends_its_requests():
     run(main())
 
 
+def test_a_silent_socket_is_closed():
+    """Not while an answer is awaited, which may take long to begin."""
+
+    async def main() -> None:
+        engine = FakeEngine(is_gated=True)
+        async with (
+            serving({"m": engine}, dialect="woolly", socket_idle_s=0.2) as server,
+            connected(server) as socket,
+        ):
+            ask = {"type": "generate", "id": "a", "prompt": "x", "model": "m"}
+            await socket.send(json.dumps(ask))
+            await until(lambda: engine.num_running == 1)
+            await asyncio.sleep(0.5)
+            engine.permit(100)
+            assert (await until_end(socket, "a"))[-1]["type"] == "complete"
+            with pytest.raises(websockets.ConnectionClosed):
+                await asyncio.wait_for(socket.recv(), 5)
+            assert socket.close_code == 1000
+
+    run(main())
+
+
 def test_a_foreign_page_gets_no_socket():
     """A handshake of another origin is refused before it is accepted."""
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from quintet.cli.app import app
 from quintet.errors import ContextLengthError, RequestError
 from quintet.tools.convert import convert
 from quintet.tools.imatrix import compute_imatrix
-from quintet.tools.imatrix_file import read_imatrix
+from quintet.tools.imatrix_file import read_imatrix, write_imatrix
 from quintet.tools.perplexity import compare, perplexity
 from quintet.tools.quantize import quantize
 from quintet.tools.text_pass import TextPass
@@ -83,6 +84,9 @@ def test_comparison_is_that_of_transformers(model, tmp_path):
     assert found.max_kl == pytest.approx(np.max(divergences), rel=1e-3)
     assert found.top1_agreement == pytest.approx(np.mean(agreements))
     assert found.mean_kl > 0
+    of_a, of_b = found.perplexity_a, found.perplexity_b
+    assert found.perplexity_ratio == pytest.approx(of_b.value / of_a.value)
+    assert 0 < found.ratio_error < of_b.error / of_b.value  # paired, so smaller
 
 
 def test_a_model_is_no_distance_from_itself(model):
@@ -92,6 +96,7 @@ def test_a_model_is_no_distance_from_itself(model):
     assert found.mean_kl == 0
     assert found.top1_agreement == 1
     assert found.perplexity_a == found.perplexity_b
+    assert (found.perplexity_ratio, found.ratio_error) == (1, 0)
 
 
 def test_importances_are_the_mean_squared_inputs_of_transformers_layers(model, tmp_path):
@@ -121,7 +126,7 @@ def test_importances_are_the_mean_squared_inputs_of_transformers_layers(model, t
         app,
         [
             *("imatrix", str(directory), str(tmp_path / "text.txt")),
-            *("-o", str(tmp_path / "i.gguf"), "--context", str(CONTEXT)),
+            *("-o", str(tmp_path / "i.gguf"), "--context", str(CONTEXT), "--dtype", "float32"),
         ],
     )
     assert result.exit_code == 0, result.output
@@ -133,6 +138,47 @@ def test_importances_are_the_mean_squared_inputs_of_transformers_layers(model, t
         np.testing.assert_allclose(
             found.of(name), np.concatenate(parts).mean(axis=0), rtol=2e-4, err_msg=name
         )
+
+
+def test_each_expert_has_the_importances_of_the_tokens_it_was_given(tmp_path):
+    """As the router of transformers' model chooses: sums and counts by expert, and zeros of one
+    that no token chose."""
+    row = next(row for row in PARITY if row.id == "qwen3moe")
+    hf = make_hf(replace(row, overrides={**row.overrides, "vocab_size": 340}), tmp_path)
+    byte_level(tmp_path)
+    inputs: list[torch.Tensor] = []
+    mlp = hf.model.layers[1].mlp
+    handle = mlp.register_forward_pre_hook(
+        lambda _, x: inputs.append(x[0].reshape(-1, x[0].shape[-1]))
+    )
+    chunks = reference_chunks(tmp_path)[:2]
+    for chunk in chunks:
+        log_probs(hf, chunk)
+    handle.remove()
+    x = torch.cat(inputs)
+    chosen = (x @ mlp.gate.weight.T).topk(hf.config.num_experts_per_tok).indices
+    found = compute_imatrix(tmp_path, TEXT, context=CONTEXT, max_chunks=2, dtype="float32")
+    experts = range(hf.config.num_experts)
+    for name in ("gate", "up", "down"):
+        weight = f"blk.1.ffn_{name}_exps.weight"
+        assert found.shape(weight)[0] == len(experts)
+        for expert in experts:
+            rows = x[(chosen == expert).any(dim=1)]
+            assert found.counts[weight][expert] == len(rows)
+            if name == "down":
+                gate, up = (rows @ mlp.experts.gate_up_proj[expert].T).chunk(2, dim=-1)
+                rows = torch.nn.functional.silu(gate) * up
+            expected = (rows.double() ** 2).sum(0).detach().numpy()
+            np.testing.assert_allclose(found.sums[weight][expert], expected, rtol=2e-4, atol=1e-9)
+    # Written as llama.cpp has it: columns and experts, as GGUF counts dimensions.
+    write_imatrix(tmp_path / "i.gguf", found)
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "i.gguf").tensors}
+    columns = found.shape("blk.1.ffn_down_exps.weight")[1]
+    written = tensors["blk.1.ffn_down_exps.weight.in_sum2"]
+    assert written.shape.tolist() == [columns, len(experts)]
+    counts = tensors["blk.1.ffn_down_exps.weight.counts"]
+    assert counts.shape.tolist() == [1, len(experts)]
+    assert counts.data.ravel().sum() == 2 * CONTEXT * hf.config.num_experts_per_tok
 
 
 def test_the_commands(model, tmp_path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from densecore.exceptions import InvalidConfigError, load_errors
 
 if TYPE_CHECKING:
-    from quintet.tools.quantize import Progress
+    from quintet.tools.progress import Progress
 
 __all__ = ["IMPORTANCE_METHODS", "STRATEGIES", "PruneConfig", "prune_model"]
 

@@ -87,12 +87,13 @@ def quantize_model(
         InvalidConfigError: see `QuantConfig`; also an output that is the input.
     """
     from quintet.hub.resolve import resolve
+    from quintet.tools import progress as steps
     from quintet.tools import quantize as tool
 
     config = config or QuantConfig()
     config.check()
 
-    def tell(progress: tool.Progress) -> None:
+    def tell(progress: steps.Progress) -> None:
         if progress_callback is not None:
             progress_callback(progress.num_tensors_done, progress.num_tensors, progress.tensor)
 

@@ -18,10 +18,11 @@ from quintet.hub.manifest import Manifest
 from quintet.hub.resolve import resolve
 from quintet.server.catalog import local_manifest
 from quintet.server.engines import ServedEngine
+from quintet.server.keys import ApiKey
 from quintet.server.models import FOREVER_S, LoadPolicy, Models
 from quintet.server.own_names import own_names
 from quintet.server.run import Server, serve_async
-from quintet.server.settings import Settings, key_digest
+from quintet.server.settings import Settings
 from quintet.tools.inspect import inspect_model
 
 _log = logging.getLogger("llamatelemetry")
@@ -71,11 +72,11 @@ async def _serve(options: argparse.Namespace) -> None:
     settings = Settings(
         host=options.host,
         port=options.port,
-        key_digests=tuple(key_digest(key.encode()) for key in options.api_key or ()),
+        keys=tuple(ApiKey.of(key) for key in options.api_key or ()),
         dialect="llamacpp",
         extra_hosts=own_names(options.host),
     )
-    if not settings.is_loopback and not settings.key_digests:
+    if not settings.is_loopback and not settings.keys:
         _log.warning("%s can be reached from other machines, which need no key", options.host)
 
     async def load(manifest: Manifest) -> ServedEngine:

@@ -57,7 +57,8 @@ def quantize_model(
         ModelNotFound, ModelLoadFailed: the input is not there, or no model.
         InvalidRequest: a format that models are not written in.
     """
-    from quintet.tools.quantize import Progress, quantize
+    from quintet.tools.progress import Progress
+    from quintet.tools.quantize import quantize
 
     if not isinstance(quantization, QuantizationType):
         raise InvalidRequest(f"quantization: expected a QuantizationType, found {quantization!r}")

@@ -99,9 +99,10 @@ def settings_of(config: ServerConfig) -> Settings:
         InvalidRequest: other machines could use the server without a key, and the file does not
             say that they may.
     """
+    from quintet.server.keys import ApiKey
     from quintet.server.rate_limits import RateLimits
     from quintet.server.run import check_exposure
-    from quintet.server.settings import Settings, key_digest
+    from quintet.server.settings import Settings
 
     wants_key = config.api_key is not None and config.api_key_required is not False
     limit = config.requests_per_minute if config.rate_limiting_enabled else None
@@ -109,9 +110,7 @@ def settings_of(config: ServerConfig) -> Settings:
         settings = Settings(
             host=config.host,
             port=config.port,
-            key_digests=(key_digest(config.api_key.encode()),)
-            if wants_key and config.api_key
-            else (),
+            keys=(ApiKey.of(config.api_key),) if wants_key and config.api_key else (),
             rate_limits=RateLimits(requests_per_minute=limit),
             cors_origins=frozenset(config.cors_origins if config.cors_enabled else ()),
             extra_hosts=frozenset([*config.allowed_hosts, *_own_names(config.host)]),

@@ -95,7 +95,7 @@ def test_the_references_file(tmp_path: Path):
     assert (settings.host, settings.port, settings.dialect) == ("0.0.0.0", 11434, "woolly")
     assert settings.cors_origins == {"*"}
     assert settings.rate_limits.requests_per_minute == 60
-    assert not settings.all_keys
+    assert not settings.keys
 
 
 def test_the_references_variables(tmp_path: Path):
@@ -171,8 +171,8 @@ def test_who_may_use_it():
         settings_of(open_to_all)
     assert settings_of(dataclasses.replace(open_to_all, api_key_required=False))
     with_key = settings_of(dataclasses.replace(open_to_all, api_key="k"))
-    assert len(with_key.all_keys) == 1
-    assert not settings_of(ServerConfig(api_key="k", api_key_required=False)).all_keys
+    assert len(with_key.keys) == 1
+    assert not settings_of(ServerConfig(api_key="k", api_key_required=False)).keys
     import socket
 
     assert socket.gethostname().lower() in with_key.allowed_hosts

@@ -7,12 +7,14 @@ other become one phase too.  Between phases the plan's threads meet.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from quintet import graph
 from quintet._native import Layout, Plan
+from quintet.backends._observing import Observed
 from quintet.backends._packing import PackedWeights
 from quintet.graph import Program
 
@@ -20,16 +22,27 @@ _UNLIMITED = 2**31 - 1  # kUnlimited of csrc/kernels/kernels.h
 _FLOAT_FORM = frozenset({Layout.F32, Layout.F16})
 
 
-def lower(program: Program, plan: Plan, weights: PackedWeights) -> None:
+def lower(
+    program: Program,
+    plan: Plan,
+    weights: PackedWeights,
+    observed: Callable[[str], bool] | None = None,
+) -> list[Observed]:
     """Write `program` into `plan`; afterwards the plan can run.
 
     Args:
         weights: packs and names the program's weights in the plan.
+        observed: whether what a weight below the head is given shall be observable.
+
+    Returns:
+        The plan's observations, by number.
 
     Raises:
         NotImplementedError: a shape of program that the plan's phases cannot express.
     """
-    _Lowering(program, plan, weights).lower()
+    lowering = _Lowering(program, plan, weights, observed)
+    lowering.lower()
+    return lowering.observations
 
 
 @dataclass
@@ -41,8 +54,16 @@ class _Value:
 
 
 class _Lowering:
-    def __init__(self, program: Program, plan: Plan, weights: PackedWeights) -> None:
+    def __init__(
+        self,
+        program: Program,
+        plan: Plan,
+        weights: PackedWeights,
+        observed: Callable[[str], bool] | None,
+    ) -> None:
         self.program = program
+        self.observed = observed
+        self.observations: list[Observed] = []
         self.plan = plan
         self.weights = weights
         self.values: dict[int, _Value] = {}
@@ -77,6 +98,7 @@ class _Lowering:
         if op.x.node in self.linear_outputs:
             self._flush_linear()
         forms = self._forms_of(op.x)
+        self._observe(node, op.x, self.readers[op.x.node], op.weight)
         output = self._new_buffer(self.weights.shape(op.weight)[0])
         bias = -1 if op.bias is None else self.weights.vector(op.bias)
         self.linear_tasks.append((self.weights.matrix(op.weight), forms, output, bias))
@@ -99,6 +121,7 @@ class _Lowering:
             case graph.LayerNorm(x, weight, bias, eps):
                 src = self.values[x.node].buffer
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
+                self._observe(node, x, [weight], weight)
                 self._rows()
                 bias_vector = -1 if bias is None else self.weights.vector(bias)
                 plan.row_layer_norm(src, self.weights.vector(weight), bias_vector, eps, dst)
@@ -118,6 +141,7 @@ class _Lowering:
                 src = self.values[x.node].buffer
                 # In place where nobody reads x again.
                 dst = src if self._dies(x, node) else self._new_buffer(x.width)
+                self._observe(node, x, [weight], weight)
                 self._rows()
                 plan.row_rms_norm(src, self.weights.vector(weight), eps, dst)
             case graph.Rope(x, head_dim, rotary):
@@ -161,7 +185,9 @@ class _Lowering:
                 mixture = self._experts(scores.width, experts, routing)
                 self._rows()
                 plan.row_route(self.values[scores.node].buffer, mixture)
-                plan.run_experts(src, mixture)
+                wanted = self._wanted(node, [experts.gate, experts.up, experts.down])
+                if plan.run_experts(src, mixture, is_observed=bool(wanted)) >= 0:
+                    self.observations.append(Observed(wanted, experts))
                 self.in_rows = False
                 self._rows()
                 plan.row_combine(mixture, dst)
@@ -258,6 +284,20 @@ class _Lowering:
         if value.forms is None:
             raise NotImplementedError("a matrix product reads rows that have no forms")
         return value.forms
+
+    def _wanted(self, node: int, weights: list[str]) -> tuple[str, ...]:
+        if self.observed is None or node > self.program.hidden.node:
+            return ()
+        return tuple(name for name in weights if self.observed(name))
+
+    def _observe(self, node: int, x: graph.Tensor, weights: list[str], first: str) -> None:
+        """Show what `weights` are given, once: where the first of them reads it."""
+        wanted = self._wanted(node, weights)
+        if not wanted or first != weights[0]:
+            return
+        self.plan.observe(self.values[x.node].buffer, logits_rows=self.selected)
+        self.observations.append(Observed(wanted))
+        self.in_rows = False
 
     def _release(self, node: int, op: graph.Op) -> None:
         """Give back the buffers of values nobody reads after this op."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,10 @@ BLOCK_SIZE = 16  # tokens per KV block; the native kernels are laid out for it
 
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
+
+Observer: TypeAlias = Callable[[tuple[str, ...], int, Float32Array], None]
+"""Called with weights, which of their matrices (0, but of experts), and the rows [n, width] they
+are given, valid during the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +99,19 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Free weights and cache.  Idempotent."""
+
+
+class ObservedExecutor(Executor, Protocol):
+    """An executor that can be watched: what its weights are given, which no result shows."""
+
+    def run_observed(self, step: StepInput, observer: Observer) -> None:
+        """Execute one step up to the model's head; write its tokens' k and v to the cache.
+
+        Args:
+            step: its `logits_rows` are the rows that reach the last norm.
+            observer: called in the program's order, once for each wanted weight, and of experts
+                once for each that has rows.
+
+        Raises:
+            ValueError: the step breaks its contract (a bug of the caller's).
+        """

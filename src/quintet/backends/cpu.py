@@ -10,9 +10,10 @@ import numpy as np
 
 from quintet._native import Plan, default_num_threads
 from quintet.backends._lowering import lower
+from quintet.backends._observing import Observed, rows_of_experts
 from quintet.backends._packed_cache import PackedCache
 from quintet.backends._packing import PackedWeights, WeightDtype
-from quintet.backends.base import Float32Array, StepInput
+from quintet.backends.base import Float32Array, Int32Array, Observer, StepInput
 from quintet.models import Model
 
 KVDtype: TypeAlias = Literal["bfloat16", "float32", "int8"]
@@ -37,6 +38,7 @@ class CPUExecutor:
         kernels: a kernel table by name; None for the fastest, or $QUINTET_KERNELS.
         use_mlock: keep the packed weights in physical memory.
         packed_cache: a directory that keeps packed weights, and gives them to the next start.
+        observed: whether `run_observed` shows what a weight is given; by name.
         on_compiled: called when what is left, reading weights, hardly needs the interpreter.
 
     Raises:
@@ -58,9 +60,10 @@ class CPUExecutor:
         kernels: str | None = None,
         use_mlock: bool = False,
         packed_cache: Path | None = None,
+        observed: Callable[[str], bool] | None = None,
         on_compiled: Callable[[], None] | None = None,
     ) -> None:
-        plan, weights = _compile(
+        plan, weights, self._observations = _compile(
             model,
             num_blocks=num_blocks,
             max_num_batched_tokens=max_num_batched_tokens,
@@ -69,6 +72,7 @@ class CPUExecutor:
             kv_dtype=kv_dtype,
             num_threads=num_threads or _threads_worth_waking(model),
             kernels=kernels or "",
+            observed=observed,
         )
         cache = None
         if packed_cache is not None:
@@ -119,6 +123,35 @@ class CPUExecutor:
         )
         return rows
 
+    def run_observed(self, step: StepInput, observer: Observer) -> None:
+        """Execute one step: see `quintet.backends.base.ObservedExecutor.run_observed`."""
+
+        def show(
+            observation: int,
+            rows: Float32Array,
+            visits: Int32Array | None = None,
+            begins: Int32Array | None = None,
+            inner: Float32Array | None = None,
+        ) -> None:
+            found = self._observations[observation]
+            if visits is None or begins is None or inner is None:
+                observer(found.weights, 0, rows)
+                return
+            for weights, expert, given in rows_of_experts(found, rows, visits, begins, inner):
+                observer(weights, expert, given)
+
+        self.plan.run_observed(
+            step.token_ids,
+            step.positions,
+            step.cu_seqlens,
+            step.slot_mapping,
+            step.block_tables,
+            step.seq_lens,
+            step.logits_rows,
+            step.token_types,
+            show,
+        )
+
     def close(self) -> None:
         """Free weights and cache."""
         self._plan = None
@@ -131,7 +164,7 @@ def cpu_memory(
 
     The plan says so itself: it is compiled, and nothing of its memory is touched.
     """
-    plan, _ = _compile(
+    plan, _, _ = _compile(
         model,
         num_blocks=1,
         max_num_batched_tokens=max_num_batched_tokens,
@@ -154,8 +187,10 @@ def _compile(
     kv_dtype: KVDtype,
     num_threads: int,
     kernels: str,
-) -> tuple[Plan, PackedWeights]:
-    """The model's plan, whose matrices have no weights yet, and what gives them theirs."""
+    observed: Callable[[str], bool] | None = None,
+) -> tuple[Plan, PackedWeights, list[Observed]]:
+    """The model's plan, whose matrices have no weights yet, what gives them theirs, and what the
+    plan can show."""
     cache = model.program.cache
     plan = Plan(
         max_tokens=max_num_batched_tokens,
@@ -169,8 +204,8 @@ def _compile(
         kernels=kernels,
     )
     weights = PackedWeights(model.weights, plan, weight_dtype)
-    lower(model.program, plan, weights)
-    return plan, weights
+    observations = lower(model.program, plan, weights, observed)
+    return plan, weights, observations
 
 
 def _threads_worth_waking(model: Model) -> int:

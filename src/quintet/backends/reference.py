@@ -8,14 +8,14 @@ v in the same precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from quintet import graph
-from quintet.backends.base import BLOCK_SIZE, Float32Array, StepInput
+from quintet.backends.base import BLOCK_SIZE, Float32Array, Observer, StepInput
 from quintet.models import Model
 
 Array: TypeAlias = npt.NDArray[Any]  # the executor's dtype: float32 or float64
@@ -56,6 +56,11 @@ class ReferenceExecutor:
         self._k = np.zeros(shape, dtype)
         self._v = np.zeros(shape, dtype)
 
+    @property
+    def weights(self) -> Mapping[str, Array]:
+        """Those of the program, by name, in the executor's precision."""
+        return self._weights
+
     def run(self, step: StepInput) -> Float32Array:
         """Execute one step: see `quintet.backends.base.Executor.run`."""
         return self._run(step, self._program.output)
@@ -63,6 +68,27 @@ class ReferenceExecutor:
     def run_hidden(self, step: StepInput) -> Float32Array:
         """Execute one step: see `quintet.backends.base.Executor.run_hidden`."""
         return self._run(step, self._program.hidden)
+
+    def run_observed(self, step: StepInput, observer: Observer) -> None:
+        """Execute one step: see `quintet.backends.base.ObservedExecutor.run_observed`."""
+        values: list[Array] = []
+        for op in self._program.ops[: self._program.hidden.node + 1]:
+            if isinstance(op, graph.Linear | graph.RMSNorm | graph.LayerNorm):
+                observer((op.weight,), 0, values[op.x.node].astype(np.float32))
+            elif isinstance(op, graph.Moe):
+                self._observe_experts(op, values, observer)
+            values.append(self._execute(op, values, step))
+
+    def _observe_experts(self, op: graph.Moe, values: list[Array], observer: Observer) -> None:
+        w, experts, routing = self._weights, op.experts, op.routing
+        x = values[op.x.node]
+        bias = None if routing.bias is None else w[routing.bias]
+        chosen, _ = route(values[op.scores.node], routing, bias)
+        for expert in np.unique(chosen).tolist():
+            rows = x[np.nonzero(chosen == expert)[0]]
+            observer((experts.gate, experts.up), expert, rows.astype(np.float32))
+            inner = expert_inner(rows, experts, expert, w)
+            observer((experts.down,), expert, inner.astype(np.float32))
 
     def _run(self, step: StepInput, wanted: graph.Tensor) -> Float32Array:
         values: list[Array] = []
@@ -247,24 +273,33 @@ def moe(
     scores: Array,
     experts: graph.Experts,
     routing: graph.Routing,
-    weights: dict[str, Array],
+    weights: Mapping[str, Array],
 ) -> Array:
     """x [n, width] through its experts, expert by expert."""
     chosen, taken = route(scores, routing, None if routing.bias is None else weights[routing.bias])
     out = np.zeros_like(x)
     for expert in np.unique(chosen):
         rows, ranks = np.nonzero(chosen == expert)
-
-        def product(rows_in: Array, weight: str, bias: str | None, expert: int = expert) -> Array:
-            y = rows_in @ weights[weight][expert].T
-            return np.asarray(y if bias is None else y + weights[bias][expert])
-
-        gate = product(x[rows], experts.gate, experts.gate_bias)
-        up = product(x[rows], experts.up, experts.up_bias)
-        inner = swiglu_clamped(gate, up, experts.limit) if experts.limit else silu(gate) * up
-        y = product(inner, experts.down, experts.down_bias)
+        inner = expert_inner(x[rows], experts, expert, weights)
+        y = _product(inner, weights, experts.down, experts.down_bias, expert)
         out[rows] += y * taken[rows, ranks][:, None]
     return out
+
+
+def expert_inner(
+    x: Array, experts: graph.Experts, expert: int, weights: Mapping[str, Array]
+) -> Array:
+    """x [n, width] -> [n, inner], what an expert's down matrix is given."""
+    gate = _product(x, weights, experts.gate, experts.gate_bias, expert)
+    up = _product(x, weights, experts.up, experts.up_bias, expert)
+    return swiglu_clamped(gate, up, experts.limit) if experts.limit else silu(gate) * up
+
+
+def _product(
+    x: Array, weights: Mapping[str, Array], weight: str, bias: str | None, expert: int
+) -> Array:
+    y = x @ weights[weight][expert].T
+    return np.asarray(y if bias is None else y + weights[bias][expert])
 
 
 def swiglu_clamped(gate: Array, up: Array, limit: float) -> Array:

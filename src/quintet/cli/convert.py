@@ -12,18 +12,18 @@ from quintet.cli.quantize import progress_bar, show_result, show_tensors
 
 def convert(
     directory: Annotated[
-        str, typer.Argument(metavar="HF_DIR", help="A Hugging Face model directory.")
+        str, typer.Argument(metavar="HF_DIR", help="With config.json, safetensors, a tokenizer.")
     ],
     output: Annotated[str, typer.Argument(metavar="OUT", help="The GGUF file to write.")],
     dtype: Annotated[
-        str, typer.Option(help="Of matrices: f16, bf16, f32, or a quantisation type.")
+        str, typer.Option(help="Of matrices in floats: f16, bf16, f32, or a quantisation type.")
     ] = "f16",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show tensors and sizes, write nothing.")
     ] = False,
     threads: ThreadsOption = None,
 ) -> None:
-    """Write a Hugging Face directory as a GGUF file."""
+    """Write a Hugging Face directory as a GGUF file, of any architecture that runs."""
     from quintet.tools.convert import convert as convert_model
 
     with progress_bar("converting") as progress:

@@ -28,6 +28,8 @@ def imatrix(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="To write.")],
     context: ContextOption = 512,
     chunks: ChunksOption = None,
+    dtype: DtypeOption = Dtype.auto,
+    threads: ThreadsOption = None,
 ) -> None:
     """Measure on a text which weights matter, for `quintet quantize --imatrix`."""
     from quintet.hub.resolve import resolve
@@ -41,6 +43,8 @@ def imatrix(
             context=context,
             max_chunks=chunks,
             dataset=text.name,
+            dtype=dtype.value,
+            num_threads=threads,
             progress=progress,
         )
     write_imatrix(output, importances)
@@ -113,6 +117,7 @@ def compare(
     first, second = found.perplexity_a, found.perplexity_b
     print(f"perplexity of A      {first.value:.4f} +- {first.error:.4f}")
     print(f"perplexity of B      {second.value:.4f} +- {second.error:.4f}")
+    print(f"ratio B / A          {found.perplexity_ratio:.4f} +- {found.ratio_error:.4f}")
     print(f"mean KL(A || B)      {found.mean_kl:.6f} +- {found.kl_error:.6f}")
     print(f"largest KL           {found.max_kl:.4f}")
     print(f"same likeliest token {100 * found.top1_agreement:.2f} %")

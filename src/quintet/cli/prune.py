@@ -20,6 +20,7 @@ class Strategy(str, Enum):
     depth = "depth"
     width = "width"
     attention = "attention"
+    experts = "experts"
     combined = "combined"
 
 
@@ -42,7 +43,8 @@ def prune(
     strategy: Annotated[
         Strategy,
         typer.Option(
-            help="Cut blocks (depth), feed-forward columns (width), attention heads, or all three."
+            help="Cut blocks (depth), feed-forward columns (width), attention heads, experts, or "
+            "all of what there is."
         ),
     ] = Strategy.depth,
     layers: Annotated[
@@ -55,6 +57,7 @@ def prune(
     head_ratio: Annotated[
         float, typer.Option(help="Share of KV heads to keep, with their query heads.")
     ] = 0.75,
+    expert_ratio: Annotated[float, typer.Option(help="Share of experts to keep.")] = 0.75,
     importance: Annotated[
         Importance, typer.Option(help="What tells which parts stay; activation needs --text.")
     ] = Importance.magnitude,
@@ -79,7 +82,7 @@ def prune(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Cut a model smaller: whole blocks, feed-forward columns, attention heads."""
+    """Cut a model smaller: whole blocks, feed-forward columns, attention heads, experts."""
     from quintet.cli.measure import print_json, read_text
     from quintet.cli.quantize import progress_bar
     from quintet.hub.resolve import resolve
@@ -93,6 +96,7 @@ def prune(
             target_n_layer=layers,
             width_ratio=width_ratio,
             head_ratio=head_ratio,
+            expert_ratio=expert_ratio,
             importance=importance.value,
             text=None if text is None else read_text(text),
             context=context,
@@ -117,9 +121,17 @@ def show_report(report: PruneReport, *, is_written: bool) -> None:
         ("feed-forward columns", str(before.feed_forward), str(after.feed_forward)),
         ("query heads", str(before.num_heads), str(after.num_heads)),
         ("KV heads", str(before.num_kv_heads), str(after.num_kv_heads)),
+        ("experts", str(before.num_experts), str(after.num_experts)),
+        ("columns of an expert", str(before.expert_feed_forward), str(after.expert_feed_forward)),
+        (
+            "columns of shared experts",
+            str(before.shared_feed_forward),
+            str(after.shared_feed_forward),
+        ),
         ("parameters", f"{report.num_parameters_before:,}", f"{report.num_parameters_after:,}"),
         ("file", size(report.source_bytes), size(report.file_bytes)),
     ]
+    rows = [row for row in rows if row[1] != "0"]  # what the model does not have
     if report.perplexity_before is not None and report.perplexity_after is not None:
         was, now = report.perplexity_before, report.perplexity_after
         rows.append(
@@ -138,5 +150,7 @@ def show_report(report: PruneReport, *, is_written: bool) -> None:
         changes[key] = changes.get(key, 0) + 1
     for (kind, other), count in changes.items():
         print(f"encoded again: {count} matrices of {kind}{'' if kind == other else f' to {other}'}")
+    if report.llama_cpp_refuses:
+        print(f"llama.cpp will not open it: {report.llama_cpp_refuses}")
     took = f"in {report.seconds:.1f} s" if is_written else "not written"
     print(f"{report.path}: {report.strategy} by {report.importance}, {took}")

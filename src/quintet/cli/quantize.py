@@ -11,7 +11,8 @@ import typer
 from quintet.cli.options import ThreadsOption
 
 if TYPE_CHECKING:
-    from quintet.tools.quantize import Progress, QuantizeResult
+    from quintet.tools.progress import Progress
+    from quintet.tools.quantize import QuantizeResult
 
 
 def quantize(

@@ -19,6 +19,7 @@ from quintet.cli.options import (
     ThreadsOption,
 )
 from quintet.cli.serve_options import (
+    AdminKeyOption,
     AllowedHostOption,
     ApiKeyFileOption,
     ApiKeyOption,
@@ -43,9 +44,11 @@ from quintet.cli.serve_options import (
     ModelsArgument,
     NgramOption,
     PortOption,
+    QueueTimeoutOption,
     RateRequestsOption,
     RateTokensOption,
     RequestTimeoutOption,
+    SandboxLoadOption,
     TLSCertOption,
     TLSKeyOption,
 )
@@ -56,7 +59,9 @@ if TYPE_CHECKING:
     from quintet.server.engines import ServedEngine
     from quintet.server.run import Server
 
-_REQUESTS_PER_MINUTE = 60  # of a key, where other machines can reach the server
+# Where other machines can reach the server.  Alone on this one, who waits wants to.
+_REQUESTS_PER_MINUTE = 60  # of a key
+_QUEUE_TIMEOUT_S = 60.0
 
 
 def serve(
@@ -65,6 +70,7 @@ def serve(
     port: PortOption = None,
     dialect: DialectOption = DialectName.quintet,
     api_key: ApiKeyOption = None,
+    admin_key: AdminKeyOption = None,
     api_key_file: ApiKeyFileOption = None,
     allowed_host: AllowedHostOption = None,
     cors_origin: CorsOriginOption = None,
@@ -74,7 +80,8 @@ def serve(
     rate_limit_requests: RateRequestsOption = None,
     rate_limit_tokens: RateTokensOption = 0,
     max_concurrent: MaxConcurrentOption = 0,
-    max_queue: MaxQueueOption = 1024,
+    max_queue: MaxQueueOption = 128,
+    queue_timeout: QueueTimeoutOption = None,
     request_timeout: RequestTimeoutOption = 3600.0,
     drain_timeout: DrainTimeoutOption = 30.0,
     context: ContextOption = None,
@@ -90,6 +97,7 @@ def serve(
     draft_model: DraftModelOption = None,
     keep_alive: KeepAliveOption = 300.0,
     max_loaded: MaxLoadedOption = 3,
+    sandbox_load: SandboxLoadOption = False,
     in_process: InProcessOption = False,
     log_format: LogFormatOption = LogFormat.text,
     log_level: LogLevelOption = None,
@@ -107,10 +115,11 @@ def serve(
     from quintet.cli.options import status
     from quintet.engine.sizing import available_memory_bytes
     from quintet.errors import RequestError
+    from quintet.hub.resolve import resolve
     from quintet.hub.store import Store
     from quintet.server.catalog import ServedModels
     from quintet.server.flavours import FLAVOURS
-    from quintet.server.keys import key_digest, read_key_file
+    from quintet.server.keys import USER_SCOPES, ApiKey, read_key_file
     from quintet.server.models import FOREVER_S, LoadPolicy, Models
     from quintet.server.rate_limits import RateLimits
     from quintet.server.run import check_exposure, serve_async
@@ -120,12 +129,17 @@ def serve(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold everybody's prompts
     if rate_limit_requests is None:
         rate_limit_requests = 0 if host in LOOPBACK_HOSTS else _REQUESTS_PER_MINUTE
+    if queue_timeout is None:
+        queue_timeout = 0.0 if host in LOOPBACK_HOSTS else _QUEUE_TIMEOUT_S
     settings = Settings(
         host=host,
         port=FLAVOURS[dialect.value].port if port is None else port,
         dialect=dialect.value,
-        key_digests=tuple(key_digest(key.encode()) for key in api_key or ()),
-        keys=() if api_key_file is None else read_key_file(api_key_file),
+        keys=(
+            *(ApiKey.of(key, scopes=USER_SCOPES) for key in api_key or ()),
+            *(ApiKey.of(key) for key in admin_key or ()),
+            *(() if api_key_file is None else read_key_file(api_key_file)),
+        ),
         rate_limits=RateLimits(
             requests_per_minute=rate_limit_requests or None,
             tokens_per_minute=rate_limit_tokens or None,
@@ -137,7 +151,7 @@ def serve(
         extra_hosts=frozenset(allowed_host or ()),
         drain_timeout_s=drain_timeout,
     )
-    if dialect is DialectName.densecore and wants_auth() and not settings.all_keys:
+    if dialect is DialectName.densecore and wants_auth() and not settings.keys:
         raise RequestError("AUTH_ENABLED wants a key: give an --api-key", parameter="api_key")
     check_exposure(settings, force=force)
     sources = served_models(models or [])
@@ -149,6 +163,7 @@ def serve(
         max_loaded=max_loaded,
         max_bytes=available_memory_bytes(),
         request_timeout_s=request_timeout or None,
+        queue_timeout_s=queue_timeout or None,
     )
     if sources:
         catalog = ServedModels(manifest_of(name, model) for name, model in sources.items())
@@ -158,8 +173,13 @@ def serve(
 
     async def main() -> None:
         from quintet.async_llm import AsyncLLM
+        from quintet.engine.file_check import FileCheck
+
+        check = FileCheck()
 
         async def load(manifest: Manifest) -> ServedEngine:
+            if sandbox_load:
+                await asyncio.to_thread(check.check, manifest.path)
             llm = AsyncLLM(
                 sources.get(manifest.name, manifest.name),
                 max_model_len=context,
@@ -185,6 +205,8 @@ def serve(
         served = Models(catalog, load, policy)
 
         async def prepare() -> None:
+            if sandbox_load and draft_model is not None:
+                await asyncio.to_thread(check.check, resolve(draft_model))
             for name in sources:
                 with status(f"Loading {name}"):
                     await served.load(name)

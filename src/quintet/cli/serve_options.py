@@ -75,7 +75,15 @@ ApiKeyOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         envvar="QUINTET_API_KEY",
-        help="A key that clients must send; may be repeated.",
+        help="A key that clients must send; may be repeated.  Opens all but changes to the store.",
+        show_envvar=True,
+    ),
+]
+AdminKeyOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="QUINTET_ADMIN_KEY",
+        help="A key that also opens pull, create, copy, delete and upload; may be repeated.",
         show_envvar=True,
     ),
 ]
@@ -134,6 +142,14 @@ MaxQueueOption: TypeAlias = Annotated[
         min=0, help="Requests of each model that may wait while others run; more get 503."
     ),
 ]
+QueueTimeoutOption: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Seconds a request may wait for its turn before it gets 503; 0: for ever.  60 where "
+        "other machines can reach the server, else for ever.",
+    ),
+]
 RequestTimeoutOption: TypeAlias = Annotated[
     float,
     typer.Option(min=0, help="Seconds after which an answer ends where it is; 0: never."),
@@ -166,6 +182,14 @@ KeepAliveOption: TypeAlias = Annotated[
 MaxLoadedOption: TypeAlias = Annotated[
     int,
     typer.Option(min=1, help="Models loaded on demand at a time."),
+]
+SandboxLoadOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--sandbox-load",
+        help="Have a helper process with limits read a model's files before they are loaded, once "
+        "for each that is new or has changed.",
+    ),
 ]
 InProcessOption: TypeAlias = Annotated[
     bool,

@@ -6,17 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# Names of Modelfiles and of sampling parameters.  The rest of what a Modelfile may set says
-# how Ollama lays out its own memory.
-_SAMPLING = {
-    **{name: name for name in ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")},
-    **{name: name for name in ("stop", "presence_penalty", "frequency_penalty")},
-    **{name: name for name in ("mirostat", "mirostat_tau", "mirostat_eta")},
-    "repeat_penalty": "repetition_penalty",
-    "repeat_last_n": "penalty_last_n",
-    "num_predict": "max_tokens",
-}
-
 
 @dataclass(frozen=True)
 class StoredDefaults:
@@ -42,22 +31,14 @@ def stored_defaults(model: str) -> StoredDefaults:
         ModelFormatError: its manifest is damaged.
         RequestError: a stored parameter of a wrong type.
     """
-    from quintet.hub.modelfile import checked_parameters
+    from quintet.hub.defaults import sampling_defaults
     from quintet.hub.resolve import find
 
     manifest = find(model)
     if manifest is None:
         return StoredDefaults()
-    given = checked_parameters(manifest.parameters)
-    sampling = {_SAMPLING[name]: value for name, value in given.items() if name in _SAMPLING}
-    for name in ("max_tokens", "seed"):
-        value = sampling.get(name)
-        if isinstance(value, int) and value < 0:
-            sampling[name] = None  # no limit, and a seed of its own for each answer
-    if not sampling.get("mirostat"):
-        for name in ("mirostat", "mirostat_tau", "mirostat_eta"):
-            sampling.pop(name, None)  # that are without effect, and refused as such
-    num_ctx = given.get("num_ctx")
+    num_ctx = manifest.parameters.get("num_ctx")
+    sampling = sampling_defaults(manifest.parameters)
     return StoredDefaults(
         sampling, num_ctx if isinstance(num_ctx, int) else None, manifest.system, manifest.messages
     )

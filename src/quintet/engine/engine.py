@@ -6,35 +6,33 @@ else sends that loop messages.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import random
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Collection
-from typing import Any
 
 from quintet.backends.base import BLOCK_SIZE, Executor, Float32Array
 from quintet.config import EngineConfig
 from quintet.engine.admission import EngineLimits
 from quintet.engine.block_pool import BlockPool
-from quintet.engine.deadlines import Deadlines
 from quintet.engine.embedder import Embedder
 from quintet.engine.embedding import EmbeddingRequest, EmbeddingSpec
-from quintet.engine.group import SequenceGroup
+from quintet.engine.endings import Endings, message_of, uncomputed
 from quintet.engine.meter import Meter
-from quintet.engine.output import FinishReason, OutputChunk, PromptLogprobs, TokenLogprob
+from quintet.engine.output import OutputChunk, PromptLogprobs, TokenLogprob
 from quintet.engine.prompt_scoring import score_prompts
 from quintet.engine.request import Request
 from quintet.engine.row_sampling import sample_sequences
 from quintet.engine.scheduler import Scheduled, Scheduler
-from quintet.engine.sequence import End, Sequence, Status
+from quintet.engine.sequence import Sequence, Status
 from quintet.engine.speculation.speculator import Drafter, Speculator
 from quintet.engine.stats import EngineStats
 from quintet.engine.step_builder import build_step
 from quintet.engine.text import Detokenizer, TextStream
 from quintet.engine.verification import Row, first_rows, logits_of
 from quintet.errors import RequestError
+from quintet.parsing.thinking import Thinking
 from quintet.sampling.breakers import TokenSequences
 from quintet.sampling.grammar import GrammarCompiler
 from quintet.sampling.matcher import ConstraintMatcher
@@ -126,33 +124,38 @@ class Engine:
         pool = BlockPool(executor.num_blocks, enable_prefix_cache=config.enable_prefix_cache)
         self._scheduler = Scheduler(config, pool, executor.max_logits_rows)
         self._speculator = Speculator(config, self._scheduler, drafter)
-        self._groups: dict[str, SequenceGroup] = {}  # of unfinished requests
         self._embedder = Embedder(
             executor, pool, is_causal=embedding is None or embedding.is_causal
         )
         self._max_tokens = config.max_num_batched_tokens
         self._max_mixed_tokens = config.max_num_mixed_prefill_tokens
-        self._deadlines = Deadlines()
         self._meter = Meter(num_blocks=executor.num_blocks, block_bytes=block_bytes)
         self._audited_at_s = time.monotonic()
+        self._endings = Endings(self._scheduler, self._speculator, self._meter, self._audit_idly)
 
     @property
     def has_work(self) -> bool:
         """Whether a request is unfinished."""
-        return bool(self._groups) or self._embedder.has_work
+        return bool(self._endings.groups) or self._embedder.has_work
 
     def new_matcher(self, request: Request) -> ConstraintMatcher | None:
-        """Compile a request's constraint, if it has one.  Safe to call from any thread.
+        """Compile a request's constraint, if it has one; what bounds its thought, if that is
+        bounded.  Safe to call from any thread.
 
         Raises:
             RequestError: it does not compile within the limits.
         """
         constraint = request.params.constraint
-        if constraint is None:
+        max_thinking_tokens = request.max_thinking_tokens
+        if request.thinking is Thinking.NONE:
+            max_thinking_tokens = None
+        if constraint is None and max_thinking_tokens is None:
             return None
-        if self._grammars is None:
+        if self._grammars is not None:
+            return self._grammars.matcher(constraint, request.thinking, max_thinking_tokens)
+        if constraint is not None:
             raise constraint.refusal("this engine has no tokenizer to compile it for")
-        return self._grammars.matcher(constraint, request.thinking)
+        raise RequestError("expected a model with a tokenizer", parameter="max_thinking_tokens")
 
     def add(self, request: Request, matcher: ConstraintMatcher | None = None) -> None:
         """Queue a request.
@@ -165,7 +168,7 @@ class Engine:
         """
         self.limits.check(request)
         matcher = matcher or self.new_matcher(request)
-        if request.request_id in self._groups:
+        if request.request_id in self._endings.groups:
             raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
         params = request.params
         seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
@@ -175,10 +178,8 @@ class Engine:
             )
             for index in range(params.n)
         ]
-        self._groups[request.request_id] = SequenceGroup(sequences)
+        self._endings.add(request, sequences)
         self._scheduler.add(sequences[0])
-        if request.timeout_s is not None:
-            self._deadlines.add(request.request_id, request.arrival_s + request.timeout_s)
         self._meter.totals.num_requests += 1
 
     def start(
@@ -197,7 +198,7 @@ class Engine:
         """Queue an embedding request, for loops: its last chunk if that fails."""
         try:
             self.limits.check_embedding(request)
-            if request.request_id in self._groups or request.request_id in self._embedder:
+            if request.request_id in self._endings.groups or request.request_id in self._embedder:
                 raise RequestError(f"{request.request_id!r} is in use", parameter="request_id")
             self._embedder.add(request)
             self._meter.totals.num_requests += 1
@@ -207,11 +208,11 @@ class Engine:
 
     def step(self) -> list[OutputChunk]:
         """A step of the sequences, then a pass of texts to embed, as far as there are any."""
-        chunks = self._step_sequences() if self._groups else []
+        chunks = self._step_sequences() if self._endings.groups else []
         if self._embedder.has_work:
             # Beside sequences a pass is as short as a prompt's chunk would be.
             vectors = self._embedder.step(
-                self._max_mixed_tokens if self._groups else self._max_tokens
+                self._max_mixed_tokens if self._endings.groups else self._max_tokens
             )
             for chunk in vectors:
                 self._meter.embedded(chunk)
@@ -227,8 +228,8 @@ class Engine:
             A chunk for each token, in the order of each sequence's, and for each early end.
         """
         started_s = time.monotonic()
-        late = [self._end_early(name, "timeout") for name in self._deadlines.pop(started_s)]
-        if not self._groups:
+        late = self._endings.end_late(started_s)
+        if not self._endings.groups:
             return late
         return late + self._step(started_s)
 
@@ -238,7 +239,11 @@ class Engine:
             chunk = self._embedder.abort(request_id)
             self._meter.embedded(chunk)
             return chunk
-        return self._end_early(request_id, "abort") if request_id in self._groups else None
+        return (
+            self._endings.end_early(request_id, "abort")
+            if request_id in self._endings.groups
+            else None
+        )
 
     def stats(self) -> EngineStats:
         """The counters as they are now; the caller's to keep."""
@@ -264,6 +269,10 @@ class Engine:
             return str(fault)
         return None
 
+    def _audit_idly(self) -> None:
+        if time.monotonic() - self._audited_at_s > _AUDIT_EVERY_S:
+            self.find_fault()
+
     def audit(self) -> None:
         """Check the books: every block is accounted for, every sequence is in its place.
 
@@ -271,7 +280,7 @@ class Engine:
             AssertionError: says which account is wrong.
         """
         self._scheduler.audit()
-        started = {s for group in self._groups.values() for s in group.started}
+        started = {s for group in self._endings.groups.values() for s in group.started}
         if set(self._scheduler) != started:
             raise AssertionError("the scheduler and the engine know different sequences")
 
@@ -280,7 +289,7 @@ class Engine:
         try:
             for chunk in self._embedder.close():
                 self._meter.embedded(chunk)
-            for request_id in tuple(self._groups):
+            for request_id in tuple(self._endings.groups):
                 self.abort(request_id)
         finally:
             self._speculator.close()
@@ -325,9 +334,9 @@ class Engine:
         batch = self._scheduler.schedule()
         failures = self._scheduler.take_failures()
         if failures:
-            return self._fail_unscheduled(failures)
+            return self._endings.fail_unscheduled(failures)
         if not batch:  # a leak of blocks would do it
-            return self._fail_all(RuntimeError("no sequence could be scheduled"))
+            return self._endings.fail_all(RuntimeError("no sequence could be scheduled"))
         self._note_first_runs(batch, started_s)
         return self._compute(self._speculator.extend(batch), started_s)
 
@@ -346,7 +355,7 @@ class Engine:
         rows = first_rows(batch)
         self._scheduler.commit(batch)
         chunks = [
-            self._fail(sequence, _message("numerical"))
+            self._endings.fail(sequence, message_of("numerical"))
             for sequence in unscored
             if sequence.status is not Status.FINISHED  # with another answer, which failed
         ]
@@ -370,7 +379,7 @@ class Engine:
         if len(batch) == 1 and not batch[0].draft_ids:
             sequence = batch[0].sequence
             logger.error("%s cannot be computed", sequence.request_id, exc_info=error)
-            return [self._fail(sequence, _uncomputed(error))]
+            return [self._endings.fail(sequence, uncomputed(error))]
         middle = (len(batch) + 1) // 2
         chunks: list[OutputChunk] = []
         for part in (batch[:middle], batch[middle:]):
@@ -405,7 +414,7 @@ class Engine:
                 if sequence.status is not Status.RUNNING:
                     continue
                 if failed and sequence in failed:
-                    chunks.append(self._fail(sequence, failed[sequence]))
+                    chunks.append(self._endings.fail(sequence, failed[sequence]))
                     continue
                 chunk = self._advance(sequence, token)
                 chunks.append(chunk)
@@ -429,14 +438,16 @@ class Engine:
     def _advance(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Take in a sequence's sampled token; its failure is nobody else's."""
         if token.error == "constraint" and sequence.matcher is not None:
-            return self._fail(sequence, f"no token fits the constraint ({sequence.matcher.error})")
+            return self._endings.fail(
+                sequence, f"no token fits the constraint ({sequence.matcher.error})"
+            )
         if token.error is not None:
-            return self._fail(sequence, _message(token.error))
+            return self._endings.fail(sequence, message_of(token.error))
         try:
             return self._append(sequence, token)
         except Exception as error:
             logger.error("a token could not be taken in", exc_info=error)
-            return self._fail(sequence, f"token {token.token_id}: {error}")
+            return self._endings.fail(sequence, f"token {token.token_id}: {error}")
 
     def _append(self, sequence: Sequence, token: SampledToken) -> OutputChunk:
         """Append a token, and let go of the sequence if it is the last."""
@@ -446,7 +457,7 @@ class Engine:
         is_first = sequence.first_token_s is None
         self._meter.token(sequence)
         if is_first:
-            for other in self._groups[sequence.request_id].release():
+            for other in self._endings.groups[sequence.request_id].release():
                 self._scheduler.add(other)
             if params.prompt_logprobs is not None and sequence.index == 0:
                 prompt_logprobs = (None, *sequence.prompt_logprobs)
@@ -465,76 +476,11 @@ class Engine:
             prompt_logprobs=prompt_logprobs,
         )
         if end is not None:
-            return self._end(sequence, end, chunk)
+            return self._endings.end(sequence, end, chunk)
         if sequence.slide():
             self._speculator.forget(sequence)
             self._scheduler.requeue(sequence)
         return chunk
-
-    def _end_early(self, request_id: str, finish_reason: FinishReason) -> OutputChunk:
-        """End a request with all its answers."""
-        group = self._groups[request_id]
-        first = group.unfinished[0]
-        self._drop(group, but=first)
-        return self._end(first, End(finish_reason), _chunk(first, text=first.text.finish()))
-
-    def _fail_unscheduled(self, failures: list[tuple[Sequence, Exception]]) -> list[OutputChunk]:
-        """End the sequences that got no blocks; the others have their step next."""
-        chunks = []
-        for sequence, error in failures:
-            logger.error("a sequence could not be scheduled", exc_info=error)
-            if sequence.status is not Status.FINISHED:
-                chunks.append(self._fail(sequence, f"no KV blocks ({type(error).__name__})"))
-        return chunks
-
-    def _fail_all(self, error: Exception) -> list[OutputChunk]:
-        logger.error("no step could be made", exc_info=error)
-        self._meter.totals.num_failed_steps += 1
-        return [
-            self._fail(sequence, _uncomputed(error))
-            for sequence in tuple(self._scheduler)
-            if sequence.status is not Status.FINISHED  # with another answer of its request
-        ]
-
-    def _fail(self, sequence: Sequence, message: str) -> OutputChunk:
-        # What it computed is not to be trusted: nobody may find it as a prefix.
-        self._scheduler.pool.withdraw(sequence.block_table)
-        self._drop(self._groups[sequence.request_id], but=sequence)
-        return self._end(sequence, End("error"), _chunk(sequence, error=message))
-
-    def _drop(self, group: SequenceGroup, *, but: Sequence) -> None:
-        """End all answers but one without a word."""
-        for sequence in group.started:
-            if sequence is not but:
-                self._let_go(sequence)
-        group.unfinished = [but]
-        group.release()
-
-    def _end(self, sequence: Sequence, end: End, chunk: OutputChunk) -> OutputChunk:
-        """Let go of a sequence; returns its chunk completed as the last one."""
-        usage = sequence.usage()  # while it still has its blocks
-        self._let_go(sequence)
-        group = self._groups[sequence.request_id]
-        group.unfinished.remove(sequence)
-        if not group.unfinished:
-            del self._groups[sequence.request_id]
-            self._deadlines.discard(sequence.request_id)
-            self._meter.end(sequence.request, end.finish_reason)
-            if not self._groups and time.monotonic() - self._audited_at_s > _AUDIT_EVERY_S:
-                self.find_fault()
-        return dataclasses.replace(
-            chunk,
-            finish_reason=end.finish_reason,
-            stop_reason=end.stop_reason,
-            hides_last_token=end.hides_last_token,
-            others_go_on=bool(group.unfinished),
-            usage=usage,
-            timings=sequence.timings(),
-        )
-
-    def _let_go(self, sequence: Sequence) -> None:
-        self._scheduler.finish(sequence)
-        self._speculator.forget(sequence)
 
     def _prompt_text(self, request: Request) -> str:
         detokenizer = self._new_detokenizer((), frozenset())
@@ -546,19 +492,6 @@ class Engine:
             sequence = scheduled.sequence
             if sequence.first_run_s is None:
                 sequence.first_run_s = now_s
+                self._endings.has_begun(sequence.request_id)
                 sequence.num_cached_tokens = sequence.num_computed_tokens
                 self._meter.first_run(sequence, now_s)
-
-
-def _message(kind: str) -> str:
-    if kind == "memory":
-        return "there was no memory to sample a token"
-    return f"the model gave no usable logits ({kind} error)"
-
-
-def _uncomputed(error: Exception) -> str:
-    return f"the model could not compute a step ({type(error).__name__}); see the log"
-
-
-def _chunk(sequence: Sequence, **content: Any) -> OutputChunk:
-    return OutputChunk(sequence.request_id, index=sequence.index, **content)

@@ -87,6 +87,7 @@ class OutputChunk:
             "timeout", "abort" or "error"; None while the request goes on.
         stop_reason: the stop string or the id from `stop_token_ids` that matched.
         error: what went wrong, with "error".
+        is_overload: with "error": nothing is wrong with it, its turn did not come in time.
         usage, timings: of the answer, on its last chunk.
         index: of the answer, 0 to `SamplingParams.n` - 1.
         hides_last_token: the last of `token_ids` ended the answer and is no part of the text.
@@ -114,6 +115,7 @@ class OutputChunk:
     tool_calls: tuple[ToolCallDelta, ...] = ()
     hides_last_token: bool = False
     vectors: Vectors | None = None
+    is_overload: bool = False
 
     @property
     def is_last(self) -> bool:

@@ -29,9 +29,11 @@ class RequestOptions(TypedDict, total=False):
 
     priority: Priority
     timeout_s: float | None
+    queue_timeout_s: float | None
     overflow: Overflow
     num_keep_tokens: int
     cache_salt: str
+    max_thinking_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Request:
         priority: against the other requests of this engine.
         timeout_s: seconds after which it ends with "timeout" and what it has by then, time in
             the queue included.  None: never.
+        queue_timeout_s: seconds after which it ends with an error if it has not begun to run: the
+            reader of its stream gets CapacityError.  None: it waits.
         overflow: what happens when the context is full.  "error": a prompt that does not
             fit is refused, an answer ends with "length".  "slide": the oldest tokens behind
             the first `num_keep_tokens` are dropped in whole blocks, the rest is computed
@@ -55,6 +59,8 @@ class Request:
         cache_salt: prefixes are shared only among requests with the same salt, so
             that the time to the first token tells nobody what others have asked.
         thinking: whether the answer may begin with a thought; a constraint binds what follows.
+        max_thinking_tokens: a thought that has so many tokens is closed, by its end mark and
+            nothing else, and the answer begins.  None: it ends when the model likes.
         visible_token_ids: control tokens that are to be part of the text all the same.
         arrival_s: when it was made, on `time.monotonic`'s clock; start of all timings.
 
@@ -71,27 +77,30 @@ class Request:
     visible_token_ids: frozenset[int] = frozenset()
     arrival_s: float = field(default_factory=time.monotonic)
     timeout_s: float | None = None
+    queue_timeout_s: float | None = None
     overflow: Overflow = "error"
     num_keep_tokens: int = 0
+    max_thinking_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.priority not in tuple(Priority):
             raise RequestError(
                 f"expected LOW, NORMAL or HIGH, found {self.priority!r}", parameter="priority"
             )
-        if self.timeout_s is not None and not 0 < self.timeout_s < math.inf:
-            raise RequestError(
-                f"expected a positive number of seconds, found {self.timeout_s!r}",
-                parameter="timeout_s",
-            )
+        for name in ("timeout_s", "queue_timeout_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and not 0 < seconds < math.inf:
+                raise RequestError(
+                    f"expected a positive number of seconds, found {seconds!r}", parameter=name
+                )
         if self.overflow not in get_args(Overflow):
             raise RequestError(
                 f'expected "error" or "slide", found {self.overflow!r}', parameter="overflow"
             )
-        if self.num_keep_tokens < 0:
-            raise RequestError(
-                f"expected at least 0, found {self.num_keep_tokens}", parameter="num_keep_tokens"
-            )
+        for name in ("num_keep_tokens", "max_thinking_tokens"):
+            count = getattr(self, name)
+            if count is not None and count < 0:
+                raise RequestError(f"expected at least 0, found {count}", parameter=name)
         if self.overflow == "slide" and self.params.max_tokens is None:
             # It would end when the model likes, which may be never.
             raise RequestError('expected max_tokens with "slide", found None', parameter="overflow")

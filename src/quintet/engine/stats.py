@@ -22,6 +22,7 @@ class EngineStats:
         num_failed: of those, ended with "error".
         num_aborted: of those, ended with "abort".
         num_timed_out: of those, ended with "timeout".
+        num_queue_timeouts: of those that failed, never run because the queue was too long.
         num_waiting, num_running: sequences now.
         num_prompt_tokens: prompt tokens of the sequences that started to run.
         num_cached_tokens: of those, the ones the prefix cache spared.
@@ -57,6 +58,7 @@ class EngineStats:
     num_failed: int = 0
     num_aborted: int = 0
     num_timed_out: int = 0
+    num_queue_timeouts: int = 0
     num_waiting: int = 0
     num_running: int = 0
     num_prompt_tokens: int = 0

@@ -7,7 +7,7 @@ import queue
 from collections.abc import Callable
 
 from quintet.engine.output import OutputChunk
-from quintet.errors import EngineError
+from quintet.errors import CapacityError, EngineError
 
 
 class RequestStream:
@@ -25,6 +25,7 @@ class RequestStream:
             has at most one chunk per token).  May be changed before reading starts.
 
     Raises:
+        CapacityError: while iterating, where its turn did not come in time.
         EngineError: while iterating, where the request failed; what it had produced
             until then has been read by then.
     """
@@ -105,6 +106,8 @@ class RequestStream:
 
     def _read(self, chunk: OutputChunk) -> OutputChunk:
         self._is_read = chunk.is_last
+        if chunk.is_overload:
+            raise CapacityError(chunk.error or "", resource="request queue")
         if chunk.finish_reason == "error":
             raise EngineError(chunk.error)
         return chunk

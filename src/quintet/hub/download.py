@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from quintet.errors import DownloadError
 from quintet.hub import files
-from quintet.hub.transport import Answer, TransferInterrupted, Transport
+from quintet.hub.transport import Answer, HubUnreachable, TransferInterrupted, Transport
 
 _Answer = TypeVar("_Answer")
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,20})-(\d{1,20})/(\d{1,20})")
@@ -34,12 +34,14 @@ class Retries:
         max_failures: tries in a row that bring nothing new.
         first_delay_s: before the second try; doubled for each further one.
         max_delay_s: between tries, unless the host asks for more.
+        retries_connects: also where no connection came about.
         sleep: waits.
     """
 
     max_failures: int = 6
     first_delay_s: float = 1.0
     max_delay_s: float = 30.0
+    retries_connects: bool = True
     sleep: Callable[[float], None] = time.sleep
 
     def call(self, ask: Callable[[], _Answer]) -> _Answer:
@@ -47,13 +49,16 @@ class Retries:
         The answer to a question that may have to be asked again.
 
         Raises:
-            DownloadError: it was interrupted each time.
+            DownloadError: it was interrupted each time, or there was no connection and that is
+                not tried again.
         """
         num_failures = 0
         while True:
             try:
                 return ask()
             except TransferInterrupted as error:  # noqa: PERF203 - retrying is the loop
+                if isinstance(error, HubUnreachable) and not self.retries_connects:
+                    raise DownloadError(str(error)) from error
                 num_failures += 1
                 if num_failures > self.max_failures:
                     raise DownloadError(f"{error}; gave up after {num_failures} tries") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ def pull(
     token: str | None = None,
     is_forced: bool = False,
     retries: Retries = PATIENT,
+    waits_for_hub: bool = True,
 ) -> Iterator[PullProgress]:
     """
     Download a model and store it under its name.
@@ -42,6 +44,8 @@ def pull(
         endpoint, token: see `Transport`.
         is_forced: also what will not fit into this machine's memory.
         retries: of interrupted transfers.
+        waits_for_hub: a hub that cannot be reached at the start is asked again as well; somebody
+            who waits for an answer would rather hear of it at once.
 
     Raises:
         RequestError: it is no name.
@@ -53,8 +57,9 @@ def pull(
     yield PullProgress("pulling manifest")
     store = Store() if store is None else store
     store.prune()
+    first = dataclasses.replace(retries, retries_connects=waits_for_hub)
     with Transport(endpoint, token) as transport:
-        repository = retries.call(lambda: read_repository(transport, source.repo))
+        repository = first.call(lambda: read_repository(transport, source.repo))
         chosen = choose_files(repository, source.quant)
         fetcher = Fetcher(store, transport, repository, retries)
         if not is_forced:

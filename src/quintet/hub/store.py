@@ -141,11 +141,11 @@ class Store:
         """
         Forget a model, and remove the files that no other has; returns what it was.
 
-        A model that was used where it lies keeps its file.
+        A model that was used where it lies keeps its file.  An alias stands for its model.
 
         Raises: as `get`; RequestError: it is packaged.
         """
-        name = canonical_name(name)
+        name = canonical_name(alias_of(name, self.root))
         self._refuse_packaged(name)
         with self._locked():
             try:

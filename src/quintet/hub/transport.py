@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_ENDPOINT = "https://huggingface.co"
 MAX_REDIRECTS = 5
 MAX_JSON_BYTES = 4 * 2**20
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0  # without a single byte
 
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -44,6 +44,10 @@ class TransferInterrupted(Exception):  # noqa: N818 - often mended by trying aga
     def __init__(self, message: str, *, retry_after_s: float = 0.0) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(message)
+
+
+class HubUnreachable(TransferInterrupted):
+    """No connection came about: the network is down, or there is no such host."""
 
 
 class RepositoryRefusedError(DownloadError):
@@ -165,7 +169,8 @@ class Transport:
         The answer to a GET, redirects followed.
 
         Raises:
-            TransferInterrupted: the network failed, or the host asks to come again.
+            TransferInterrupted: the network failed, or the host asks to come again;
+                HubUnreachable where there was no connection.
             RepositoryRefusedError: 4xx.
             DownloadError: anything a sound host would not do.
         """
@@ -173,6 +178,8 @@ class Transport:
 
         try:
             response = self._follow(url, headers or {})
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise HubUnreachable(f"{_host(url)}: cannot be reached: {_reason(error)}") from error
         except httpx.HTTPError as error:
             raise TransferInterrupted(f"{_host(url)}: {_reason(error)}") from error
         try:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from quintet.errors import ModelFormatError
+
+if TYPE_CHECKING:
+    from quintet.models._stored_rope import StoredRope
 
 MAX_LAYERS = 1024
 MAX_WIDTH = 1 << 20  # bounds every width a header can claim; the tensors must then agree
@@ -44,6 +47,7 @@ class Config:
             num_expert_groups_used: see `quintet.graph.Routing`.
         kv_lora_rank: width of the latent that keys and values are made of; 0 without.
         value_head_dim: columns of a head's values, where they are fewer than head_dim; else 0.
+        stored_rope: how GGUF says the frequencies, of a model that was read from a directory.
     """
 
     architecture: str
@@ -81,6 +85,7 @@ class Config:
     num_expert_groups_used: int = 1
     kv_lora_rank: int = 0
     value_head_dim: int = 0
+    stored_rope: StoredRope | None = field(default=None, compare=False, repr=False)
 
     def for_context(self, num_tokens: int | None) -> Config:
         """The same, for a model that will see no more than num_tokens of a sequence."""

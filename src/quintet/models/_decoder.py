@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.models import _rope
 from quintet.models._config import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, MAX_WIDTH, Config, Keys
+from quintet.models._stored_rope import stored_rope
 
 # GGUF name -> Hugging Face name, `{i}` being the layer.
 LLAMA_HF_NAMES = {
@@ -149,13 +152,9 @@ def from_hf(
     part = part_keys.number("partial_rotary_factor", default=1.0)
     if part > 1 or (part != 1 and not partial_rotary):
         raise UnsupportedModelError("partial rotary embedding", path or "config.json")
-    scaled = _rope.scaled_from_hf(
-        theta_keys.number("rope_theta", default=default_theta),
-        rotary_dim or int(head_dim * part),
-        rope,
-        keys,
-        longest,
-    )
+    theta = theta_keys.number("rope_theta", default=default_theta)
+    rotary_dim = rotary_dim or int(head_dim * part)
+    scaled = _rope.scaled_from_hf(theta, rotary_dim, rope, keys, longest)
     common: dict[str, Any] = {
         "architecture": architecture,
         "num_layers": keys.integer("num_hidden_layers", maximum=MAX_LAYERS),
@@ -168,6 +167,7 @@ def from_hf(
         "rms_norm_eps": keys.number("rms_norm_eps", default=1e-6),
         "rope_interleaved": False,
         **_rope_fields(scaled),
+        "stored_rope": stored_rope(theta, rotary_dim, rope, scaled, keys, longest),
         "tie_word_embeddings": "output.weight" not in source.tensors,
         "qkv_bias": "blk.0.attn_q.bias" in source.tensors,
     }
@@ -239,6 +239,8 @@ def windows_from_gguf(keys: Keys, num_layers: int, period: int) -> tuple[int | N
     if not keys.has("attention.sliding_window"):
         return ()
     pattern = keys.values.get(keys.prefix + "attention.sliding_window_pattern")
+    if isinstance(pattern, np.ndarray):
+        pattern = pattern.tolist()
     if isinstance(pattern, list | tuple):
         if len(pattern) != num_layers or not all(isinstance(flag, bool) for flag in pattern):
             raise keys.error("attention.sliding_window_pattern", f"expected {num_layers} flags")

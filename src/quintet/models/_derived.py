@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,35 @@ class Derived:
     dequantized: Callable[[], npt.NDArray[np.float32]]
 
 
-class DerivedWeights:
-    """A view of `source` in which some tensors are made of others."""
+def floats(
+    name: str,
+    shape: tuple[int, ...],
+    parts: tuple[str, ...],
+    values: Callable[[], npt.NDArray[Any]],
+) -> Derived:
+    """A tensor in float32, of values that are made when they are asked for."""
 
-    def __init__(self, source: WeightSource, derived: Iterable[Derived]) -> None:
+    def dequantized() -> npt.NDArray[np.float32]:
+        return np.ascontiguousarray(values(), np.float32)
+
+    info = TensorInfo(name, shape, GGMLType.F32, 4 * math.prod(shape))
+    return Derived(info, parts, lambda: dequantized().reshape(-1).view(np.uint8), dequantized)
+
+
+class DerivedWeights:
+    """A view of `source` in which some tensors are made of others.
+
+    Args:
+        without: tensors that the view leaves out.
+    """
+
+    def __init__(
+        self, source: WeightSource, derived: Iterable[Derived], *, without: Iterable[str] = ()
+    ) -> None:
         self._source = source
         self._derived = {tensor.info.name: tensor for tensor in derived}
         replaced = {part for tensor in self._derived.values() for part in tensor.parts}
+        replaced.update(without)
         kept = {name: info for name, info in source.tensors.items() if name not in replaced}
         self._tensors = {**kept, **{name: d.info for name, d in self._derived.items()}}
 

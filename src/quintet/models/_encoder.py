@@ -6,7 +6,7 @@ Knows no architecture; a model file says what is its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from quintet.errors import UnsupportedModelError
@@ -27,6 +27,7 @@ class EncoderConfig:
         local_inv_freq: the same for layers that see a window only.
         local_reach: tokens such a layer sees on each side; None where there is none.
         global_layers: which layers see all tokens; one per layer.
+        rope_keys: how GGUF says the frequencies, of a model that was read from a directory.
     """
 
     architecture: str
@@ -40,6 +41,7 @@ class EncoderConfig:
     local_inv_freq: tuple[float, ...] = ()
     local_reach: int | None = None
     global_layers: tuple[bool, ...] = ()
+    rope_keys: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def head_dim(self) -> int:

@@ -39,6 +39,19 @@ def from_gguf(metadata: Mapping[str, Any], architecture: str, path: str | None) 
     return _GGUF_TYPES[value]
 
 
+def gguf_type(pooling: Pooling) -> int:
+    """The number that stands for it in a GGUF file.
+
+    Raises:
+        UnsupportedModelError: GGUF has none for it.
+    """
+    for number, name in _GGUF_TYPES.items():
+        if name == pooling:
+            return number
+    known = tuple(name for name in _GGUF_TYPES.values() if name is not None)
+    raise UnsupportedModelError("pooling to write as GGUF", pooling, known)
+
+
 def from_directory(directory: Path) -> Pooling | None:
     """The pooling of a sentence-transformers directory; None where it is none.
 

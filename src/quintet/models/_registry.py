@@ -41,6 +41,10 @@ def _as_they_are(weights: WeightSource) -> WeightSource:
     return weights
 
 
+def _no_others(weights: WeightSource, _: AnyConfig) -> WeightSource:
+    return weights
+
+
 @dataclass(frozen=True)
 class Architecture:
     """One model family.
@@ -49,10 +53,14 @@ class Architecture:
         name: GGUF's `general.architecture`.
         hf_names: entries of config.json's `architectures` that mean it.
         from_gguf, from_hf: stored configuration to `Config`.
+        to_gguf: the keys of a GGUF file, without the architecture's name: what `from_gguf` makes
+            the same configuration of.
         build: writes the program; see `quintet.graph`.
         weight_names: GGUF tensor name to Hugging Face name, `{i}` for the layer and `{e}` for the
             expert.
         gguf_weights: makes the tensors that `build` reads of those of a GGUF file.
+        as_gguf_weights: the other way round, where GGUF files are written otherwise than `build`
+            reads.
         hf_weights: makes the tensors of a GGUF file of those of a directory, already renamed,
             where they differ by more than names.
         hf_nested: how names begin in the directory of a model that this one is a part of, and what
@@ -67,9 +75,11 @@ class Architecture:
     hf_names: tuple[str, ...]
     from_gguf: Callable[[Mapping[str, Any], WeightSource, str | None], AnyConfig]
     from_hf: Callable[[Mapping[str, Any], WeightSource, str | None], AnyConfig]
+    to_gguf: Callable[[Any, WeightSource], dict[str, Any]]
     build: Callable[[Graph, Any], Tensor]
     weight_names: Mapping[str, str]
     gguf_weights: Callable[[WeightSource], WeightSource] = _as_they_are
+    as_gguf_weights: Callable[[WeightSource, Any], WeightSource] = _no_others
     hf_weights: Callable[[WeightSource], WeightSource] = _as_they_are
     hf_nested: Mapping[str, str] = field(default_factory=dict)
     hf_prefix: str = ""
@@ -119,38 +129,90 @@ def load_model(source: GGUFFile | SafetensorsDir, *, context_length: int | None 
         UnsupportedModelError: an architecture, or a tensor, that is not ours yet.
         ModelFormatError: keys or shapes that do not fit together.
     """
-    path = str(source.path if isinstance(source, GGUFFile) else source.directory)
-    weights: WeightSource
     if isinstance(source, GGUFFile):
-        name = source.metadata.get("general.architecture")
-        if not isinstance(name, str):
-            raise ModelFormatError("the key is missing", path=path, part="general.architecture")
-        architecture = architectures().get(name)
-        if architecture is None:
-            raise UnsupportedModelError("architecture", name, architectures())
-        weights = architecture.gguf_weights(source)
-        config = architecture.from_gguf(source.metadata, weights, path)
-        pooling = _pooling.from_gguf(source.metadata, name, path)
-    else:
-        architecture = _from_hf_names(source.config, path)
-        weights = architecture.hf_weights(
-            RenamedWeights(
-                source, architecture.weight_names, architecture.hf_prefix, architecture.hf_nested
-            )
+        return model_of_gguf(
+            source.metadata, source, str(source.path), context_length=context_length
         )
-        config = architecture.from_hf(source.config, weights, path)
-        pooling = _pooling.from_directory(source.directory)
-        if isinstance(config, EncoderConfig):
-            shorter = _pooling.max_seq_length(source.directory) or config.context_length
-            config = dataclasses.replace(config, context_length=min(shorter, config.context_length))
-        if source.config.get("tie_word_embeddings") is False and config.tie_word_embeddings:
-            raise ModelFormatError("the tensor is missing", path=path, part="lm_head.weight")
+    path = str(source.directory)
+    architecture = of_directory(source)
+    weights = architecture.hf_weights(
+        RenamedWeights(
+            source, architecture.weight_names, architecture.hf_prefix, architecture.hf_nested
+        )
+    )
+    config = architecture.from_hf(source.config, weights, path)
+    pooling = _pooling.from_directory(source.directory)
+    if isinstance(config, EncoderConfig):
+        shorter = _pooling.max_seq_length(source.directory) or config.context_length
+        config = dataclasses.replace(config, context_length=min(shorter, config.context_length))
+    if source.config.get("tie_word_embeddings") is False and config.tie_word_embeddings:
+        raise ModelFormatError("the tensor is missing", path=path, part="lm_head.weight")
+    return _model(architecture, config, weights, pooling, path, context_length)
+
+
+def config_of_gguf(
+    metadata: Mapping[str, Any], weights: WeightSource, path: str
+) -> tuple[Architecture, AnyConfig, WeightSource]:
+    """What `model_of_gguf` builds a program from: configuration, and tensors as the program's.
+
+    Raises:
+        UnsupportedModelError, ModelFormatError: an unknown architecture, a bad key or tensor.
+    """
+    name = metadata.get("general.architecture")
+    if not isinstance(name, str):
+        raise ModelFormatError("the key is missing", path=path, part="general.architecture")
+    architecture = architectures().get(name)
+    if architecture is None:
+        raise UnsupportedModelError("architecture", name, architectures())
+    weights = architecture.gguf_weights(weights)
+    return architecture, architecture.from_gguf(metadata, weights, path), weights
+
+
+def model_of_gguf(
+    metadata: Mapping[str, Any],
+    weights: WeightSource,
+    path: str,
+    *,
+    context_length: int | None = None,
+) -> Model:
+    """`load_model` for what is in a GGUF file, or will be.
+
+    Args:
+        weights: the file's tensors.
+        path: of the file, for messages.
+
+    Raises:
+        UnsupportedModelError, ModelFormatError: as `load_model`.
+    """
+    architecture, config, weights = config_of_gguf(metadata, weights, path)
+    pooling = _pooling.from_gguf(metadata, config.architecture, path)
+    return _model(architecture, config, weights, pooling, path, context_length)
+
+
+def _model(
+    architecture: Architecture,
+    config: AnyConfig,
+    weights: WeightSource,
+    pooling: Pooling | None,
+    path: str,
+    context_length: int | None,
+) -> Model:
     if isinstance(config, Config):
         config = config.for_context(context_length)
     graph = Graph({name: info.shape for name, info in weights.tensors.items()}, path)
     program = graph.program(architecture.build(graph, config))
     _check_all_read(program, weights, architecture.ignored, path)
     return Model(config, program, weights, pooling)
+
+
+def of_directory(source: SafetensorsDir) -> Architecture:
+    """The architecture that a directory's config.json asks for.
+
+    Raises:
+        UnsupportedModelError: it is not ours yet.
+        ModelFormatError: config.json names none.
+    """
+    return _from_hf_names(source.config, str(source.directory))
 
 
 def _from_hf_names(config: Mapping[str, Any], path: str) -> Architecture:

@@ -106,9 +106,9 @@ def scaled_from_hf(
             scaling.number(name) if scaling.has(name) and rope[name] else 0.0
             for name in ("mscale", "mscale_all_dim")
         )
-        usual = _yarn_mscale(factor, 1.0)
+        usual = yarn_mscale(factor, 1.0)
         if whole and all_dims:
-            usual = _yarn_mscale(factor, whole) / _yarn_mscale(factor, all_dims)
+            usual = yarn_mscale(factor, whole) / yarn_mscale(factor, all_dims)
         ramp = _yarn_ramp(
             theta,
             rotary_dim,
@@ -176,13 +176,13 @@ def scaled_from_gguf(
                 raise UnsupportedModelError("rope scaling", f"yarn with {name}")
         factor = keys.number("rope.scaling.factor")
         trained = keys.number("rope.scaling.original_context_length", default=context_length)
-        attention_factor = _yarn_mscale(factor, 1.0)
+        attention_factor = yarn_mscale(factor, 1.0)
         attention_factor *= keys.number("rope.scaling.attn_factor", default=1.0)
         if keys.has("rope.scaling.yarn_log_multiplier"):
             log_mul = keys.values[keys.prefix + "rope.scaling.yarn_log_multiplier"]
             if log_mul:  # with mscale 1
                 log_mul = keys.number("rope.scaling.yarn_log_multiplier")
-                attention_factor /= _yarn_mscale(factor, yarn_log_unit * log_mul)
+                attention_factor /= yarn_mscale(factor, yarn_log_unit * log_mul)
         ramp = _yarn_ramp(
             theta,
             rotary_dim,
@@ -223,7 +223,7 @@ def _longrope_attention(factor: float, original: float) -> float:
     return math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
 
 
-def _yarn_mscale(factor: float, mscale: float) -> float:
+def yarn_mscale(factor: float, mscale: float) -> float:
     """Source: Peng et al. 2023, arXiv:2309.00071, equation 22; mscale as DeepSeek-V2 has it."""
     return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
 

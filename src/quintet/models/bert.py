@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quintet.formats.weights import WeightSource
+from quintet.formats.weights import TensorInfo, WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _encoder
+from quintet.models import _encoder, _to_gguf
 from quintet.models._config import Keys
+from quintet.models._derived import Derived, DerivedWeights
 from quintet.models._encoder import EncoderConfig, both, linear
 from quintet.models._registry import Architecture
 
@@ -80,6 +81,26 @@ def _config(common: dict[str, Any], source: WeightSource) -> EncoderConfig:
     return EncoderConfig(architecture="bert", **common)
 
 
+def to_gguf(config: EncoderConfig, source: WeightSource) -> dict[str, Any]:
+    return _to_gguf.encoder(config, source)
+
+
+def _without_later_positions(source: WeightSource, config: EncoderConfig) -> WeightSource:
+    """A table of as many positions as the model is for: GGUF's readers want no more and no less."""
+    name, rows = "position_embd.weight", config.context_length
+    info = source.tensors.get(name)
+    if info is None or info.shape[0] <= rows:
+        return source
+    num_bytes = info.num_bytes // info.shape[0] * rows
+    cut = Derived(
+        TensorInfo(name, (rows, info.shape[1]), info.ggml_type, num_bytes),
+        (name,),
+        lambda: source.raw(name)[:num_bytes],
+        lambda: source.dequantized(name)[:rows],
+    )
+    return DerivedWeights(source, [cut])
+
+
 ARCHITECTURE = Architecture(
     name="bert",
     hf_names=(
@@ -90,6 +111,8 @@ ARCHITECTURE = Architecture(
     ),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
+    as_gguf_weights=_without_later_positions,
     build=build,
     weight_names={
         "token_embd.weight": "bert.embeddings.word_embeddings.weight",

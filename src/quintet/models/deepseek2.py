@@ -16,16 +16,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from quintet.errors import UnsupportedModelError
-from quintet.formats.ggml_types import GGMLType
-from quintet.formats.weights import TensorInfo, WeightSource
+from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Rotary, Scope, Tensor
-from quintet.models import _blocks, _decoder
+from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import MAX_EXPERTS, MAX_WIDTH, Config, Keys
-from quintet.models._derived import Derived, DerivedWeights, stacked_experts
+from quintet.models._derived import stacked_experts
+from quintet.models._latent import as_matrices, split
 from quintet.models._registry import Architecture
 
 _SOFTMAX, _SIGMOID = 1, 2  # of `expert_gating_func`
@@ -196,41 +193,43 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     )
 
 
-def _expanded(source: WeightSource) -> WeightSource:
-    """`attn_k_b` [heads, rank, columns] and `attn_v_b` [heads, columns, rank], which newer files
-    have instead of `attn_kv_b`, as matrices [heads * columns, rank]."""
-    derived = []
-    for name, info in source.tensors.items():
-        if len(info.shape) != 3 or not name.endswith((".attn_k_b.weight", ".attn_v_b.weight")):
-            continue
-        heads, a, b = info.shape
-        if name.endswith(".attn_v_b.weight"):
-            derived.append(_flat(source, info, (heads * a, b)))
-        else:
-            derived.append(_transposed(source, info, (heads * b, a)))
-    return DerivedWeights(source, derived) if derived else source
-
-
-def _flat(source: WeightSource, info: TensorInfo, shape: tuple[int, int]) -> Derived:
-    return Derived(
-        TensorInfo(info.name, shape, info.ggml_type, info.num_bytes),
-        (info.name,),
-        lambda: source.raw(info.name),
-        lambda: source.dequantized(info.name).reshape(shape),
-    )
-
-
-def _transposed(source: WeightSource, info: TensorInfo, shape: tuple[int, int]) -> Derived:
-    def values() -> npt.NDArray[np.float32]:
-        swapped = source.dequantized(info.name).swapaxes(1, 2)
-        return np.ascontiguousarray(swapped).reshape(shape)
-
-    return Derived(
-        TensorInfo(info.name, shape, GGMLType.F32, 4 * math.prod(shape)),
-        (info.name,),
-        lambda: values().view(np.uint8).ravel(),
-        values,
-    )
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    tensors, rope = source.tensors, config.stored_rope
+    keys = _to_gguf.decoder(config, source)
+    rank, rotary_dim = config.kv_lora_rank, 2 * len(config.rope_inv_freq)
+    # The sizes of attention on the latent, and (mla) of what it stands for.
+    keys |= {
+        "attention.head_count_kv": 1,
+        "attention.kv_lora_rank": rank,
+        "attention.key_length": rank + rotary_dim,
+        "attention.value_length": rank,
+        "attention.key_length_mla": config.head_dim,
+        "attention.value_length_mla": config.value_head_dim,
+    }
+    if "blk.0.attn_q_a.weight" in tensors:
+        keys["attention.q_lora_rank"] = tensors["blk.0.attn_q_a.weight"].shape[0]
+    routed = [f"blk.{i}.ffn_gate_inp.weight" in tensors for i in range(config.num_layers)]
+    dense = routed.index(True) if True in routed else config.num_layers
+    if not all(routed[dense:]):
+        raise UnsupportedModelError("to write as GGUF", "dense layers behind those with experts")
+    keys["leading_dense_block_count"] = dense
+    if dense < config.num_layers:
+        shared = tensors.get(f"blk.{dense}.ffn_up_shexp.weight")
+        width = keys["expert_feed_forward_length"]
+        is_sigmoid = config.expert_scoring == "sigmoid"
+        keys |= {
+            "expert_shared_count": 0 if shared is None else shared.shape[0] // width,
+            "expert_weights_scale": config.expert_weights_factor,
+            "expert_weights_norm": config.expert_weights_normalized,
+            "expert_gating_func": _SIGMOID if is_sigmoid else _SOFTMAX,
+        }
+    if config.num_expert_groups > 1:
+        keys["expert_group_count"] = config.num_expert_groups
+        keys["expert_group_used_count"] = config.num_expert_groups_used
+    if rope is not None and rope.mscale_all_dim:
+        keys["rope.scaling.yarn_log_multiplier"] = 0.1 * rope.mscale_all_dim
+        keys.pop("rope.scaling.attn_factor", None)  # follows from it
+    return keys
 
 
 _ATTENTION = "model.layers.{i}.self_attn"
@@ -241,6 +240,8 @@ ARCHITECTURE = Architecture(
     hf_names=("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
+    as_gguf_weights=split,
     build=build,
     weight_names={
         **_decoder.hf_names_without("attn_k", "attn_v"),
@@ -263,6 +264,6 @@ ARCHITECTURE = Architecture(
             for part in ("gate", "up", "down")
         },
     },
-    gguf_weights=_expanded,
+    gguf_weights=as_matrices,
     hf_weights=stacked_experts,
 )

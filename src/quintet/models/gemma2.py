@@ -16,7 +16,7 @@ from typing import Any
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Scope, Tensor
-from quintet.models import _blocks, _decoder
+from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import MAX_LAYERS, Config, Keys
 from quintet.models._derived import norms_plus_one
 from quintet.models._registry import Architecture
@@ -118,6 +118,13 @@ def with_embedding_scale(config: Config) -> Config:
     return dataclasses.replace(config, embedding_scale=config.hidden_size**0.5)
 
 
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    if not config.tie_word_embeddings:
+        raise UnsupportedModelError("to write as GGUF", "a Gemma 2 with an output matrix")
+    keys = _to_gguf.decoder(config, source)
+    return {**keys, **_to_gguf.window(config), **_to_gguf.softcaps(config)}
+
+
 WEIGHT_NAMES = {
     **_decoder.LLAMA_HF_NAMES,
     "blk.{i}.post_attention_norm.weight": "model.layers.{i}.post_attention_layernorm.weight",
@@ -130,6 +137,7 @@ ARCHITECTURE = Architecture(
     hf_names=("Gemma2ForCausalLM",),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names=WEIGHT_NAMES,
     hf_weights=norms_plus_one,

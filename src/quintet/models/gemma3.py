@@ -15,10 +15,11 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _blocks, _decoder, _rope
+from quintet.models import _blocks, _decoder, _rope, _to_gguf
 from quintet.models._config import MAX_LAYERS, MAX_WIDTH, Config, Keys
 from quintet.models._derived import norms_plus_one
 from quintet.models._registry import Architecture
+from quintet.models._stored_rope import with_keys
 from quintet.models.gemma2 import (
     WEIGHT_NAMES,
     common_from_hf,
@@ -84,18 +85,22 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     defaults |= {"sliding_window": 4096, "max_position_embeddings": 131072}
     values = {**defaults, **values}
     keys = Keys(values, path=path)
-    return with_embedding_scale(
-        _decoder.from_hf(
-            values,
-            source,
-            "gemma3",
-            path=path,
-            default_theta=1e6,
-            **common_from_hf(keys),
-            windows=_decoder.windows_from_hf(keys, num_layers, default),
-            local_inv_freq=_rope.inverse_frequencies(local_theta, head_dim),
-        )
+    found = _decoder.from_hf(
+        values,
+        source,
+        "gemma3",
+        path=path,
+        default_theta=1e6,
+        **common_from_hf(keys),
+        windows=_decoder.windows_from_hf(keys, num_layers, default),
+        local_inv_freq=_rope.inverse_frequencies(local_theta, head_dim),
     )
+    return with_embedding_scale(with_keys(found, {"rope.freq_base_swa": local_theta}))
+
+
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    keys = _to_gguf.decoder(config, source)
+    return {**keys, **_to_gguf.window(config), **_to_gguf.softcaps(config)}
 
 
 ARCHITECTURE = Architecture(
@@ -103,6 +108,7 @@ ARCHITECTURE = Architecture(
     hf_names=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names={
         **WEIGHT_NAMES,

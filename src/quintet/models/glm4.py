@@ -13,7 +13,7 @@ from typing import Any
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _blocks, _decoder
+from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import Config
 from quintet.models._registry import Architecture
 
@@ -44,11 +44,16 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     )
 
 
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    return _to_gguf.decoder(config, source, fused_gate=True)
+
+
 ARCHITECTURE = Architecture(
     name="glm4",
     hf_names=("Glm4ForCausalLM",),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names={
         **_decoder.hf_names_without("ffn_gate", "ffn_up"),

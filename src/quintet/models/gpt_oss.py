@@ -22,9 +22,9 @@ from quintet.formats.quants import dequantize
 from quintet.formats.quants_32 import MXFP4
 from quintet.formats.weights import TensorInfo, WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _blocks, _decoder
+from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import MAX_LAYERS, Config, Keys
-from quintet.models._derived import Derived, DerivedWeights
+from quintet.models._derived import Derived, DerivedWeights, floats
 from quintet.models._registry import Architecture
 
 _LIMIT = 7.0  # of the activation; GGUF does not say
@@ -79,7 +79,6 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
 
 # -- what a directory's tensors are to GGUF --------------------------------------------------------
 
-Values = npt.NDArray[np.float32]
 _Rows = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]  # picks rows of [num_experts, out, ...]
 
 
@@ -118,27 +117,17 @@ def _as_in_gguf(source: WeightSource) -> WeightSource:
 
 def _bias(source: WeightSource, name: str, ours: str, rows: _Rows, parts: int) -> Derived:
     num_experts, out = _shape(source, name, 2, parts)
-    return _float(ours, (num_experts, out), (name,), lambda: rows(source.dequantized(name)))
+    return floats(ours, (num_experts, out), (name,), lambda: rows(source.dequantized(name)))
 
 
 def _plain(source: WeightSource, name: str, ours: str, rows: _Rows, parts: int) -> Derived:
     num_experts, width, out = _shape(source, name, 3, parts)
-    return _float(
+    return floats(
         ours,
         (num_experts, out, width),
         (name,),
         lambda: rows(source.dequantized(name).swapaxes(1, 2)),
     )
-
-
-def _float(
-    ours: str, shape: tuple[int, ...], parts: tuple[str, ...], values: Callable[[], Any]
-) -> Derived:
-    def dequantized() -> Values:
-        return np.ascontiguousarray(values(), np.float32)
-
-    info = TensorInfo(ours, shape, GGMLType.F32, 4 * math.prod(shape))
-    return Derived(info, parts, lambda: dequantized().view(np.uint8).ravel(), dequantized)
 
 
 def _mxfp4(source: WeightSource, name: str, ours: str, rows: _Rows, parts: int) -> Derived:
@@ -172,11 +161,17 @@ def _shape(source: WeightSource, name: str, num_dims: int, parts: int) -> tuple[
 
 _EXPERTS = "model.layers.{i}.mlp.experts"
 
+
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    return {**_to_gguf.decoder(config, source), **_to_gguf.window(config)}
+
+
 ARCHITECTURE = Architecture(
     name="gpt-oss",
     hf_names=("GptOssForCausalLM",),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names={
         **_decoder.hf_names_without("ffn_norm", "ffn_gate", "ffn_up", "ffn_down"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _blocks, _decoder
+from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import Config, Keys
 from quintet.models._registry import Architecture
 
@@ -74,11 +74,22 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     return _decoder.from_hf(config, source, "granite", path=path, **_multipliers(keys, *names))
 
 
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    return {
+        **_to_gguf.decoder(config, source),
+        "attention.scale": config.attention_scale,
+        "embedding_scale": config.embedding_scale,
+        "residual_scale": config.residual_scale,
+        "logit_scale": 1 / config.logit_scale,
+    }
+
+
 ARCHITECTURE = Architecture(
     name="granite",
     hf_names=("GraniteForCausalLM",),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names=_decoder.LLAMA_HF_NAMES,
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Rotary, Scope, Tensor
-from quintet.models import _blocks, _decoder
+from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import Config, Keys
 from quintet.models._derived import stacked_experts
 from quintet.models._registry import Architecture
@@ -61,11 +61,17 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     return _decoder.from_hf(config, source, "llama", path=path, num_experts_used=used)
 
 
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    _to_gguf.all_mixed(config, source)
+    return _to_gguf.decoder(config, source)
+
+
 ARCHITECTURE = Architecture(
     name="llama",
     hf_names=("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names={
         **_decoder.LLAMA_HF_NAMES,

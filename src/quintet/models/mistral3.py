@@ -12,7 +12,7 @@ from typing import Any
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _blocks, _decoder
+from quintet.models import _blocks, _decoder, _rope, _to_gguf
 from quintet.models._config import MAX_CONTEXT, Config, Keys
 from quintet.models._registry import Architecture
 
@@ -63,11 +63,28 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     return _decoder.from_hf(values, source, "mistral3", path=path, **growth)
 
 
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    keys = _to_gguf.decoder(config, source)
+    if config.query_growth:
+        keys["attention.temperature_scale"] = config.query_growth
+        keys["rope.scaling.original_context_length"] = config.query_growth_period
+    rope = config.stored_rope
+    if rope is not None and rope.mscale_all_dim:
+        keys["rope.scaling.yarn_log_multiplier"] = rope.mscale_all_dim
+        factor = keys["rope.scaling.factor"]
+        more = keys.pop("rope.scaling.attn_factor", 1.0)
+        more *= _rope.yarn_mscale(factor, rope.mscale_all_dim)
+        if abs(more - 1) > 1e-9:
+            keys["rope.scaling.attn_factor"] = more
+    return keys
+
+
 ARCHITECTURE = Architecture(
     name="mistral3",
     hf_names=("Ministral3ForCausalLM", "Mistral3ForConditionalGeneration"),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names=_decoder.LLAMA_HF_NAMES,
     hf_nested={

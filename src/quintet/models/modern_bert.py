@@ -2,7 +2,8 @@
 layers that see all tokens among layers that see a window, with frequencies of their own.
 
 The first layer has no norm before its attention: that of the embedding stands there.  With a
-classifier the scores are those of the selected rows, which must be those of [CLS].
+classifier the scores are those of the selected rows, which must be those of [CLS]; of directories
+only.
 
 Source: Warner et al. 2024, arXiv:2412.13663, section 2.1.
 """
@@ -15,7 +16,7 @@ from typing import Any
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Rotary, Tensor
-from quintet.models import _encoder, _rope
+from quintet.models import _encoder, _rope, _to_gguf
 from quintet.models._config import MAX_CONTEXT, MAX_LAYERS, Keys
 from quintet.models._encoder import EncoderConfig, both, linear
 from quintet.models._registry import Architecture
@@ -62,6 +63,9 @@ def build(g: Graph, c: EncoderConfig) -> Tensor:
 
 
 def from_gguf(metadata: Mapping[str, Any], source: WeightSource, path: str | None) -> EncoderConfig:
+    if _encoder.SCORES in source.tensors:
+        # Files made by llama.cpp mean the scores of the mean row, and no key says which.
+        raise UnsupportedModelError("classifier in a GGUF file", "modern-bert's", ("bert's",))
     keys = Keys(metadata, "modern-bert.", path)
     common = _encoder.common_from_gguf(keys, source)
     head_dim = max(2, common["hidden_size"] // common["num_heads"])
@@ -88,13 +92,14 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     if _encoder.SCORES in source.tensors:
         _encoder.refuse(config, {"classifier_pooling": "cls", "classifier_activation": "gelu"})
     head_dim = max(2, common["hidden_size"] // common["num_heads"])
+    theta = _theta(keys, "full", "global", 160000.0)
+    local_theta = _theta(keys, "sliding", "local", 10000.0)
     return EncoderConfig(
         architecture="modern-bert",
         **common,
-        rope_inv_freq=_rope.inverse_frequencies(_theta(keys, "full", "global", 160000.0), head_dim),
-        local_inv_freq=_rope.inverse_frequencies(
-            _theta(keys, "sliding", "local", 10000.0), head_dim
-        ),
+        rope_inv_freq=_rope.inverse_frequencies(theta, head_dim),
+        local_inv_freq=_rope.inverse_frequencies(local_theta, head_dim),
+        rope_keys={"rope.freq_base": theta, "rope.freq_base_swa": local_theta},
         local_reach=keys.integer("local_attention", maximum=MAX_CONTEXT) // 2,
         global_layers=_global_layers(keys, common["num_layers"]),
     )
@@ -128,11 +133,23 @@ def _every(period: int, num_layers: int) -> tuple[bool, ...]:
     return tuple(layer % period == 0 for layer in range(num_layers))
 
 
+def to_gguf(config: EncoderConfig, source: WeightSource) -> dict[str, Any]:
+    flags = config.global_layers
+    period = flags.index(True, 1) if True in flags[1:] else config.num_layers
+    return {
+        **_to_gguf.encoder(config, source),
+        **config.rope_keys,
+        "attention.sliding_window": 2 * (config.local_reach or 0),
+        "attention.sliding_window_pattern": period,
+    }
+
+
 ARCHITECTURE = Architecture(
     name="modern-bert",
     hf_names=("ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification"),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names={
         "token_embd.weight": "model.embeddings.tok_embeddings.weight",

@@ -12,10 +12,11 @@ from typing import Any
 from quintet.errors import UnsupportedModelError
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Rotary, Tensor
-from quintet.models import _encoder, _rope
+from quintet.models import _encoder, _rope, _to_gguf
 from quintet.models._config import MAX_CONTEXT, MAX_WIDTH, Keys
 from quintet.models._encoder import EncoderConfig, both, linear
 from quintet.models._registry import Architecture
+from quintet.models._stored_rope import stored_rope
 
 
 def attention(g: Graph, x: Tensor, layer: int, c: EncoderConfig) -> Tensor:
@@ -101,7 +102,9 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
         raise keys.error("rope_parameters", f"expected an object, found {rope!r}")
     rope_keys = Keys(rope, path=path) if "rope_theta" in rope else keys
     name = "rope_theta" if "rope_theta" in rope else "rotary_emb_base"
-    inv_freq = _rope.inverse_frequencies(rope_keys.number(name, default=1000.0), head_dim)
+    theta = rope_keys.number(name, default=1000.0)
+    inv_freq = _rope.scale_from_hf(_rope.inverse_frequencies(theta, head_dim), rope, keys)
+    scaled = _rope.Scaled(inv_freq)
     if keys.has("max_trained_positions"):
         # Beyond, the model's own code changes the frequencies; we would run it wrong.
         trained = keys.integer("max_trained_positions", maximum=MAX_CONTEXT)
@@ -109,8 +112,13 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     return EncoderConfig(
         architecture="nomic-bert",
         **common,
-        rope_inv_freq=_rope.scale_from_hf(inv_freq, rope, keys),
+        rope_inv_freq=inv_freq,
+        rope_keys=stored_rope(theta, head_dim, rope, scaled, keys, common["context_length"]).keys,
     )
+
+
+def to_gguf(config: EncoderConfig, source: WeightSource) -> dict[str, Any]:
+    return {**_to_gguf.encoder(config, source), **config.rope_keys}
 
 
 ARCHITECTURE = Architecture(
@@ -118,6 +126,7 @@ ARCHITECTURE = Architecture(
     hf_names=("NomicBertModel", "NomicBertForMaskedLM", "NomicBertForPreTraining"),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names={
         "token_embd.weight": "bert.embeddings.word_embeddings.weight",

@@ -13,7 +13,7 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _blocks, _decoder, _rope
+from quintet.models import _blocks, _decoder, _rope, _to_gguf
 from quintet.models._config import MAX_LAYERS, Config, Keys
 from quintet.models._registry import Architecture
 
@@ -66,11 +66,16 @@ def _with_windows(config: Config, windows: tuple[int | None, ...], theta: float)
     return dataclasses.replace(config, windows=windows, local_inv_freq=plain if windows else ())
 
 
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    return {**_to_gguf.decoder(config, source), **_to_gguf.window(config)}
+
+
 ARCHITECTURE = Architecture(
     name="olmo2",
     hf_names=("Olmo2ForCausalLM", "Olmo3ForCausalLM"),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names={
         **_decoder.hf_names_without("attn_norm", "ffn_norm"),

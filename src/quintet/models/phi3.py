@@ -15,7 +15,7 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _blocks, _decoder
+from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import MAX_CONTEXT, Config, Keys
 from quintet.models._registry import Architecture
 
@@ -55,10 +55,17 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
 
 
 def _with_window(config: Config, keys: Keys, name: str) -> Config:
-    if not keys.has(name):
+    if not keys.values.get(keys.prefix + name):  # llama.cpp writes 0 for none
         return config
     window = keys.integer(name, maximum=MAX_CONTEXT)
     return dataclasses.replace(config, windows=(window - 1,) * config.num_layers)
+
+
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    keys = _to_gguf.decoder(config, source, fused_gate=True)
+    # llama.cpp wants both keys of every Phi-3; 0 for no window.
+    keys.setdefault("rope.scaling.original_context_length", config.context_length)
+    return {**keys, "attention.sliding_window": 0, **_to_gguf.window(config)}
 
 
 ARCHITECTURE = Architecture(
@@ -66,6 +73,7 @@ ARCHITECTURE = Architecture(
     hf_names=("Phi3ForCausalLM",),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names={
         **_decoder.hf_names_without("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up"),

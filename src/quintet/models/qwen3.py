@@ -12,7 +12,7 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Rotary, Scope, Tensor
-from quintet.models import _decoder
+from quintet.models import _decoder, _to_gguf
 from quintet.models._config import Config
 from quintet.models._encoder import SCORES
 from quintet.models._registry import Architecture
@@ -59,11 +59,16 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     return _decoder.from_hf(config, source, "qwen3", path=path)
 
 
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    return _to_gguf.decoder(config, source)
+
+
 ARCHITECTURE = Architecture(
     name="qwen3",
     hf_names=("Qwen3ForCausalLM", "Qwen3Model"),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names={
         **_decoder.LLAMA_HF_NAMES,

@@ -11,7 +11,7 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _blocks, _decoder
+from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import Config, Keys
 from quintet.models._derived import stacked_experts
 from quintet.models._registry import Architecture
@@ -50,11 +50,17 @@ def from_hf(config: Mapping[str, Any], source: WeightSource, path: str | None) -
     )
 
 
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    _to_gguf.all_mixed(config, source)
+    return _to_gguf.decoder(config, source)
+
+
 ARCHITECTURE = Architecture(
     name="qwen3moe",
     hf_names=("Qwen3MoeForCausalLM",),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names={
         **_decoder.LLAMA_HF_NAMES,

@@ -12,7 +12,7 @@ from typing import Any
 
 from quintet.formats.weights import WeightSource
 from quintet.graph import Graph, Tensor
-from quintet.models import _blocks, _decoder
+from quintet.models import _blocks, _decoder, _to_gguf
 from quintet.models._config import MAX_LAYERS, Config, Keys
 from quintet.models._registry import Architecture
 
@@ -74,11 +74,16 @@ def _every(period: int, num_layers: int) -> tuple[bool, ...]:
     return tuple((layer + 1) % period != 0 for layer in range(num_layers))
 
 
+def to_gguf(config: Config, source: WeightSource) -> dict[str, Any]:
+    return _to_gguf.decoder(config, source)
+
+
 ARCHITECTURE = Architecture(
     name="smollm3",
     hf_names=("SmolLM3ForCausalLM",),
     from_gguf=from_gguf,
     from_hf=from_hf,
+    to_gguf=to_gguf,
     build=build,
     weight_names=_decoder.LLAMA_HF_NAMES,
 )

@@ -74,13 +74,22 @@ class GrammarCompiler:
         self._vocabulary: MatcherVocabulary | None = None
         self._library_tokenizer: llguidance.LLTokenizer | None = None
 
-    def matcher(self, constraint: Constraint, thinking: Thinking) -> ConstraintMatcher:
-        """A fresh matcher for one answer.
+    def matcher(
+        self,
+        constraint: Constraint | None,
+        thinking: Thinking,
+        max_thinking_tokens: int | None = None,
+    ) -> ConstraintMatcher:
+        """A fresh matcher for one answer; see `ConstraintMatcher`.
 
         Raises:
             RequestError: the constraint does not compile, or is beyond the limits; carries
                 `constraint.parameter`.
         """
+        if constraint is None:
+            return ConstraintMatcher(
+                None, self._matcher_vocabulary(), thinking, max_thinking_tokens
+            )
         with self._lock:
             compiled = self._compiled.get(constraint)
             if compiled is not None:
@@ -88,7 +97,8 @@ class GrammarCompiler:
         if compiled is None:
             compiled = self._compile(constraint)
             self._keep(constraint, compiled)
-        return ConstraintMatcher(compiled.deep_copy(), self._matcher_vocabulary(), thinking)
+        vocabulary = self._matcher_vocabulary()
+        return ConstraintMatcher(compiled.deep_copy(), vocabulary, thinking, max_thinking_tokens)
 
     def _compile(self, constraint: Constraint) -> llguidance.LLMatcher:
         import llguidance

@@ -1,4 +1,4 @@
-"""One answer on its way through its constraint: which tokens may come next."""
+"""One answer on its way through thought and constraint: which tokens may come next."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ class MatcherVocabulary:
         self.num_words = (tokenizer.vocab_size + 31) // 32
         self.think_start_id = tokenizer.token_to_id(THINK_START)
         self.think_end_id = tokenizer.token_to_id(THINK_END)
+        self.think_end_ids = (
+            tuple(tokenizer.encode(THINK_END, add_special=False))
+            if self.think_end_id is None
+            else (self.think_end_id,)
+        )
         self.eos_ids = frozenset(i for i in eos_ids if i < tokenizer.vocab_size)
         self.all_but_eos = np.full(self.num_words, 0xFFFFFFFF, np.uint32)
         for token_id in self.eos_ids:
@@ -42,43 +47,68 @@ class ConstraintMatcher:
     Not for use by two threads at a time.
 
     Args:
-        matcher: llguidance's, fresh.
+        matcher: llguidance's, fresh; None where what follows the thought is free.
         vocabulary: of the model.
-        thinking: while a model thinks, everything is allowed but to end.
+        thinking: while a model thinks, everything is allowed but to end a constrained answer.
+        max_thinking_tokens: a thought of so many tokens is closed: nothing but its end mark may
+            come then.  None: it may be as long as it likes.
     """
 
     def __init__(
-        self, matcher: llguidance.LLMatcher, vocabulary: MatcherVocabulary, thinking: Thinking
+        self,
+        matcher: llguidance.LLMatcher | None,
+        vocabulary: MatcherVocabulary,
+        thinking: Thinking,
+        max_thinking_tokens: int | None = None,
     ) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
         if thinking is Thinking.POSSIBLE and vocabulary.think_start_id is None:
             thinking = Thinking.NONE
         self._thinking = thinking
+        self._max_thinking_tokens = max_thinking_tokens
+        self._num_thinking_tokens = 0
         self._tail = b""  # the end of the thought, in case its end mark spans tokens
         self._mask = np.zeros(vocabulary.num_words, np.uint32)
 
     @property
     def must_end(self) -> bool:
         """Whether the constraint allows no more text: only a token that ends the answer."""
-        return self._thinking is not Thinking.OPEN and self._matcher.is_stopped()
+        if self._matcher is None or self._thinking is Thinking.OPEN:
+            return False
+        return self._matcher.is_stopped()
 
     @property
     def error(self) -> str:
         """Why no token is allowed any more, where the matcher has failed; else empty."""
+        if self._matcher is None:
+            return ""
         return self._matcher.get_error().strip().partition("\n")[0]
 
     def copy(self) -> ConstraintMatcher:
         """Another one in the same state."""
-        copy = ConstraintMatcher(self._matcher.deep_copy(), self._vocabulary, self._thinking)
-        copy._tail = self._tail
+        copy = ConstraintMatcher(
+            None if self._matcher is None else self._matcher.deep_copy(),
+            self._vocabulary,
+            self._thinking,
+            self._max_thinking_tokens,
+        )
+        copy._num_thinking_tokens, copy._tail = self._num_thinking_tokens, self._tail
         return copy
 
-    def mask(self) -> Mask:
-        """The tokens that may come next; valid until the next call.  Releases the GIL.
+    def mask(self) -> Mask | None:
+        """The tokens that may come next, None for all; valid until the next call.  Releases the
+        GIL.
 
         No token at all may come where the matcher has failed; `error` says why.
         """
+        if self._thinking is Thinking.OPEN and self._num_excess_tokens >= 0:
+            end_id = self._vocabulary.think_end_ids[self._num_excess_tokens]
+            self._mask.fill(0)
+            self._mask[end_id // 32] = np.uint32(1 << end_id % 32)
+            return self._mask
+        if self._matcher is None:
+            return None
         if self._thinking is Thinking.OPEN:
             return self._vocabulary.all_but_eos
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
@@ -102,10 +132,20 @@ class ConstraintMatcher:
             self._thinking = Thinking.OPEN
         else:
             self._thinking = Thinking.NONE
-            if not self._matcher.consume_token(token_id):
-                raise ValueError(f"the constraint does not allow it: {self.error}")
+            self._consume(token_id)
+
+    @property
+    def _num_excess_tokens(self) -> int:
+        """Tokens of the thought beyond its budget; negative while it may go on."""
+        most = self._max_thinking_tokens
+        return -1 if most is None else self._num_thinking_tokens - most
+
+    def _consume(self, token_id: int) -> None:
+        if self._matcher is not None and not self._matcher.consume_token(token_id):
+            raise ValueError(f"the constraint does not allow it: {self.error}")
 
     def _think(self, token_id: int) -> None:
+        self._num_thinking_tokens += 1
         if token_id == self._vocabulary.think_end_id:
             self._thinking = Thinking.NONE
             return
@@ -118,5 +158,4 @@ class ConstraintMatcher:
         # Where the mark is spelled out, its last token may hold the answer's first characters.
         text = rest.decode(errors="replace").lstrip()
         for following in self._vocabulary.tokenizer.encode(text, add_special=False):
-            if not self._matcher.consume_token(following):
-                raise ValueError("the constraint does not allow what follows the thought")
+            self._consume(following)

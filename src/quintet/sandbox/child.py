@@ -21,19 +21,20 @@ from quintet.sandbox.frames import Ended, encode, read, write
 Work = Callable[[Any], Any]
 
 
-def serve(prepare: Callable[[Any], Work]) -> None:
+def serve(prepare: Callable[[Any], Work], *, max_open_files: int = 0) -> None:
     """
     Answer tasks from stdin on stdout.
 
     Args:
         prepare: from what the client set up to what does a task.  It runs under the limits too;
             what it raises is answered to every task.
+        max_open_files: that it may have at a time, for work that is on files.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     tasks, answers = os.dup(0), os.dup(1)
     _close_standard_streams()
     setup, seconds, memory_bytes = read(tasks, None)
-    _forbid_more_than(memory_bytes)
+    _forbid_more_than(memory_bytes, max_open_files)
     write(answers, encode("ready"), None)
     work: Work | None = None
     while True:
@@ -65,12 +66,14 @@ def _close_standard_streams() -> None:
     os.close(nowhere)
 
 
-def _forbid_more_than(memory_bytes: int) -> None:
+def _forbid_more_than(memory_bytes: int, max_open_files: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * os.sysconf("SC_PAGE_SIZE") + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
+    for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
         resource.setrlimit(kind, (0, 0))
+    max_open_files = min(max_open_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_open_files, max_open_files))
 
 
 def _limit_cpu(seconds: float) -> None:

@@ -18,7 +18,9 @@ from quintet.engine.output import (
     whole_calls,
 )
 from quintet.parsing.events import ToolCall, ToolCallDelta
-from quintet.server.engines import GenerationRequest, ServedModel, stream_all
+from quintet.server.generation import stream_all
+from quintet.server.requests import GenerationRequest
+from quintet.server.served_model import ServedModel
 
 
 @dataclass(slots=True)

@@ -52,7 +52,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
 
     @functools.lru_cache(maxsize=1)
     def described() -> bytes:
-        has_keys = bool(settings.all_keys)
+        has_keys = bool(settings.keys)
         return json_bytes(document(dialects, probes, has_keys=has_keys, open_paths=OPEN_PATHS))
 
     async def openapi(request: Request) -> Response:

@@ -29,6 +29,7 @@ class Exchange:
         cache_salt: differs from key to key; empty without keys.
         model: the model that was used, if any.
         num_prompt_tokens, num_generated_tokens: of all its answers so far.
+        num_ignored_fields: of its bodies, that are not known here.
         status: of the reply; 499 where the client left before it began.
         is_stream: the reply came in frames.
         take_tokens: takes tokens from what its client may use.
@@ -41,6 +42,7 @@ class Exchange:
     model: str = ""
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
+    num_ignored_fields: int = 0
     status: int = 499
     is_stream: bool = False
     take_tokens: Callable[[int], None] | None = None
@@ -97,6 +99,13 @@ def note_tokens(*, prompt: int = 0, generated: int = 0) -> None:
         exchange.num_generated_tokens += generated
         if exchange.take_tokens is not None:
             exchange.take_tokens(prompt + generated)
+
+
+def note_ignored(num_fields: int) -> None:
+    """The current request has so many fields that nothing reads."""
+    exchange = _current.get()
+    if exchange is not None:
+        exchange.num_ignored_fields += num_fields
 
 
 def request_id_of(headers: list[tuple[bytes, bytes]]) -> str:

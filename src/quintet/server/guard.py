@@ -132,7 +132,7 @@ class Guard:
         if is_counted:
             self._limiter.check_address(address)
         try:
-            return check_key(scope["headers"], self._settings.all_keys, scope["path"], address)
+            return check_key(scope["headers"], self._settings.keys, scope["path"], address)
         except HTTPRefusal as refusal:
             if is_counted and refusal.status == 401:
                 self._limiter.count_failure(address)

@@ -14,8 +14,8 @@ from enum import Enum
 from typing import Final
 
 from quintet.engine.client import EngineState
-from quintet.server.engines import ServedModel
 from quintet.server.models import Models
+from quintet.server.served_model import ServedModel
 
 _log = logging.getLogger(__name__)
 _TICK_S = 1.0

@@ -25,6 +25,7 @@ class HTTPStats:
         num_sockets: WebSockets open.
         num_refused_keys: requests without an accepted key.
         num_limited: requests refused by a rate limit.
+        num_ignored_fields: fields of bodies that are not known here.
     """
 
     requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)
@@ -34,6 +35,7 @@ class HTTPStats:
     num_sockets: int = 0
     num_refused_keys: int = 0
     num_limited: int = 0
+    num_ignored_fields: int = 0
 
     def end(self, exchange: Exchange, method: str, route: str, duration_s: float) -> None:
         """Count a request that has ended."""
@@ -42,3 +44,4 @@ class HTTPStats:
         self.durations[route].record(duration_s)
         self.num_refused_keys += exchange.status == 401
         self.num_limited += exchange.status == 429
+        self.num_ignored_fields += exchange.num_ignored_fields

@@ -1,7 +1,8 @@
 """API keys: who they belong to, and what they open.
 
-Kept as SHA-256.  A key opens everything unless it is given scopes: `inference` is all that asks a
-model or reads what models there are, `manage` changes the store, `metrics` reads `/metrics`.
+Kept as SHA-256.  `inference` is all that asks a model or reads what models there are, `manage`
+changes the store or which model is the current one, `metrics` reads `/metrics`.  What a user's key
+opens does not include `manage` unless it is said: who may ask a model may not delete it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ _log = logging.getLogger(__name__)
 
 Scope: TypeAlias = Literal["inference", "manage", "metrics"]
 ALL_SCOPES: Final[frozenset[Scope]] = frozenset(get_args(Scope))
+USER_SCOPES: Final[frozenset[Scope]] = ALL_SCOPES - {"manage"}
 MAX_KEYS: Final = 10_000
 _MANAGE_PATHS: Final = ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete",
-                        "/api/blobs")  # fmt: skip
+                        "/api/blobs", "/api/models/load", "/api/models/unload",
+                        "/woolly/api/models/load", "/woolly/api/models/unload")  # fmt: skip
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -42,6 +45,15 @@ class ApiKey:
     digest: bytes
     name: str = ""
     scopes: frozenset[Scope] = ALL_SCOPES
+
+    @classmethod
+    def of(cls, key: str, name: str = "", scopes: frozenset[Scope] = ALL_SCOPES) -> ApiKey:
+        """The key that has this text.
+
+        Raises:
+            RequestError: it is empty.
+        """
+        return cls(key_digest(key.encode()), name, scopes)
 
 
 def key_digest(key: bytes) -> bytes:
@@ -72,7 +84,8 @@ def scope_of(path: str) -> Scope:
 
 def read_key_file(path: Path) -> tuple[ApiKey, ...]:
     """
-    Keys from a file: `KEY [NAME [SCOPE,SCOPE...]]` a line, `#` begins a comment line.
+    Keys from a file: `KEY [NAME [SCOPE,SCOPE...]]` a line, `#` begins a comment line.  Without
+    scopes a key opens all but `manage`.
 
     Raises:
         RequestError: a line is none of these, or there is no key; no key is repeated in its text.
@@ -95,7 +108,7 @@ def _keys(path: Path) -> Iterator[ApiKey]:
         if not fields or fields[0].startswith("#"):
             continue
         key, name, scopes = (*fields, "", "")[:3]
-        wanted = frozenset(scopes.split(",")) if scopes else ALL_SCOPES
+        wanted = frozenset(scopes.split(",")) if scopes else USER_SCOPES
         known = frozenset(scope for scope in ALL_SCOPES if scope in wanted)
         fault = ""
         if len(fields) > 3:
@@ -109,4 +122,4 @@ def _keys(path: Path) -> Iterator[ApiKey]:
         if fault:
             raise RequestError(f"line {number}: expected {fault}", parameter="api_key_file")
         names |= {name} if name else set()
-        yield ApiKey(key_digest(key.encode()), name, known)
+        yield ApiKey.of(key, name, known)

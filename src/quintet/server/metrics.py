@@ -39,6 +39,8 @@ _COUNTERS: Final[tuple[tuple[str, str, _Value], ...]] = (
     ("requests_finished", "Requests ended, for whichever reason.", lambda s: s.num_finished),
     ("requests_failed", "Requests ended by an error.", lambda s: s.num_failed),
     ("requests_aborted", "Requests whose client left.", lambda s: s.num_aborted),
+    ("requests_queue_timed_out", "Requests that failed because their turn did not come in time.",
+     lambda s: s.num_queue_timeouts),
     ("requests_timed_out", "Requests ended by their deadline.", lambda s: s.num_timed_out),
     ("prompt_tokens", "Prompt tokens.", lambda s: s.num_prompt_tokens),
     ("prompt_tokens_cached", "Prompt tokens the prefix cache spared.",
@@ -174,6 +176,11 @@ class _ServerCollector(Collector):
         for name, text, count in (
             ("http_unauthorized", "Requests without an accepted key.", stats.num_refused_keys),
             ("http_rate_limited", "Requests refused by a rate limit.", stats.num_limited),
+            (
+                "http_ignored_fields",
+                "Fields of bodies that are not known here.",
+                stats.num_ignored_fields,
+            ),
         ):
             yield CounterMetricFamily(f"{prefix}_{name}", text, value=count)
         for name, text, count in (

@@ -20,8 +20,9 @@ from quintet.errors import CapacityError, EngineError, ModelNotFoundError
 from quintet.hub.manifest import Manifest
 from quintet.server.catalog import Catalog, ServedModels, local_manifest
 from quintet.server.disconnect import cancel
-from quintet.server.engines import ServedEngine, ServedModel
+from quintet.server.engines import ServedEngine
 from quintet.server.exchange import using
+from quintet.server.served_model import ServedModel
 
 _log = logging.getLogger(__name__)
 
@@ -42,12 +43,14 @@ class LoadPolicy:
         max_bytes: memory of all loaded models together; None: no limit but the system's.
         request_timeout_s: the longest a request may take, from its arrival to its end, whatever
             it asks for; None: as long as it takes.
+        queue_timeout_s: the longest it may wait for its turn; None: as long as it takes.
     """
 
     keep_alive_s: float = 300.0
     max_loaded: int = 3
     max_bytes: int | None = None
     request_timeout_s: float | None = None
+    queue_timeout_s: float | None = None
 
 
 class Models:
@@ -223,6 +226,7 @@ class Models:
             int(time.time()),
             keep_alive_s=keep_alive_s,
             request_timeout_s=self.policy.request_timeout_s,
+            queue_timeout_s=self.policy.queue_timeout_s,
         )
         self._loaded[manifest.name] = model
         return model

@@ -40,7 +40,7 @@ def check_exposure(settings: Settings, *, force: bool) -> None:
     Raises:
         RequestError: the address is not a loopback one, there is no key, and force is not given.
     """
-    if not settings.is_loopback and not settings.all_keys and not force:
+    if not settings.is_loopback and not settings.keys and not force:
         raise RequestError(
             f"{settings.host} can be reached from other machines: "
             "give an --api-key or --api-key-file, or --force to serve everybody",

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quintet.errors import RequestError
-from quintet.server.keys import ApiKey, key_digest
+from quintet.server.keys import ApiKey
 from quintet.server.rate_limits import RateLimits
-
-__all__ = ["MIB", "Settings", "is_loopback", "key_digest"]
 
 MIB = 1024 * 1024
 DIALECTS = ("quintet", "nano", "densecore", "oprel", "woolly", "llamacpp")
@@ -24,8 +22,7 @@ class Settings:
     Args:
         host: the address to listen on.
         port: the port to listen on; 0 asks the system for a free one.
-        key_digests: SHA-256 of keys that may do everything.
-        keys: further keys, each with what it may do.  Without any key none is asked for.
+        keys: the accepted keys, each with what it may do.  Without any key none is asked for.
         rate_limits: of each key, or of each address where there are no keys.
         cors_origins: web pages of these exact origins may use the server; those of any, with "*".
         tls_cert, tls_key: PEM files; with them the server speaks TLS 1.2 or 1.3 and no HTTP.
@@ -49,7 +46,6 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 11434
-    key_digests: tuple[bytes, ...] = ()
     keys: tuple[ApiKey, ...] = ()
     rate_limits: RateLimits = field(default_factory=RateLimits)
     cors_origins: frozenset[str] = frozenset()
@@ -83,11 +79,6 @@ class Settings:
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return self.host in LOOPBACK_HOSTS
-
-    @property
-    def all_keys(self) -> tuple[ApiKey, ...]:
-        """Every accepted key."""
-        return (*(ApiKey(digest) for digest in self.key_digests), *self.keys)
 
     @property
     def allowed_hosts(self) -> frozenset[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+MORE_END_KEYS = ("eot", "eom")  # of GGUF, for what ends an answer besides eos
+
 SPELLINGS = frozenset(
     [
         # The end of a turn, a message or a text.

@@ -162,11 +162,11 @@ def _unigram(vocabulary: Vocabulary) -> Scheme:
     if vocabulary.flag("remove_extra_whitespaces", False):
         steps.append(normalizers.Strip())
         steps.append(normalizers.Replace(tokenizers.Regex(" {2,}"), " "))
-    if steps:
-        base.normalizer = normalizers.Sequence(steps)
-    base.pre_tokenizer = pre_tokenizers.Metaspace(
-        replacement=SPACE_MARK, prepend_scheme="always" if adds_space else "never", split=False
-    )
+    if adds_space:
+        # Also before a space, unlike the library's Metaspace; not before an empty text.
+        steps.append(normalizers.Prepend(SPACE_MARK))
+    steps.append(normalizers.Replace(" ", SPACE_MARK))
+    base.normalizer = normalizers.Sequence(steps)
     return Scheme(
         base, sentencepiece_bytes, drops_leading_space=adds_space, eos_id=1, adds_eos=True
     )

@@ -19,6 +19,13 @@ import tokenizers
 from quintet.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from quintet.tokenizer.codec import Codec, library_errors
 from quintet.tokenizer.end_of_generation import end_of_generation_ids
+from quintet.tokenizer.neighbours import (
+    chat_templates,
+    generation_eos,
+    read_json,
+    read_text,
+    token_text,
+)
 from quintet.tokenizer.pieces import (
     byte_level_bytes,
     hash_word_piece_bytes,
@@ -27,7 +34,6 @@ from quintet.tokenizer.pieces import (
 )
 from quintet.tokenizer.vocabulary import TokenKind
 
-_MAX_FILE_SIZE = 256 << 20
 # Ids may skip some numbers, but a file must not make us allocate for ids it does not define.
 _MAX_UNUSED_IDS = 1 << 16
 _SUPPORTED_DECODERS = ("ByteLevel", "ByteFallback", "Metaspace", "WordPiece")
@@ -48,7 +54,7 @@ def read_json_codec(path: str | os.PathLike[str], config: Mapping[str, Any] | No
     """
     path = Path(path)
     if config is None:
-        config = _read_json(path.with_name("tokenizer_config.json"))
+        config = read_json(path.with_name("tokenizer_config.json"))
     tokenizer = _load(path)
     tokens, added = _tokens(tokenizer, path)
     ids = {token: token_id for token_id, token in enumerate(tokens) if token}
@@ -56,10 +62,9 @@ def read_json_codec(path: str | os.PathLike[str], config: Mapping[str, Any] | No
     for token in added:
         kinds[ids[token.content]] = TokenKind.CONTROL if token.special else TokenKind.USER_DEFINED
     prefix_ids, suffix_ids = _affixes(tokenizer, ids, config)
-    bos_id = ids.get(_token_text(config, "bos_token"))
-    eos_id = ids.get(_token_text(config, "eos_token"))
+    bos_id = ids.get(token_text(config, "bos_token"))
+    eos_id = ids.get(token_text(config, "eos_token"))
     added_ids = {token.content: ids[token.content] for token in added}
-    generation = _read_json(path.with_name("generation_config.json"))
     decoding = _decoding(tokenizer)
     return Codec(
         tokens=tokens,
@@ -71,16 +76,18 @@ def read_json_codec(path: str | os.PathLike[str], config: Mapping[str, Any] | No
         drops_leading_space=decoding.drops_leading_space,
         bos_id=bos_id,
         eos_id=eos_id,
-        eog_ids=end_of_generation_ids(added_ids, [eos_id, *_generation_eos(generation, tokens)]),
+        eog_ids=end_of_generation_ids(
+            added_ids, [eos_id, *generation_eos(path.parent, len(tokens))]
+        ),
         prefix_ids=prefix_ids,
         suffix_ids=suffix_ids,
         between_ids=_between(tokenizer, prefix_ids, suffix_ids),
-        chat_templates=_chat_templates(path, config),
+        chat_templates=chat_templates(path.parent, config),
     )
 
 
 def _load(path: Path) -> tokenizers.Tokenizer:
-    text = _read_text(path)
+    text = read_text(path)
     if text is None:
         raise ModelNotFoundError(f"no tokenizer file at {path}")
     with library_errors(str(path)):
@@ -116,7 +123,7 @@ def _affixes(
     if "add_bos_token" in config or "add_eos_token" in config:
         affixes = []
         for name in ("bos", "eos"):
-            token_id = ids.get(_token_text(config, f"{name}_token"))
+            token_id = ids.get(token_text(config, f"{name}_token"))
             is_added = config.get(f"add_{name}_token") is True and token_id is not None
             affixes.append((token_id,) if is_added and token_id is not None else ())
         return affixes[0], affixes[1]
@@ -172,64 +179,3 @@ def _decoding(tokenizer: tokenizers.Tokenizer) -> _Decoding:
     raise UnsupportedModelError(
         "tokenizer decoder", ", ".join(by_type) or "none", _SUPPORTED_DECODERS
     )
-
-
-def _token_text(config: Mapping[str, Any], name: str) -> str:
-    value = config.get(name)
-    if isinstance(value, Mapping):  # an added token written out with its flags
-        value = value.get("content")
-    return value if isinstance(value, str) else ""
-
-
-def _generation_eos(generation: Mapping[str, Any], tokens: list[str]) -> list[int]:
-    value = generation.get("eos_token_id")
-    values = value if isinstance(value, list) else [value]
-    return [
-        token_id for token_id in values if isinstance(token_id, int) and 0 <= token_id < len(tokens)
-    ]
-
-
-def _chat_templates(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """By name; a file of its own goes before what the config holds."""
-    value = config.get("chat_template")
-    templates: dict[str, str] = {}
-    if isinstance(value, str):
-        templates["default"] = value
-    elif isinstance(value, list):
-        for entry in value:
-            if not (
-                isinstance(entry, Mapping)
-                and isinstance(entry.get("name"), str)
-                and isinstance(entry.get("template"), str)
-            ):
-                raise ModelFormatError("expected a list of named templates", part="chat_template")
-            templates[entry["name"]] = entry["template"]
-    own_file = _read_text(path.with_name("chat_template.jinja"))
-    if own_file is not None:
-        templates["default"] = own_file
-    return templates
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    text = _read_text(path)
-    if text is None:
-        return {}
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelFormatError(f"not valid JSON: {error}", path=path) from None
-    if not isinstance(value, dict):
-        raise ModelFormatError(f"expected an object, found {type(value).__name__}", path=path)
-    return value
-
-
-def _read_text(path: Path) -> str | None:
-    """The file's text, or None when there is no such file."""
-    try:
-        if path.stat().st_size > _MAX_FILE_SIZE:
-            raise ModelFormatError(f"expected at most {_MAX_FILE_SIZE} bytes", path=path)
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise ModelFormatError(f"expected UTF-8: {error.reason}", path=path) from None

@@ -17,6 +17,7 @@ from quintet.tokenizer.control_text import ChatEncoder
 from quintet.tokenizer.gguf_codec import read_codec
 from quintet.tokenizer.isolated_template import IsolatedTemplate
 from quintet.tokenizer.json_codec import read_json_codec
+from quintet.tokenizer.sentencepiece_model import MODEL_NAME, sentencepiece_keys
 from quintet.tokenizer.vocabulary import TokenKind, ids_of_kinds
 
 NewTemplate: TypeAlias = Callable[..., ChatTemplate | IsolatedTemplate]
@@ -58,12 +59,16 @@ class Tokenizer:
     def from_file(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """From a .gguf file, a tokenizer.json, or a Hugging Face directory.
 
+        A directory without tokenizer.json may have SentencePiece's own tokenizer.model.
+
         Raises:
             ModelNotFoundError: no such file.
             ModelFormatError, UnsupportedModelError: as `from_gguf` and `from_json`.
         """
         path = Path(path)
         if path.is_dir():
+            if not (path / "tokenizer.json").is_file() and (path / MODEL_NAME).is_file():
+                return cls.from_gguf(sentencepiece_keys(path))
             path = path / "tokenizer.json"
         if not path.is_file():
             raise ModelNotFoundError(f"no tokenizer file at {path}")

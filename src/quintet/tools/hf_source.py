@@ -1,10 +1,10 @@
 """A Hugging Face directory, seen as the GGUF file it can become.
 
-Tensor names come from the table that the loader reads such directories with
-(`Architecture.weight_names`), so what runs from the directory is what is written.
+Names of tensors and keys are those of the loader (`quintet.models`): what runs from the directory
+is what is written.
 
 Source: docs/gguf.md of ggml-org/ggml for keys; conversion/ (formerly convert_hf_to_gguf.py) of
-ggml-org/llama.cpp for what its readers expect of Llama-shaped models.
+ggml-org/llama.cpp for what its readers expect.
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quintet.errors import ModelNotFoundError, UnsupportedModelError
+from quintet.errors import ModelNotFoundError
 from quintet.formats.ggml_types import GGMLType
 from quintet.formats.gguf_writer import Field, tensor_info
 from quintet.formats.safetensors import SafetensorsDir
-from quintet.formats.weights import TensorInfo
-from quintet.models import Config, load_model
+from quintet.formats.weights import TensorInfo, WeightSource
+from quintet.models import GGUFModel, as_gguf
 from quintet.tools.convert_vocabulary import vocabulary_fields
+from quintet.tools.recipes import is_quantizable
 
-_ROPE_FACTORS = "rope_freqs.weight"
-_ROPE_KINDS = ("default", "linear", "llama3")
-# By architecture, the matrices whose rows GGUF has in another order: rotary pairs side by side.
-_INTERLEAVED = {"llama": ("attn_q", "attn_k"), "qwen2": (), "qwen3": ()}
+_SCORES = "cls.output.weight"
 
 
 class HFSource:
@@ -44,65 +42,22 @@ class HFSource:
             raise ModelNotFoundError(f"no such directory: {path}")
         self._source = SafetensorsDir.open(path)
         try:
-            self._open(path)
+            found = as_gguf(self._source)
+            self._weights = found.weights
+            self.paths = self._source.paths
+            self.tensors: Mapping[str, TensorInfo] = {
+                name: _as_written(name, info) for name, info in found.weights.tensors.items()
+            }
+            self.fields: Mapping[str, Field] = _fields(found, self._source.config, path)
         except BaseException:
             self._source.close()
             raise
 
-    def _open(self, path: Path) -> None:
-        model = load_model(self._source)
-        config = model.config
-        if not isinstance(config, Config) or config.architecture not in _INTERLEAVED:
-            raise UnsupportedModelError(
-                "architecture to convert", config.architecture, _INTERLEAVED
-            )
-        kind = _rope_kind(self._source.config)
-        if kind not in _ROPE_KINDS:
-            raise UnsupportedModelError("rope scaling to convert", kind, _ROPE_KINDS)
-        if "blk.0.ffn_up.weight" not in model.program.weights:
-            raise UnsupportedModelError("architecture to convert", "one with experts")
-        self._config = config
-        self._weights = model.weights
-        self._factors = _rope_factors(config, self._source.config)
-        self.paths = self._source.paths
-        self.tensors = self._infos(model.program.weights)
-        self.fields: Mapping[str, Field] = {
-            **_hyperparameters(config, self._source.config, self.tensors, path),
-            **vocabulary_fields(path, config.vocab_size),
-        }
-
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         """See `ModelSource.raw`."""
-        if name == _ROPE_FACTORS and self._factors is not None:
-            return self._factors.view(np.uint8)
-        stored = self._weights.tensors[name]
-        if self.tensors[name].ggml_type != stored.ggml_type:
+        if self.tensors[name].ggml_type != self._weights.tensors[name].ggml_type:
             return self._weights.dequantized(name).reshape(-1).view(np.uint8)
-        raw = self._weights.raw(name)
-        return self._interleaved(name, raw, stored)
-
-    def _infos(self, read: Any) -> Mapping[str, TensorInfo]:
-        """What will be in the file: vectors in float32, and only what the program reads."""
-        infos = {}
-        if self._factors is not None:
-            infos[_ROPE_FACTORS] = tensor_info(_ROPE_FACTORS, self._factors.shape, GGMLType.F32)
-        for name, stored in self._weights.tensors.items():
-            if name in read:
-                kind = stored.ggml_type if len(stored.shape) > 1 else GGMLType.F32
-                infos[name] = tensor_info(name, stored.shape, kind)
-        return infos
-
-    def _interleaved(
-        self, name: str, raw: npt.NDArray[np.uint8], info: TensorInfo
-    ) -> npt.NDArray[np.uint8]:
-        """Rows of each head in GGUF's order: i and i + half become neighbours."""
-        parts = name.split(".")
-        if len(parts) != 4 or parts[2] not in _INTERLEAVED[self._config.architecture]:
-            return raw
-        config = self._config
-        num_heads = config.num_heads if parts[2] == "attn_q" else config.num_kv_heads
-        rows = raw.reshape(num_heads, 2, info.shape[0] // num_heads // 2, -1)
-        return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(-1)
+        return self._weights.raw(name)
 
     def __enter__(self) -> HFSource:
         return self
@@ -111,52 +66,42 @@ class HFSource:
         self._source.close()
 
 
-def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What config.json says of rotary embeddings, checked when the model was loaded."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return {"rope_theta": config.get("rope_theta") or 10000.0, **rope}
+def _as_written(name: str, info: TensorInfo) -> TensorInfo:
+    """Vectors, and matrices that no recipe touches, are in float32: llama.cpp's kernels want it."""
+    stored = tensor_info(name, info.shape, info.ggml_type)
+    return stored if is_quantizable(stored) else tensor_info(name, info.shape, GGMLType.F32)
 
 
-def _rope_kind(config: Mapping[str, Any]) -> str:
-    rope = _rope(config)
-    return str(rope.get("rope_type", rope.get("type", "default")))
-
-
-def _rope_factors(config: Config, hf: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
-    """[head_dim / 2] plain over scaled frequencies, where no key of GGUF says the same."""
-    rope = _rope(hf)
-    if _rope_kind(hf) != "llama3":
-        return None
-    half = len(config.rope_inv_freq)
-    plain = float(rope["rope_theta"]) ** (-np.arange(half) / half)
-    return (plain / np.array(config.rope_inv_freq)).astype(np.float32)
-
-
-def _hyperparameters(
-    config: Config, hf: Mapping[str, Any], tensors: Mapping[str, TensorInfo], path: Path
-) -> dict[str, Field]:
-    rope = _rope(hf)
-    values: dict[str, Any] = {
-        "context_length": config.context_length,
-        "embedding_length": config.hidden_size,
-        "block_count": config.num_layers,
-        "feed_forward_length": tensors["blk.0.ffn_up.weight"].shape[0],
-        "attention.head_count": config.num_heads,
-        "attention.head_count_kv": config.num_kv_heads,
-        "attention.key_length": config.head_dim,
-        "attention.value_length": config.head_dim,
-        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "rope.dimension_count": 2 * len(config.rope_inv_freq),
-        "rope.freq_base": float(rope["rope_theta"]),
-        "vocab_size": config.vocab_size,
-    }
-    if _rope_kind(hf) == "linear":
-        values["rope.scaling.type"] = "linear"
-        values["rope.scaling.factor"] = float(rope["factor"])
-    prefix = config.architecture + "."
+def _fields(found: GGUFModel, config: Mapping[str, Any], path: Path) -> Mapping[str, Field]:
+    keys = dict(found.keys)
+    architecture = keys.pop("general.architecture")
+    vocabulary = vocabulary_fields(path, found.model.config.vocab_size)
     return {
-        "general.architecture": Field.of(config.architecture),
+        "general.architecture": Field.of(architecture),
         "general.type": Field.of("model"),
-        "general.name": Field.of(path.resolve().name),
-        **{prefix + key: Field.of(value) for key, value in values.items()},
+        **{key: Field.of(value) for key, value in keys.items()},
+        **_labels(architecture, found.weights, config),
+        **vocabulary,
+        **_token_types(found.weights),
     }
+
+
+def _token_types(weights: WeightSource) -> dict[str, Field]:
+    """How many kinds of tokens an encoder tells apart, where it does."""
+    info = weights.tensors.get("token_types.weight")
+    if info is None:
+        return {}
+    return {"tokenizer.ggml.token_type_count": Field.of(info.shape[0])}
+
+
+def _labels(
+    architecture: str, weights: WeightSource, config: Mapping[str, Any]
+) -> dict[str, Field]:
+    """The names of a classifier's labels: by their number readers know its size."""
+    info = weights.tensors.get(_SCORES)
+    if info is None:
+        return {}
+    names = config.get("id2label")
+    names = names if isinstance(names, Mapping) else {}
+    labels = [str(names.get(str(i), f"LABEL_{i}")) for i in range(info.shape[0])]
+    return {f"{architecture}.classifier.output_labels": Field.of(labels)}

@@ -1,25 +1,22 @@
 """Measures an importance matrix: the squared inputs that each column of each matrix meets.
 
-Runs the reference executor, which can be watched op by op.  It takes the whole model in float32
-and reads some tens of tokens per second and billion weights: an hour of CPU for a large model,
-seconds for a small one.  The output matrix is left out, as llama.cpp leaves it out: a sample of
-one text says little about the whole vocabulary.
+The native engine reads the text as it would read a prompt and shows what its matrices are given;
+of a mixture of experts what each expert is given, so that an expert the text never chose has none.
+The output matrix is left out, as llama.cpp leaves it out: a sample of one text says little about
+the whole vocabulary.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from quintet import graph
 from quintet.tools.imatrix_file import Importances
-from quintet.tools.text_pass import DEFAULT_CONTEXT, TextPass
-
-_LEFT_OUT = ("output.weight", "token_embd.weight")
+from quintet.tools.text_pass import DEFAULT_CONTEXT, Dtype, TextPass
 
 
 def compute_imatrix(
@@ -29,6 +26,8 @@ def compute_imatrix(
     context: int = DEFAULT_CONTEXT,
     max_chunks: int | None = None,
     dataset: str = "",
+    dtype: Dtype = "auto",
+    num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Importances:
     """
@@ -40,36 +39,58 @@ def compute_imatrix(
         context: tokens of a chunk.
         max_chunks: read no more of the text than this.
         dataset: what the text is called in the file.
+        dtype, num_threads: see `TextPass`.
         progress: called with chunks done and chunks in all.
 
     Raises: as for `TextPass`, and
         RequestError: the text is shorter than a chunk.
     """
-    sums: dict[str, npt.NDArray[np.float64]] = {}
-    counts: dict[str, int] = {}
-
-    def observe(op: graph.Op, values: Any) -> None:
-        if not isinstance(op, graph.Linear) or op.weight in _LEFT_OUT:
-            return
-        x = values[op.x.node]
-        square = np.einsum("ij,ij->j", x, x, dtype=np.float64)
-        sums[op.weight] = sums.get(op.weight, 0.0) + square
-        counts[op.weight] = counts.get(op.weight, 0) + len(x)
-
-    with TextPass(model, context=context, observe=observe) as text_pass:
+    with TextPass(
+        model, context=context, dtype=dtype, num_threads=num_threads, observed=_is_matrix
+    ) as text_pass:
+        sums = _Sums(text_pass.shapes)
         chunks = text_pass.chunks(text)[:max_chunks]
         for done, chunk in enumerate(chunks):
             if progress is not None:
                 progress(done, len(chunks))
-            # Without logits beyond the last: only what the matrices are given matters.
-            for _ in text_pass.logits(chunk, first=len(chunk) - 1):
-                pass
+            text_pass.observe(chunk, sums.add)
         if progress is not None:
             progress(len(chunks), len(chunks))
     return Importances(
-        {name: values[np.newaxis].astype(np.float32) for name, values in sums.items()},
-        {name: np.array([count], np.float32) for name, count in counts.items()},
+        {name: values.astype(np.float32) for name, values in sums.squares.items()},
+        {name: values.astype(np.float32) for name, values in sums.counts.items()},
         dataset=dataset,
         num_chunks=len(chunks),
         chunk_size=context,
     )
+
+
+def _is_matrix(name: str) -> bool:
+    return name.endswith(".weight") and not name.endswith("_norm.weight")
+
+
+class _Sums:
+    """
+    Squared inputs by tensor: `squares` [num_matrices, row_size], `counts` [num_matrices].
+
+    Args:
+        shapes: of the tensors to count for.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.squares: dict[str, npt.NDArray[np.float64]] = {}
+        self.counts: dict[str, npt.NDArray[np.float64]] = {}
+        self._shapes = shapes
+
+    def add(self, names: tuple[str, ...], matrix: int, rows: npt.NDArray[np.float32]) -> None:
+        """See `Observer`."""
+        square = np.einsum("ij,ij->j", rows, rows)
+        for name in names:
+            if name not in self._shapes:
+                continue  # made on reading of one that has other columns
+            if name not in self.squares:
+                *matrices, _, width = self._shapes[name]
+                self.squares[name] = np.zeros((math.prod(matrices), width))
+                self.counts[name] = np.zeros(math.prod(matrices))
+            self.squares[name][matrix] += square
+            self.counts[name][matrix] += len(rows)

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from quintet.errors import RequestError
-from quintet.tools.text_pass import DEFAULT_CONTEXT, Backend, Dtype, TextPass, log_softmax
+from quintet.tools.likelihood import Floats, Logits, divergences, log_normalizers
+from quintet.tools.text_pass import DEFAULT_CONTEXT, Backend, Dtype, TextPass
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ class Comparison:
 
     Args:
         perplexity_a, perplexity_b: of each.
+        perplexity_ratio: B's over A's.
+        ratio_error: one standard error of it, from the differences token by token: far below those
+            of the two perplexities, which the same hard tokens raise together.
         mean_kl: mean over tokens of KL(a || b), in nats.
         kl_error: one standard error of it.
         max_kl: the largest.
@@ -53,6 +58,8 @@ class Comparison:
 
     perplexity_a: Perplexity
     perplexity_b: Perplexity
+    perplexity_ratio: float
+    ratio_error: float
     mean_kl: float
     kl_error: float
     max_kl: float
@@ -82,19 +89,18 @@ def perplexity(
     Raises: as for `TextPass`, and
         RequestError: the text is shorter than a chunk.
     """
-    losses: list[float] = []
     with TextPass(
         model, context=context, backend=backend, dtype=dtype, num_threads=num_threads
     ) as reader:
+        losses: list[Floats] = []
         chunks = reader.chunks(text)[:max_chunks]
         for done, chunk in enumerate(chunks):
             for position, logits in reader.logits(chunk, first=context // 2):
-                found = log_softmax(logits)
-                targets = chunk[position + 1 : position + 1 + len(found)]
-                losses.extend((-found[np.arange(len(targets)), targets]).tolist())
+                rows, targets = _with_targets(logits, chunk, position)
+                losses.append(_losses(rows, log_normalizers(rows), targets))
             if progress is not None:
                 progress(done + 1, len(chunks))
-    return _perplexity(losses, len(chunks))
+    return _perplexity(np.concatenate(losses), len(chunks))
 
 
 def compare(
@@ -115,8 +121,9 @@ def compare(
     Args and raises: as for `perplexity`, and
         RequestError: the models' vocabularies differ.
     """
-    losses: tuple[list[float], list[float]] = ([], [])
-    divergences: list[float] = []
+    losses_a: list[Floats] = []
+    losses_b: list[Floats] = []
+    all_divergences: list[Floats] = []
     agreements = 0
     with (
         TextPass(
@@ -134,37 +141,56 @@ def compare(
                 parameter="b",
             )
         for done, chunk in enumerate(chunks):
-            rows = zip(
+            both = zip(
                 first.logits(chunk, first=context // 2),
                 second.logits(chunk, first=context // 2),
                 strict=True,
             )
-            for (position, logits_a), (_, logits_b) in rows:
+            for (position, logits_a), (_, logits_b) in both:
                 # A padded vocabulary has columns that stand for no token.
                 width = min(logits_a.shape[1], logits_b.shape[1])
-                log_a = log_softmax(logits_a[:, :width])
-                log_b = log_softmax(logits_b[:, :width])
-                targets = chunk[position + 1 : position + 1 + len(log_a)]
-                places = np.arange(len(targets))
-                losses[0].extend((-log_a[places, targets]).tolist())
-                losses[1].extend((-log_b[places, targets]).tolist())
-                log_a, log_b = log_a[: len(targets)], log_b[: len(targets)]
-                divergences.extend((np.exp(log_a) * (log_a - log_b)).sum(axis=1).tolist())
-                agreements += int((log_a.argmax(axis=1) == log_b.argmax(axis=1)).sum())
+                rows_a, targets = _with_targets(logits_a[:, :width], chunk, position)
+                rows_b, _ = _with_targets(logits_b[:, :width], chunk, position)
+                norms_a, norms_b = log_normalizers(rows_a), log_normalizers(rows_b)
+                losses_a.append(_losses(rows_a, norms_a, targets))
+                losses_b.append(_losses(rows_b, norms_b, targets))
+                all_divergences.append(divergences(rows_a, norms_a, rows_b, norms_b))
+                agreements += int((rows_a.argmax(axis=1) == rows_b.argmax(axis=1)).sum())
             if progress is not None:
                 progress(done + 1, len(chunks))
+    of_a, of_b, kl = (np.concatenate(x) for x in (losses_a, losses_b, all_divergences))
+    ratio, ratio_error = _exp_mean(of_b - of_a)
     return Comparison(
-        _perplexity(losses[0], len(chunks)),
-        _perplexity(losses[1], len(chunks)),
-        float(np.mean(divergences)),
-        float(np.std(divergences) / math.sqrt(len(divergences))),
-        float(np.max(divergences)),
-        agreements / len(divergences),
+        perplexity_a=_perplexity(of_a, len(chunks)),
+        perplexity_b=_perplexity(of_b, len(chunks)),
+        perplexity_ratio=ratio,
+        ratio_error=ratio_error,
+        mean_kl=float(kl.mean()),
+        kl_error=float(kl.std() / math.sqrt(len(kl))),
+        max_kl=float(kl.max()),
+        top1_agreement=agreements / len(kl),
     )
 
 
-def _perplexity(losses: list[float], num_chunks: int) -> Perplexity:
-    value = math.exp(np.mean(losses))
-    return Perplexity(
-        value, value * float(np.std(losses)) / math.sqrt(len(losses)), len(losses), num_chunks
-    )
+def _with_targets(
+    logits: Logits, chunk: list[int], position: int
+) -> tuple[Logits, npt.NDArray[np.intp]]:
+    """The rows that a token of the chunk follows, and that token."""
+    targets = np.array(chunk[position + 1 : position + 1 + len(logits)], np.intp)
+    return logits[: len(targets)], targets
+
+
+def _losses(logits: Logits, norms: Floats, targets: npt.NDArray[np.intp]) -> Floats:
+    """[n]: negative log-likelihoods."""
+    return np.asarray(norms - logits[np.arange(len(targets)), targets], np.float64)
+
+
+def _perplexity(losses: Floats, num_chunks: int) -> Perplexity:
+    value, error = _exp_mean(losses)
+    return Perplexity(value, error, len(losses), num_chunks)
+
+
+def _exp_mean(values: Floats) -> tuple[float, float]:
+    """exp of the mean, and its standard error."""
+    result = math.exp(values.mean())
+    return result, result * float(values.std()) / math.sqrt(len(values))

@@ -1,4 +1,4 @@
-"""Cuts a model smaller: whole blocks, feed-forward columns, groups of attention heads.
+"""Cuts a model smaller: whole blocks, feed-forward columns, groups of attention heads, experts.
 
 What is left is the model's own weights.  Rows that go leave the others' blocks of weights as they
 are; columns too, where whole blocks go.  Other matrices that lose columns are encoded again, in
@@ -13,14 +13,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
-import numpy as np
-
-from quintet.errors import ModelFormatError, RequestError, UnsupportedModelError
+from quintet.errors import RequestError, UnsupportedModelError
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.gguf_writer import (
     ALIGNMENT_KEY,
@@ -30,24 +28,26 @@ from quintet.formats.gguf_writer import (
     file_size,
 )
 from quintet.formats.safetensors import SafetensorsDir
-from quintet.models import Config, load_model
+from quintet.models import AnyConfig, Config, load_model
 from quintet.tools.model_source import ModelSource
+from quintet.tools.output_file import check_disk, refuse_same_file
 from quintet.tools.perplexity import Perplexity, perplexity
-from quintet.tools.prune_cut import BLOCK_NAME, KNOWN_KINDS, Choice, Cut, cut_data
-from quintet.tools.prune_scores import (
-    Importance,
-    Sizes,
-    score_activations,
-    score_weights,
-)
-from quintet.tools.quantize import Progress, check_disk, open_source, refuse_same_file
+from quintet.tools.progress import Progress
+from quintet.tools.prune_activations import score_activations
+from quintet.tools.prune_anatomy import Anatomy, Sizes, read_anatomy
+from quintet.tools.prune_blocks import choose_blocks, expected_kinds, kinds, read_model
+from quintet.tools.prune_cut import Choice, Cut, cut_data, with_scaled_queries
+from quintet.tools.prune_fields import check_result, cut_fields, llama_cpp_refuses
+from quintet.tools.prune_scores import Importance, Scores, score_weights
+from quintet.tools.prune_sizes import Experts, Request, Strategy, target_sizes
+from quintet.tools.quantize import open_source
 from quintet.tools.text_pass import DEFAULT_CONTEXT
 
-Strategy: TypeAlias = Literal["depth", "width", "attention", "combined"]
-
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
-# What they count is no longer so.
-_STALE_KEYS = ("general.parameter_count", "general.size_label")
+DECODERS = (
+    *("deepseek2", "gemma2", "gemma3", "glm4", "gpt-oss", "granite", "llama", "mistral3", "olmo2"),
+    *("phi3", "qwen2", "qwen3", "qwen3moe", "smollm3"),
+)
+ENCODERS = ("bert", "modern-bert", "nomic-bert")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,8 @@ class PruneReport:
         removed_layers: blocks that went, by their old number.
         num_parameters_before, num_parameters_after: weights of all tensors.
         source_bytes, file_bytes: sizes of the input's and of the output's files.
-        reencoded: matrices that lost columns within blocks of weights.
+        reencoded: tensors that lost columns within blocks of weights, or were multiplied.
+        llama_cpp_refuses: why llama.cpp will not open the output; "" where it will.
         perplexity_before, perplexity_after: on the text; None without one or in a dry run.
         seconds: the work took.
     """
@@ -87,6 +88,7 @@ class PruneReport:
     source_bytes: int
     file_bytes: int
     reencoded: tuple[Reencoded, ...]
+    llama_cpp_refuses: str
     perplexity_before: Perplexity | None
     perplexity_after: Perplexity | None
     seconds: float
@@ -100,6 +102,7 @@ def prune(
     target_n_layer: int | None = None,
     width_ratio: float = 0.75,
     head_ratio: float = 0.75,
+    expert_ratio: float = 0.75,
     importance: Importance = "magnitude",
     text: str | None = None,
     context: int | None = None,
@@ -113,15 +116,18 @@ def prune(
 
     Args:
         input: a GGUF file (a shard stands for all) or a Hugging Face directory of an architecture
-            of `ARCHITECTURES`.
+            of `DECODERS` or `ENCODERS`.
         output: the GGUF file to write; replaced if it is there.
-        strategy: "depth" drops blocks, "width" feed-forward columns, "attention" KV heads with
-            their query heads, "combined" all three.
+        strategy: "depth" drops blocks, "width" feed-forward columns (of experts, of each as many),
+            "attention" KV heads with their query heads, "experts" whole experts, "combined" all of
+            what there is.
         target_n_layer: blocks to keep; None: three quarters, rounded up.
         width_ratio: share of feed-forward columns to keep, 0 to 1; the number is rounded to whole
             blocks of weights where that changes it little.
         head_ratio: share of KV heads to keep, 0 to 1; rounded down, at least one.
-        importance: what tells which to keep: see `prune_scores`.
+        expert_ratio: share of experts to keep, 0 to 1; rounded down, at least as many as a token
+            uses.
+        importance: what tells which to keep: see `prune_scores` and `prune_activations`.
         text: to measure activations and perplexities on.
         context, max_chunks: tokens of a chunk of the text (None: 512, or the model's context where
             that is shorter), and how many chunks to read.
@@ -132,7 +138,8 @@ def prune(
     Raises:
         ModelNotFoundError: no such input.
         ModelFormatError: the input breaks its format, or a weight to encode is not finite.
-        UnsupportedModelError: another architecture, or an input that cannot be read.
+        UnsupportedModelError: another architecture, an input that cannot be read, or a cut that its
+            file could not tell readers of.
         RequestError: a value out of range, nothing to remove, activations without a text, a text
             that is too short, or an output that is the input.
         CapacityError: the disk has too little room.
@@ -140,22 +147,19 @@ def prune(
     """
     start = time.perf_counter()
     _check(strategy, importance, text)
+    request = Request(strategy, target_n_layer, width_ratio, head_ratio, expert_ratio)
     path, output = Path(input), Path(output)
     with open_source(path) as source:
         refuse_same_file(source, output)
-        before, context_length = _read_sizes(path, source)
-        after = _target(before, strategy, target_n_layer, width_ratio, head_ratio)
-        context = min(DEFAULT_CONTEXT, context_length) if context is None else context
-        if text is not None and importance == "activation":
-            scores = score_activations(
-                path, source, before, text, context=context, max_chunks=max_chunks
-            )
-        else:
-            scores = score_weights(source, before, 1 if importance == "magnitude" else 2)
-        choice = Choice(before, after, scores)
-        cuts = [cut for name in source.tensors if (cut := choice.cut(source.tensors[name]))]
+        config = _read_config(path, source)
+        anatomy = read_anatomy(config, source.tensors, str(path))
+        before = anatomy.sizes
+        after = target_sizes(anatomy, _experts(config), request)
+        context = min(DEFAULT_CONTEXT, config.context_length) if context is None else context
+        scores = _scores(path, source, anatomy, importance, text, context, max_chunks)
+        layers, cuts, fields = _plan(source, config, anatomy, scores, after, str(path))
         targets = [cut.target for cut in cuts]
-        fields = _fields(source.fields, before, after, choice.layers)
+        refusal = llama_cpp_refuses(config, source.tensors, after)
         alignment = DEFAULT_ALIGNMENT
         if ALIGNMENT_KEY in fields:
             alignment = int(fields[ALIGNMENT_KEY].value)
@@ -181,7 +185,7 @@ def prune(
         importance=importance,
         before=before,
         after=after,
-        removed_layers=tuple(sorted(set(range(before.num_layers)) - set(choice.layers))),
+        removed_layers=tuple(sorted(set(range(before.num_layers)) - set(layers))),
         num_parameters_before=num_parameters,
         num_parameters_after=sum(math.prod(info.shape) for info in targets),
         source_bytes=source_bytes,
@@ -191,6 +195,7 @@ def prune(
             for cut in cuts
             if not cut.keeps_blocks
         ),
+        llama_cpp_refuses=refusal,
         perplexity_before=first,
         perplexity_after=second,
         seconds=time.perf_counter() - start,
@@ -210,111 +215,57 @@ def _check(strategy: str, importance: str, text: str | None) -> None:
         raise RequestError("activations are measured on a text: none was given", parameter="text")
 
 
-def _read_sizes(path: Path, source: ModelSource) -> tuple[Sizes, int]:
-    """The model's sizes and its context; refuses what cutting might break."""
+def _read_config(path: Path, source: ModelSource) -> AnyConfig:
+    """The model's configuration as GGUF has it; refuses what cutting might break."""
     is_safetensors = path.is_dir() or path.suffix == ".safetensors"
     with SafetensorsDir.open(path) if is_safetensors else GGUFFile.open(path) as opened:
-        config = load_model(opened).config
-    if not isinstance(config, Config) or config.architecture not in ARCHITECTURES:
-        raise UnsupportedModelError("architecture to prune", config.architecture, ARCHITECTURES)
-    widths = set()
-    for name, info in source.tensors.items():
-        match = BLOCK_NAME.fullmatch(name)
-        if match is None:
-            continue
-        if match.group(2).rpartition(".")[0] not in KNOWN_KINDS:
-            raise UnsupportedModelError("tensor to prune", name)
-        if match.group(2) == "ffn_down.weight":
-            widths.add(info.shape[-1])
-    if len(widths) != 1:
-        raise ModelFormatError(
-            f"expected feed-forwards of one width, found {sorted(widths)}", path=str(path)
-        )
-    sizes = Sizes(
-        config.num_layers, widths.pop(), config.num_heads, config.num_kv_heads, config.head_dim
-    )
-    return sizes, config.context_length
+        architecture = load_model(opened).config.architecture
+    if architecture not in DECODERS + ENCODERS:
+        raise UnsupportedModelError("architecture to prune", architecture, DECODERS + ENCODERS)
+    return read_model(source, source.fields, source.tensors, str(path))[0]
 
 
-def _target(
-    before: Sizes,
-    strategy: Strategy,
-    target_n_layer: int | None,
-    width_ratio: float,
-    head_ratio: float,
-) -> Sizes:
-    """What will be left."""
-    for parameter, ratio in (("width_ratio", width_ratio), ("head_ratio", head_ratio)):
-        if not 0 < ratio <= 1:
-            raise RequestError(
-                f"expected above 0 and at most 1, found {ratio}", parameter=parameter
-            )
-    num_layers, feed_forward = before.num_layers, before.feed_forward
-    num_kv_heads = before.num_kv_heads
-    if strategy in ("depth", "combined"):
-        if target_n_layer is None:
-            target_n_layer = -(-3 * num_layers // 4)
-        if not 1 <= target_n_layer <= num_layers:
-            raise RequestError(
-                f"expected 1 to {num_layers}, the model's blocks, found {target_n_layer}",
-                parameter="target_n_layer",
-            )
-        num_layers = target_n_layer
-    if strategy in ("width", "combined"):
-        feed_forward = _width(before.feed_forward, width_ratio)
-    if strategy in ("attention", "combined"):
-        num_kv_heads = max(1, math.floor(head_ratio * num_kv_heads + 1e-9))
-    after = Sizes(
-        num_layers,
-        feed_forward,
-        before.num_heads // before.num_kv_heads * num_kv_heads,
-        num_kv_heads,
-        before.head_dim,
-    )
-    if after == before:
-        names = {"depth": "target_n_layer", "width": "width_ratio", "attention": "head_ratio"}
-        raise RequestError(
-            f"nothing would be removed of {before.num_layers} blocks, {before.feed_forward} "
-            f"feed-forward columns and {before.num_kv_heads} KV heads",
-            parameter=names.get(strategy, "strategy"),
-        )
-    return after
+def _experts(config: AnyConfig) -> Experts:
+    if not isinstance(config, Config):
+        return Experts()
+    return Experts(config.num_experts_used, config.num_expert_groups, config.num_expert_groups_used)
 
 
-def _width(before: int, ratio: float) -> int:
-    """Columns to keep: whole blocks of weights where these are small against all of them."""
-    step = next(
-        step for step in (256, 32, 1) if (before % step == 0 and before >= 8 * step) or step == 1
-    )
-    return min(before, max(step, round(ratio * before / step) * step))
+def _scores(
+    path: Path,
+    source: ModelSource,
+    anatomy: Anatomy,
+    importance: Importance,
+    text: str | None,
+    context: int,
+    max_chunks: int | None,
+) -> Scores:
+    if text is not None and importance == "activation":
+        return score_activations(path, anatomy, text, context=context, max_chunks=max_chunks)
+    return score_weights(source, anatomy, 1 if importance == "magnitude" else 2)
 
 
-def _fields(
-    fields: Mapping[str, Field], before: Sizes, after: Sizes, layers: tuple[int, ...]
-) -> dict[str, Field]:
-    """The output's metadata: the input's with the new sizes."""
-    prefix = f"{fields['general.architecture'].value}."
-    result = {key: field for key, field in fields.items() if key not in _STALE_KEYS}
-    if len(layers) < before.num_layers:
-        for key, field in fields.items():
-            value = field.value
-            if (
-                key.startswith(prefix)
-                and isinstance(value, np.ndarray)
-                and len(value) == before.num_layers
-            ):
-                result[key] = Field(field.type, value[list(layers)])
-    for key, number in (
-        ("block_count", after.num_layers),
-        ("feed_forward_length", after.feed_forward),
-        ("attention.head_count", after.num_heads),
-        ("attention.head_count_kv", after.num_kv_heads),
-        # Else they would be worked out from the number of heads.
-        ("attention.key_length", after.head_dim),
-        ("attention.value_length", after.head_dim),
-    ):
-        result[prefix + key] = Field.of(number)
-    return result
+def _plan(
+    source: ModelSource,
+    config: AnyConfig,
+    anatomy: Anatomy,
+    scores: Scores,
+    after: Sizes,
+    path: str,
+) -> tuple[tuple[int, ...], list[Cut], dict[str, Field]]:
+    """The blocks that stay, what becomes of each tensor, and the metadata; checked."""
+    layers = tuple(range(config.num_layers))
+    if after.num_layers < config.num_layers:
+        expected = expected_kinds(source, config, after.num_layers, path)
+        layers = choose_blocks(scores.blocks, after.num_layers, kinds(config), expected)
+    choice = Choice(anatomy, after, scores, layers, _experts(config).num_groups)
+    cuts = [cut for info in source.tensors.values() if (cut := choice.cut(info))]
+    fields = cut_fields(source.fields, anatomy, after, layers)
+    infos = {cut.target.name: cut.target for cut in cuts}
+    factor = check_result(source, config, fields, infos, layers, path)
+    if factor != 1:
+        cuts = with_scaled_queries(cuts, factor)
+    return layers, cuts, fields
 
 
 def _write(

@@ -2,109 +2,177 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from quintet.errors import UnsupportedModelError
 from quintet.formats.ggml_types import GGMLType
 from quintet.formats.gguf_writer import tensor_info
 from quintet.formats.quants import dequantize
 from quintet.formats.weights import TensorInfo
 from quintet.tools.encode import encode
 from quintet.tools.model_source import ModelSource
-from quintet.tools.prune_scores import Scores, Sizes
+from quintet.tools.prune_anatomy import BLOCK_NAME, Anatomy, Axes, Part, Sizes, Spans
+from quintet.tools.prune_scores import Array, Scores
 from quintet.tools.recipes import TENSOR_TYPES, fitting
 
 Indices: TypeAlias = npt.NDArray[np.intp]
 
-BLOCK_NAME = re.compile(r"blk\.(\d+)\.(.+)")
 _WEIGHTS_PER_CHUNK = 16 * 2**20
-# Of a block, what loses outputs and what loses inputs.
-_FFN_ROWS = ("ffn_gate", "ffn_up")
-_FFN_COLUMNS = ("ffn_down",)
-_HEAD_ROWS = ("attn_q", "attn_k", "attn_v")
-_HEAD_COLUMNS = ("attn_output",)
-_KEPT = ("attn_norm", "ffn_norm", "attn_q_norm", "attn_k_norm")
-# All tensors of a block that are known how to cut, without their ".weight" or ".bias".
-KNOWN_KINDS = _FFN_ROWS + _FFN_COLUMNS + _HEAD_ROWS + _HEAD_COLUMNS + _KEPT
+# Tensors that queries are made with; of the first pair that a model has.
+_QUERIES = (("attn_q_norm.weight",), ("attn_q.weight", "attn_q.bias"))
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A tensor, before and after; rows and columns are those kept, None where all are.
+    """
+    A tensor, before and after.
 
-    A vector is a matrix of one row.
+    Args:
+        axes: of the tensor before, as a stack of matrices.
+        matrices: those kept; None where all are.
+        rows, columns: those kept of each kept matrix; None where all are.
+        factor: multiplies the weights.
     """
 
     source: TensorInfo
     target: TensorInfo
-    rows: Indices | None
-    columns: Indices | None
+    axes: Axes | None = None
+    matrices: Indices | None = None
+    rows: tuple[Indices, ...] | None = None
+    columns: tuple[Indices, ...] | None = None
+    factor: float = 1.0
 
     @property
     def keeps_blocks(self) -> bool:
-        return self.columns is None or _blocks(self.source, self.columns) is not None
+        """Whether no weight is rounded anew."""
+        return self.factor == 1 and (
+            self.columns is None
+            or all(_blocks(self.source.ggml_type, each) is not None for each in self.columns)
+        )
 
 
 class Choice:
     """Which parts stay, and what that makes of each tensor."""
 
-    def __init__(self, before: Sizes, after: Sizes, scores: Scores) -> None:
-        self._before = before
-        self.layers: tuple[int, ...] = tuple(_best(scores.blocks, after.num_layers).tolist())
-        self._numbers = {old: new for new, old in enumerate(self.layers)}
-        self._columns = self._groups = None
-        if after.feed_forward < before.feed_forward:
-            self._columns = [_best(row, after.feed_forward) for row in scores.columns]
-        if after.num_kv_heads < before.num_kv_heads:
-            self._groups = [_best(row, after.num_kv_heads) for row in scores.groups]
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        after: Sizes,
+        scores: Scores,
+        layers: tuple[int, ...],
+        num_expert_groups: int,
+    ) -> None:
+        """
+        Args:
+            anatomy: of the model before.
+            after: what will be left.
+            layers: the blocks that stay.
+            num_expert_groups: of neighbours, as many of each of which stay.
+        """
+        self._anatomy = anatomy
+        self._numbers = {old: new for new, old in enumerate(layers)}
+        self._kept: dict[Part, Indices] = {}
+        before = anatomy.sizes
+        counts: Mapping[Part, tuple[int, int]] = {
+            "heads": (before.num_kv_heads, after.num_kv_heads),
+            "columns": (before.feed_forward, after.feed_forward),
+            "experts": (before.num_experts, after.num_experts),
+            "expert_columns": (before.expert_feed_forward, after.expert_feed_forward),
+            "shared_columns": (before.shared_feed_forward, after.shared_feed_forward),
+        }
+        for part, (count, kept) in counts.items():
+            if kept < count:
+                groups = num_expert_groups if part == "experts" else 1
+                self._kept[part] = _best(scores.parts[part], kept, groups)
 
     def cut(self, info: TensorInfo) -> Cut | None:
         """What becomes of a tensor; None if it goes with its block."""
         match = BLOCK_NAME.fullmatch(info.name)
         if match is None:
-            return Cut(info, info, None, None)
+            return Cut(info, info)
         layer, rest = int(match.group(1)), match.group(2)
         if layer not in self._numbers:
             return None
-        kind = rest.rpartition(".")[0]
-        rows = columns = None
-        if self._columns is not None and kind in _FFN_ROWS:
-            rows = self._columns[layer]
-        elif self._columns is not None and kind in _FFN_COLUMNS:
-            columns = self._columns[layer]
-        elif self._groups is not None and kind in _HEAD_ROWS + _HEAD_COLUMNS:
-            has_all_heads = kind in ("attn_q", "attn_output")
-            num_heads = self._before.num_heads if has_all_heads else self._before.num_kv_heads
-            width = num_heads // self._before.num_kv_heads * self._before.head_dim
-            kept = (self._groups[layer][:, None] * width + np.arange(width)).ravel()
-            rows, columns = (None, kept) if kind in _HEAD_COLUMNS else (kept, None)
-        if len(info.shape) == 1:
-            rows, columns = None, rows  # the bias of an output matrix stays whole
-        shape = list(info.shape)
-        if rows is not None:
-            shape[-2] = len(rows)
-        ggml_type = info.ggml_type
-        if columns is not None:
-            shape[-1] = len(columns)
-            if _blocks(info, columns) is None:
-                ggml_type = writable(ggml_type, len(columns))
         name = f"blk.{self._numbers[layer]}.{rest}"
-        return Cut(info, tensor_info(name, shape, ggml_type), rows, columns)
+        axes = self._anatomy.axes(rest, info)
+        matrices = self._places(axes.matrices, layer, 0)
+        stack = range(axes.shape[0]) if matrices is None else matrices
+        rows = self._of_each(axes.rows, layer, stack)
+        columns = self._of_each(axes.columns, layer, stack)
+        shape = list(info.shape)
+        if matrices is not None:
+            shape[0] = len(matrices)
+        if rows is not None:
+            shape[-2] = len(rows[0])
+        if columns is not None:
+            shape[-1] = len(columns[0])
+        found = Cut(info, info, axes, matrices, rows, columns)
+        kind = info.ggml_type if found.keeps_blocks else writable(info.ggml_type, shape[-1])
+        return Cut(info, tensor_info(name, shape, kind), axes, matrices, rows, columns)
+
+    def _of_each(
+        self, spans: Spans, layer: int, stack: range | Indices
+    ) -> tuple[Indices, ...] | None:
+        found = [self._places(spans, layer, int(matrix)) for matrix in stack]
+        kept = tuple(each for each in found if each is not None)
+        return kept or None
+
+    def _places(self, spans: Spans, layer: int, matrix: int) -> Indices | None:
+        """The places along an axis that stay; None where all do."""
+        if not any(span.part in self._kept for span in spans):
+            return None
+        places, start = [], 0
+        for span in spans:
+            kept = np.arange(span.count)
+            if span.part in self._kept:
+                kept = self._kept[span.part][layer]
+                kept = kept[matrix] if span.part == "expert_columns" else kept
+            places.append(start + (kept[:, None] * span.unit + np.arange(span.unit)).ravel())
+            start += span.count * span.unit
+        return np.concatenate(places)
 
 
-def _best(scores: npt.NDArray[np.float64], count: int) -> Indices:
-    """Places of the `count` largest, in order; of equals the first."""
-    return np.sort(np.argsort(-scores, kind="stable")[:count])
+def with_scaled_queries(cuts: list[Cut], factor: float) -> list[Cut]:
+    """
+    The same, with what makes queries multiplied: the norm of each head's query where there is one.
+
+    Raises:
+        UnsupportedModelError: it is one matrix with that of keys and values.
+    """
+    names = {BLOCK_NAME.fullmatch(cut.source.name) for cut in cuts}
+    kinds = {match.group(2) for match in names if match}
+    scaled = next((each for each in _QUERIES if kinds.issuperset(each[:1])), None)
+    if scaled is None:
+        raise UnsupportedModelError("cut of a model", "whose queries would have to be scaled")
+
+    def changed(cut: Cut) -> Cut:
+        match = BLOCK_NAME.fullmatch(cut.source.name)
+        if match is None or match.group(2) not in scaled:
+            return cut
+        kind = writable(cut.target.ggml_type, cut.target.shape[-1])
+        target = tensor_info(cut.target.name, cut.target.shape, kind)
+        return replace(cut, target=target, factor=factor)
+
+    return [changed(cut) for cut in cuts]
 
 
-def _blocks(info: TensorInfo, columns: Indices) -> Indices | None:
+def _best(scores: Array, count: int, num_groups: int) -> Indices:
+    """[..., n] -> [..., count]: places of the largest, in order, as many of each group of
+    neighbours; of equals the first."""
+    groups = scores.reshape(*scores.shape[:-1], num_groups, -1)
+    order = np.argsort(-groups, axis=-1, kind="stable")[..., : count // num_groups]
+    starts = np.arange(num_groups)[:, None] * groups.shape[-1]
+    return (np.sort(order, axis=-1) + starts).reshape(*scores.shape[:-1], count)
+
+
+def _blocks(kind: GGMLType, columns: Indices) -> Indices | None:
     """The blocks of weights that these columns are, if they are whole ones."""
-    size = info.ggml_type.block_size
+    size = kind.block_size
     if len(columns) % size:
         return None
     blocks = columns[::size] // size
@@ -127,29 +195,41 @@ def cut_data(
     source: ModelSource, cut: Cut, num_threads: int | None
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """The tensor's new bytes, some rows at a time."""
-    info, raw = cut.source, source.raw(cut.source.name)
-    if cut.rows is None and cut.columns is None:
+    raw = source.raw(cut.source.name)
+    is_whole = cut.matrices is None and cut.rows is None and cut.columns is None
+    if cut.axes is None or (is_whole and cut.factor == 1):
         yield raw
         return
-    kind, width = info.ggml_type, info.shape[-1]
-    num_rows = info.shape[-2] if len(info.shape) > 1 else 1
-    matrix = raw.reshape(num_rows, -1)
-    blocks = None if cut.columns is None else _blocks(info, cut.columns)
-    rows = np.arange(num_rows) if cut.rows is None else cut.rows
+    num_matrices, num_rows, width = cut.axes.shape
+    stack = raw.reshape(num_matrices, num_rows, -1)
+    matrices = range(num_matrices) if cut.matrices is None else cut.matrices.tolist()
     step = max(1, _WEIGHTS_PER_CHUNK // width)
-    for first in range(0, len(rows), step):
-        part = matrix[rows[first : first + step]]
-        if blocks is not None:
-            shaped = part.reshape(len(part), -1, kind.block_bytes)
-            part = shaped[:, blocks]
-        elif cut.columns is not None:
-            values = dequantize(part.ravel(), kind, (len(part), width))[:, cut.columns]
-            part = encode(
-                np.ascontiguousarray(values).reshape(-1).view(np.uint8),
-                GGMLType.F32,
-                len(cut.columns),
-                cut.target.ggml_type,
-                num_threads=num_threads,
-                name=cut.target.name,
-            )
-        yield np.ascontiguousarray(part).reshape(-1)
+    for i, matrix in enumerate(matrices):
+        rows = np.arange(num_rows) if cut.rows is None else cut.rows[i]
+        columns = None if cut.columns is None else cut.columns[i]
+        for first in range(0, len(rows), step):
+            part = stack[matrix][rows[first : first + step]]
+            yield _columns(part, cut, columns, num_threads)
+
+
+def _columns(
+    rows: npt.NDArray[np.uint8], cut: Cut, columns: Indices | None, num_threads: int | None
+) -> npt.NDArray[np.uint8]:
+    """Rows [n, num_bytes] with these columns only, multiplied, flat."""
+    kind = cut.source.ggml_type
+    if columns is None and cut.factor == 1:
+        return rows.reshape(-1)
+    if columns is not None and cut.keeps_blocks:
+        blocks = rows.reshape(len(rows), -1, kind.block_bytes)
+        return np.ascontiguousarray(blocks[:, _blocks(kind, columns)]).reshape(-1)
+    width = rows.shape[1] // kind.block_bytes * kind.block_size
+    values = dequantize(rows.reshape(-1), kind, (len(rows), width))
+    values = values if columns is None else values[:, columns]
+    return encode(
+        np.ascontiguousarray(values * np.float32(cut.factor)).reshape(-1).view(np.uint8),
+        GGMLType.F32,
+        values.shape[1],
+        cut.target.ggml_type,
+        num_threads=num_threads,
+        name=cut.target.name,
+    )

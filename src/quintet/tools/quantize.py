@@ -7,7 +7,6 @@ size.  The output is complete or not there.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quintet.errors import CapacityError, ModelNotFoundError, RequestError
+from quintet.errors import ModelNotFoundError, RequestError
 from quintet.formats.gguf_metadata import ValueType
 from quintet.formats.gguf_writer import (
     ALIGNMENT_KEY,
@@ -30,6 +29,8 @@ from quintet.tools.encode import encode
 from quintet.tools.hf_source import HFSource
 from quintet.tools.imatrix_file import Importances, read_imatrix
 from quintet.tools.model_source import GGUFSource, ModelSource
+from quintet.tools.output_file import check_disk, refuse_same_file
+from quintet.tools.progress import Progress, Reporter
 from quintet.tools.recipes import Recipe, choose_types, is_quantizable, recipe_named
 
 _WEIGHTS_PER_CHUNK = 16 * 2**20
@@ -42,29 +43,6 @@ class TensorPlan:
 
     source: TensorInfo
     target: TensorInfo
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """
-    How far the work is.
-
-    Args:
-        tensor: the one being worked on.
-        num_tensors_done, num_tensors: complete ones, all of them.
-        num_weights_done, num_weights: the same in weights, which take about equal time.
-    """
-
-    tensor: str
-    num_tensors_done: int
-    num_tensors: int
-    num_weights_done: int
-    num_weights: int
-
-    @property
-    def fraction(self) -> float:
-        """0 to 1."""
-        return self.num_weights_done / self.num_weights if self.num_weights else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +176,7 @@ def write_model(
     if not dry_run:
         check_disk(output, num_bytes)
         with GGUFWriter(output, fields, targets) as writer:
-            report = _Reporter(plans, progress)
+            report = Reporter([_num_weights(plan.source) for plan in plans], progress)
             for plan in plans:
                 _write_tensor(source, plan, writer, imatrix, num_threads, report)
     return QuantizeResult(
@@ -212,46 +190,13 @@ def write_model(
     )
 
 
-class _Reporter:
-    """Counts weights and tells the caller."""
-
-    def __init__(
-        self, plans: tuple[TensorPlan, ...], progress: Callable[[Progress], None] | None
-    ) -> None:
-        self._progress = progress
-        self._num_tensors = len(plans)
-        self._num_weights = sum(_num_weights(plan.source) for plan in plans)
-        self._tensors_done = 0
-        self._weights_done = 0
-
-    def weights(self, name: str, count: int) -> None:
-        self._weights_done += count
-        self._say(name)
-
-    def tensor(self, name: str) -> None:
-        self._tensors_done += 1
-        self._say(name)
-
-    def _say(self, name: str) -> None:
-        if self._progress is not None:
-            self._progress(
-                Progress(
-                    name,
-                    self._tensors_done,
-                    self._num_tensors,
-                    self._weights_done,
-                    self._num_weights,
-                )
-            )
-
-
 def _write_tensor(
     source: ModelSource,
     plan: TensorPlan,
     writer: GGUFWriter,
     imatrix: Importances | None,
     num_threads: int | None,
-    report: _Reporter,
+    report: Reporter,
 ) -> None:
     name, kind = plan.source.name, plan.target.ggml_type
     report.weights(name, 0)
@@ -333,32 +278,3 @@ def _check_imatrix(plans: tuple[TensorPlan, ...], imatrix: Importances | None) -
                 parameter="imatrix",
             )
     return tuple(missing)
-
-
-def refuse_same_file(source: ModelSource, output: Path) -> None:
-    """
-    Raises:
-        RequestError: the output is a directory, or one of the files it is read from.
-    """
-    if output.is_dir():
-        raise RequestError(f"{output} is a directory", parameter="output")
-    for path in source.paths:
-        if output.exists() and output.samefile(path):
-            raise RequestError(f"{output} is the input itself", parameter="output")
-
-
-def check_disk(output: Path, num_bytes: int) -> None:
-    """
-    Raises:
-        RequestError: no such directory.
-        CapacityError: it has too little room.
-    """
-    folder = output.absolute().parent
-    if not folder.is_dir():
-        raise RequestError(f"no such directory: {folder}", parameter="output")
-    free = shutil.disk_usage(folder).free
-    if num_bytes > free:
-        raise CapacityError(
-            f"{output} needs {num_bytes / 1e9:.2f} GB; {free / 1e9:.2f} GB are free in {folder}",
-            resource="disk space",
-        )

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from quintet import graph
 from quintet.backends import load_executor
-from quintet.backends.base import BLOCK_SIZE, Executor, StepInput
+from quintet.backends.base import BLOCK_SIZE, Executor, Observer, StepInput
+from quintet.backends.cpu import CPUExecutor
+from quintet.backends.load import resolve_kv_dtype
 from quintet.backends.reference import ReferenceExecutor
 from quintet.engine.loading import load_tokenizer
 from quintet.errors import ContextLengthError, RequestError, UnsupportedModelError
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import load_model
+from quintet.tools.likelihood import Logits
 
 DEFAULT_CONTEXT = 512
 _MAX_STEP_TOKENS = 128  # bounds the logits that exist at a time: rows of a whole vocabulary
+_MAX_OBSERVED_TOKENS = 512  # without logits
 
 Backend = Literal["auto", "cpu", "reference"]
 Dtype = Literal["auto", "float32", "bfloat16"]
-Logits = npt.NDArray[np.float32]
 
 
 class TextPass:
@@ -36,10 +38,12 @@ class TextPass:
     Args:
         path: a GGUF file or a Hugging Face directory.
         context: tokens of a chunk.
-        backend: see `load_executor`; with an observer it is the reference, in float32.
+        backend: see `load_executor`; with `observed` it is the native one, with `observe` the
+            reference, in float32.
         dtype: what is computed from: "auto" is how the engine would run the file; "float32" are
             its weights exactly, without the rounding of activations that goes with blocks.
         num_threads: None: one per physical core.
+        observed: by name, the weights whose inputs `observe` shows.
         observe: see `ReferenceExecutor`.
 
     Raises:
@@ -58,6 +62,7 @@ class TextPass:
         backend: Backend = "auto",
         dtype: Dtype = "auto",
         num_threads: int | None = None,
+        observed: Callable[[str], bool] | None = None,
         observe: Callable[[graph.Op, Any], None] | None = None,
     ) -> None:
         path = Path(path)
@@ -75,7 +80,26 @@ class TextPass:
                 raise ContextLengthError(context, model.config.context_length, parameter="context")
             num_blocks = -(-context // BLOCK_SIZE)
             self._executor: Executor
-            if observe is not None:
+            self._observed: CPUExecutor | None = None
+            #: Of the tensors the program reads as they are in the file.
+            self.shapes = {
+                name: info.shape
+                for name, info in model.weights.tensors.items()
+                if source.tensors.get(name, info).shape == info.shape
+            }
+            if observed is not None:
+                max_tokens = min(context, _MAX_OBSERVED_TOKENS)
+                self._executor = self._observed = CPUExecutor(
+                    model,
+                    num_blocks=num_blocks,
+                    max_num_batched_tokens=max_tokens,
+                    max_logits_rows=max_tokens,
+                    weight_dtype=dtype,
+                    kv_dtype=resolve_kv_dtype(dtype, "auto"),
+                    num_threads=num_threads,
+                    observed=observed,
+                )
+            elif observe is not None:
                 self._executor = ReferenceExecutor(
                     model,
                     num_blocks=num_blocks,
@@ -128,12 +152,37 @@ class TextPass:
             (position, [n, vocab_size] float32): rows from that position on, the caller's until
             the next.
         """
+        for step in self._steps(chunk, first):
+            rows = self._executor.run(step)
+            if len(rows):
+                yield max(int(step.positions[0]), first), rows
+
+    def observe(self, chunk: list[int], observer: Observer) -> None:
+        """
+        Show what the observed weights are given over a chunk, up to the head, which is not
+        computed: see `ObservedExecutor.run_observed`.
+
+        Args:
+            chunk: token ids, at most `context`.
+            observer: called for every step of some tokens; a last norm sees them all.
+
+        Raises:
+            ValueError: there is nothing observed.
+        """
+        if self._observed is None:
+            raise ValueError("expected a pass with `observed`")
+        for step in self._steps(chunk):
+            self._observed.run_observed(step, observer)
+
+    def _steps(self, chunk: list[int], first: int = 0) -> Iterator[StepInput]:
+        """The chunk in steps, each of as many tokens as the executor takes."""
         num_blocks = -(-len(chunk) // BLOCK_SIZE)
         table = np.arange(num_blocks, dtype=np.int32)[np.newaxis]
-        for begin in range(0, len(chunk), _MAX_STEP_TOKENS):
-            end = min(begin + _MAX_STEP_TOKENS, len(chunk))
+        size = self._executor.max_num_batched_tokens
+        for begin in range(0, len(chunk), size):
+            end = min(begin + size, len(chunk))
             positions = np.arange(begin, end, dtype=np.int32)
-            step = StepInput(
+            yield StepInput(
                 token_ids=np.array(chunk[begin:end], np.int32),
                 positions=positions,
                 cu_seqlens=np.array([0, end - begin], np.int32),
@@ -142,9 +191,11 @@ class TextPass:
                 seq_lens=np.array([end], np.int32),
                 logits_rows=np.flatnonzero(positions >= first).astype(np.int32),
             )
-            rows = self._executor.run(step)
-            if len(rows):
-                yield max(begin, first), rows
+
+    @property
+    def weights(self) -> Mapping[str, Logits]:
+        """The model's, by name, in float32; none without an observer."""
+        return self._executor.weights if isinstance(self._executor, ReferenceExecutor) else {}
 
     def close(self) -> None:
         """Free the model."""
@@ -160,11 +211,3 @@ class TextPass:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
-    """Over the last axis, in float64."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted

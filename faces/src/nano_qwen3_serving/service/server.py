@@ -18,10 +18,11 @@ from quintet.hub.manifest import Manifest
 from quintet.hub.resolve import resolve
 from quintet.server.catalog import local_manifest
 from quintet.server.engines import ServedEngine
+from quintet.server.keys import ApiKey
 from quintet.server.models import FOREVER_S, LoadPolicy, Models
 from quintet.server.own_names import own_names
 from quintet.server.run import Server, listen, serve_async
-from quintet.server.settings import Settings, key_digest
+from quintet.server.settings import Settings
 from quintet.tools.inspect import inspect_model
 
 _log = logging.getLogger("nano_qwen3_serving")
@@ -64,7 +65,7 @@ def server_settings(options: ServiceOptions) -> Settings:
     return Settings(
         host=options.host,
         port=options.port,
-        key_digests=(key_digest(options.api_key.encode()),) if options.api_key else (),
+        keys=(ApiKey.of(options.api_key),) if options.api_key else (),
         dialect="nano",
         extra_hosts=own_names(options.host),
     )
@@ -80,7 +81,7 @@ def bind(options: ServiceOptions) -> socket.socket:
     with load_errors():
         resolve(options.model_name)
     settings = server_settings(options)
-    if not settings.is_loopback and not settings.key_digests:
+    if not settings.is_loopback and not settings.keys:
         _log.warning(
             "%s can be reached from other machines, which need no key: --api-key sets one",
             options.host,

@@ -51,6 +51,7 @@ class ToolChoice(Body):
 
 class Thinking(Body):
     type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
 
 class Conversation(Body):

@@ -7,8 +7,8 @@ from typing import Any
 
 from quintet.errors import RequestError
 from quintet.server.dialects.anthropic.bodies import Block, Conversation, Message, Tool
-from quintet.server.engines import ChatPrompt
 from quintet.server.errors import UnsupportedParameterError
+from quintet.server.requests import ChatPrompt
 
 # Claude Code writes a line that differs with each request before its system prompt; it would
 # make every prefix a new one.

@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from quintet.engine.request import RequestOptions
+from quintet.errors import RequestError
 from quintet.sampling.params import SamplingParams
 from quintet.server.answers import collect
 from quintet.server.bodies import parse_body
@@ -19,10 +21,12 @@ from quintet.server.dialects.anthropic.bodies import Conversation, MessagesBody
 from quintet.server.dialects.anthropic.conversation import chat_prompt
 from quintet.server.dialects.anthropic.replies import PING, MessageEvents, message
 from quintet.server.disconnect import unless_disconnected
-from quintet.server.engines import ChatPrompt, GenerationRequest, ServedModel, stream_all
 from quintet.server.errors import ErrorReply, stream_error_reply
+from quintet.server.generation import stream_all
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
+from quintet.server.requests import ChatPrompt, GenerationRequest
+from quintet.server.served_model import ServedModel
 from quintet.server.streaming import EVENTS, FrameFormat, FrameStream, event
 
 _FORMAT = FrameFormat(EVENTS.media_type, PING)
@@ -65,7 +69,8 @@ class _Handlers:
     async def messages(self, request: Request) -> Response:
         body = parse_body(MessagesBody, await read_json(request.receive, self._settings))
         prompt = chat_prompt(body)
-        asked = GenerationRequest(prompt, _params(body))
+        params, set_by_client = _params(body)
+        asked = GenerationRequest(prompt, params, _options(body), set_by_client)
         if body.stream:
             frames = self._frames(body, prompt, asked)
             return FrameStream(frames, _error_frame, self._settings.keep_alive_s, _FORMAT)
@@ -80,7 +85,7 @@ class _Handlers:
         body = parse_body(Conversation, await read_json(request.receive, self._settings))
         prompt = chat_prompt(body)
         async with self._use(body) as model:
-            return JSONResponse({"input_tokens": await _count(model, prompt)})
+            return JSONResponse({"input_tokens": await model.count_tokens(prompt)})
 
     def _use(self, body: Conversation) -> AbstractAsyncContextManager[ServedModel]:
         return self._models.use(body.model, keep_alive_s(body.keep_alive))
@@ -90,7 +95,7 @@ class _Handlers:
     ) -> AsyncGenerator[bytes, None]:
         async with contextlib.AsyncExitStack() as stack:
             model = await stack.enter_async_context(self._use(body))
-            events = MessageEvents(body.model, await _count(model, prompt))
+            events = MessageEvents(body.model, await model.count_tokens(prompt))
             chunks = contextlib.aclosing(stream_all(model, [asked]))
             is_open = False
             async for _, chunk in await stack.enter_async_context(chunks):
@@ -104,19 +109,30 @@ class _Handlers:
                 yield frame
 
 
-async def _count(model: ServedModel, prompt: ChatPrompt) -> int:
-    return await model.engine.count_tokens(
-        prompt.messages, tools=prompt.tools, enable_thinking=prompt.enable_thinking
-    )
-
-
-def _params(body: MessagesBody) -> SamplingParams:
+def _params(body: MessagesBody) -> tuple[SamplingParams, frozenset[str]]:
+    """The parameters, and which of them the client set."""
     values: dict[str, Any] = {
         name: value
         for name in ("temperature", "top_k", "top_p")
         if (value := getattr(body, name)) is not None
     }
-    return SamplingParams(max_tokens=body.max_tokens, stop=body.stop_sequences or (), **values)
+    values["max_tokens"] = body.max_tokens
+    if body.stop_sequences:
+        values["stop"] = body.stop_sequences
+    return SamplingParams(**values), frozenset(values)
+
+
+def _options(body: MessagesBody) -> RequestOptions:
+    """A thought ends when its budget is spent; Anthropic's own has to leave room for an answer."""
+    thinking = body.thinking
+    if thinking is None or thinking.type != "enabled" or thinking.budget_tokens is None:
+        return {}
+    if thinking.budget_tokens >= body.max_tokens:
+        raise RequestError(
+            f"expected less than max_tokens, {body.max_tokens}, found {thinking.budget_tokens}",
+            parameter="thinking.budget_tokens",
+        )
+    return {"max_thinking_tokens": thinking.budget_tokens}
 
 
 def _error_frame(error: Exception) -> bytes:

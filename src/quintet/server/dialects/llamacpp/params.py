@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,12 @@ DEFAULT_SAMPLERS = (
     "xtc",
     "temperature",
 )
+_ENGINE_NAME = {
+    "n_predict": "max_tokens",
+    "repeat_penalty": "repetition_penalty",
+    "repeat_last_n": "penalty_last_n",
+    "samplers": "sampler_order",
+}
 _FORBIDDEN = -100.0  # what logit_bias: [[id, false]] comes to
 
 
@@ -93,6 +100,12 @@ def sampling_params(body: GenerationBody, encode: EncodeText) -> SamplingParams:
         values["sampler_order"] = _order(body.samplers or DEFAULT_SAMPLERS)
         _drop_unsampled(values)
     return SamplingParams(**values)
+
+
+def asked_parameters(body: GenerationBody) -> frozenset[str]:
+    """The parameters that the client set itself, by the engine's names."""
+    names = {_ENGINE_NAME.get(name, name) for name in body.model_fields_set}
+    return frozenset(names & {field.name for field in dataclasses.fields(SamplingParams)})
 
 
 def request_options(body: GenerationBody) -> RequestOptions:

@@ -28,22 +28,24 @@ from quintet.server.dialects.llamacpp.bodies import (
     TokenizeBody,
 )
 from quintet.server.dialects.llamacpp.completion import Reply
-from quintet.server.dialects.llamacpp.params import request_options, sampling_params
+from quintet.server.dialects.llamacpp.params import (
+    asked_parameters,
+    request_options,
+    sampling_params,
+)
 from quintet.server.dialects.llamacpp.prompts import infill_prompt, prompts
 from quintet.server.dialects.llamacpp.status import props, slots
 from quintet.server.dialects.llamacpp.vectors import embed, rerank
 from quintet.server.dialects.openai.chat import chat_requests
 from quintet.server.disconnect import unless_disconnected
-from quintet.server.engines import (
-    ChatPrompt,
-    GenerationRequest,
-    ServedModel,
-    ServedTokenizer,
-    stream_all,
-)
+from quintet.server.engines import ServedTokenizer
 from quintet.server.errors import ErrorReply, HTTPRefusal, stream_error_reply
+from quintet.server.generation import stream_all
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
+from quintet.server.requests import ChatPrompt, GenerationRequest
+from quintet.server.served_model import ServedModel
+from quintet.server.stored import with_defaults, with_stored_messages
 from quintet.server.streaming import FrameStream, event
 
 ALIASES = {
@@ -173,7 +175,8 @@ class _Handlers:
         keep_s = keep_alive_s(body.keep_alive)
         async with self._models.use(self._name(body.model), keep_s) as model:
             render = model.engine.tokenizer.render_chat
-            text = await asyncio.to_thread(render, prompt.messages, **options)
+            messages = with_stored_messages(prompt, model.manifest).messages
+            text = await asyncio.to_thread(render, messages, **options)
         return JSONResponse({"prompt": text})
 
     async def embedding(self, request: Request) -> Response:
@@ -275,15 +278,18 @@ class _Handlers:
             def encode_text(text: str) -> list[int]:
                 return tokenizer.encode(text, add_special=False)
 
-            params = sampling_params(body, encode_text)
-            yield (
-                model,
-                [
-                    Reply(body, params, index, ids, model.name, tokenizer)
-                    for index, ids in enumerate(all_ids)
-                ],
-                [GenerationRequest(ids, params, request_options(body)) for ids in all_ids],
-            )
+            params, asked = sampling_params(body, encode_text), asked_parameters(body)
+            requests = [
+                with_defaults(
+                    GenerationRequest(ids, params, request_options(body), asked), model.manifest
+                )
+                for ids in all_ids
+            ]
+            replies = [
+                Reply(body, request.params, index, ids, model.name, tokenizer)
+                for index, (ids, request) in enumerate(zip(all_ids, requests, strict=True))
+            ]
+            yield model, replies, requests
 
 
 def _check_ids(token_ids: list[int], model: ServedModel, parameter: str) -> None:

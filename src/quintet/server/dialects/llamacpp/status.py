@@ -11,7 +11,7 @@ from typing import Any
 from quintet import __version__
 from quintet.server.dialects.llamacpp.bodies import CompletionBody
 from quintet.server.dialects.llamacpp.params import sampling_params, settings
-from quintet.server.engines import ServedModel
+from quintet.server.served_model import ServedModel
 
 
 def props(model: ServedModel) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from quintet.errors import RequestError
 from quintet.server.dialects.llamacpp.bodies import EmbeddingBody, RerankBody
 from quintet.server.dialects.llamacpp.prompts import prompts
-from quintet.server.engines import ServedModel
+from quintet.server.served_model import ServedModel
 
 _EUCLIDEAN = 2  # embd_normalize: -1 none, 0 the largest, 1 taxicab, 2 Euclidean, p the p-norm
 _MAX_INT16 = 32760.0  # what 0 scales the largest component to

@@ -30,16 +30,12 @@ from quintet.server.dialects.ollama.options import (
 from quintet.server.dialects.ollama.prompts import chat_prompt, generate_prompt
 from quintet.server.dialects.ollama.replies import Reply, empty_reply
 from quintet.server.disconnect import unless_disconnected
-from quintet.server.engines import (
-    ChatPrompt,
-    GenerationRequest,
-    Prompt,
-    ServedModel,
-    stream_all,
-)
 from quintet.server.errors import ErrorReply, stream_error_reply
+from quintet.server.generation import stream_all
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.limits import read_json
+from quintet.server.requests import ChatPrompt, GenerationRequest, Prompt
+from quintet.server.served_model import ServedModel
 from quintet.server.streaming import NDJSON, FrameStream, ndjson_line
 
 _NS = 1_000_000_000

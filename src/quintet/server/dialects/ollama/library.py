@@ -17,7 +17,7 @@ from quintet.hub.manifest import DEFAULT_TAG, Manifest
 from quintet.hub.modelfile import render_modelfile
 from quintet.server.dialects.ollama.prompts import template_thinks
 from quintet.server.dialects.ollama.replies import timestamp
-from quintet.server.engines import ServedModel
+from quintet.server.served_model import ServedModel
 from quintet.tools.inspect import Inspection, inspect_model
 
 _MAX_ARRAY = 5  # longer ones are told only when asked for

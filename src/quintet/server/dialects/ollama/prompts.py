@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from quintet.errors import RequestError
-from quintet.hub.manifest import Manifest
 from quintet.server.dialects.llamacpp.bodies import InfillBody
 from quintet.server.dialects.llamacpp.prompts import infill_prompt
 from quintet.server.dialects.ollama.bodies import ChatBody, GenerateBody, GenerationBody, Message
-from quintet.server.engines import ChatPrompt, Prompt, ServedModel
-from quintet.server.errors import UnsupportedParameterError
+from quintet.server.errors import HTTPRefusal, UnsupportedParameterError
+from quintet.server.requests import ChatPrompt, Prompt
+from quintet.server.served_model import ServedModel
+from quintet.server.stored import with_stored
 
 _ROLES = ("system", "user", "assistant", "tool")
 
@@ -19,9 +20,8 @@ def generate_prompt(body: GenerateBody, model: ServedModel, prompt: str) -> Prom
     """The prompt of /api/generate: as it stands if raw, the gap's frame, or a question.
 
     Raises:
-        RequestError: fields that do not go together.
+        RequestError: fields that do not go together; a suffix, and a model that cannot fill gaps.
         UnsupportedParameterError: images, templates, or a context to continue.
-        HTTPRefusal: a suffix, and a model that cannot fill gaps.
     """
     for name, reason in (
         ("images", "this model does not support images"),
@@ -36,7 +36,10 @@ def generate_prompt(body: GenerateBody, model: ServedModel, prompt: str) -> Prom
         return prompt
     if body.suffix:
         gap = InfillBody(input_prefix=prompt, input_suffix=body.suffix)
-        return infill_prompt(gap, model.engine.tokenizer)
+        try:
+            return infill_prompt(gap, model.engine.tokenizer)
+        except HTTPRefusal:  # llama-server's answer; Ollama calls it the client's mistake
+            raise RequestError(f'"{model.name}" does not support insert') from None
     messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
     if body.system:
         messages.insert(0, {"role": "system", "content": body.system})
@@ -60,17 +63,6 @@ def chat_prompt(body: ChatBody, model: ServedModel) -> ChatPrompt:
         tools or None,
         enable_thinking(body, model),
     )
-
-
-def with_stored(messages: list[dict[str, Any]], manifest: Manifest) -> list[dict[str, Any]]:
-    """The conversation behind the model's own messages; its system message unless one is given."""
-    stored = [dict(message) for message in manifest.messages]
-    has_system = any(message["role"] == "system" for message in (*stored, *messages))
-    if manifest.system and not has_system:
-        stored.insert(0, {"role": "system", "content": manifest.system})
-    elif stored and messages and messages[0]["role"] == "system":
-        return [messages[0], *stored, *messages[1:]]
-    return [*stored, *messages]
 
 
 def enable_thinking(body: GenerationBody, model: ServedModel) -> bool | None:

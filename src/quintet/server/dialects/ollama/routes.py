@@ -117,7 +117,7 @@ class _Models:
         from quintet.hub.pull import pull  # an HTTP client, for few
 
         def work() -> Iterator[dict[str, Any]]:
-            for progress in pull(name, store=store):
+            for progress in pull(name, store=store, waits_for_hub=False):
                 yield progress.as_json()
 
         return await self._progress(work, is_streamed=body.stream is not False)

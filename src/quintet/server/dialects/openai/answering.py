@@ -14,9 +14,10 @@ from quintet.server.dialect import Context
 from quintet.server.dialects.openai.bodies import RequestBody
 from quintet.server.dialects.openai.replies import Work
 from quintet.server.disconnect import unless_disconnected
-from quintet.server.engines import ServedModel, stream_all
 from quintet.server.errors import stream_error_reply
+from quintet.server.generation import stream_all
 from quintet.server.keep_alive import keep_alive_s
+from quintet.server.served_model import ServedModel
 from quintet.server.streaming import DONE, FrameStream, event
 
 Plan: TypeAlias = Callable[[ServedModel], Awaitable[Work]]

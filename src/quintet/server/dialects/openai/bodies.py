@@ -179,10 +179,13 @@ class Tool(Body):
 
 
 class ThinkingBody(Body):
-    """Two spellings of one switch."""
+    """Two spellings of one switch, and two of how long a thought may be: vLLM's name, and
+    llama-server's with -1 for no limit."""
 
     enable_thinking: bool | None = None
     chat_template_kwargs: ChatTemplateKwargs | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    thinking_budget_tokens: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
 
 
 class ConversationBody(ThinkingBody):

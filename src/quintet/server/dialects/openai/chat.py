@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from quintet.engine.request import RequestOptions
 from quintet.errors import RequestError
 from quintet.server.answers import Answer
 from quintet.server.dialects.openai.bodies import (
@@ -18,15 +19,22 @@ from quintet.server.dialects.openai.bodies import (
 )
 from quintet.server.dialects.openai.chat_replies import ChatChunks, chat_reply
 from quintet.server.dialects.openai.replies import ReplyHeader, Work
-from quintet.server.dialects.openai.sampling import refuse, request_options, sampling_params
+from quintet.server.dialects.openai.sampling import (
+    asked_parameters,
+    refuse,
+    request_options,
+    sampling_params,
+)
 from quintet.server.dialects.openai.structure import (
     checked_tool_choice,
     constraint_of,
     shown_tools,
+    thinking_budget,
     thinking_switch,
 )
-from quintet.server.engines import ChatPrompt, GenerationRequest, ServedEngine, ServedModel
 from quintet.server.limits import parse_json
+from quintet.server.requests import ChatPrompt, GenerationRequest
+from quintet.server.served_model import ServedModel
 
 MAX_ARGUMENTS_DEPTH = 32
 
@@ -51,7 +59,9 @@ def chat_requests(body: ChatBody) -> list[GenerationRequest]:
         constraint=constraint_of(body),
         n=body.n or 1,
     )
-    return [GenerationRequest(chat_prompt(body), params, request_options(body))]
+    asked = asked_parameters(body, max_tokens)
+    options: RequestOptions = {**request_options(body), **thinking_budget(body)}
+    return [GenerationRequest(chat_prompt(body), params, options, asked)]
 
 
 def chat_prompt(body: ConversationBody) -> ChatPrompt:
@@ -70,13 +80,6 @@ def chat_prompt(body: ConversationBody) -> ChatPrompt:
     )
 
 
-async def count_prompt_tokens(prompt: ChatPrompt, engine: ServedEngine) -> int:
-    """Tokens of a conversation, tools and the start of the answer included."""
-    return await engine.count_tokens(
-        prompt.messages, tools=prompt.tools, enable_thinking=prompt.enable_thinking
-    )
-
-
 async def chat_work(
     body: ChatBody, requests: Sequence[GenerationRequest], model: ServedModel
 ) -> Work:
@@ -86,7 +89,7 @@ async def chat_work(
     prompt_lengths: list[int] | None = None
     prompt = requests[0].prompt
     if wants_continuous_usage(body) and isinstance(prompt, ChatPrompt):
-        prompt_lengths = [await count_prompt_tokens(prompt, model.engine)]
+        prompt_lengths = [await model.count_tokens(prompt)]
 
     def reply(answers: Sequence[Answer]) -> dict[str, Any]:
         header = ReplyHeader.new("chatcmpl", "chat.completion", body.model)

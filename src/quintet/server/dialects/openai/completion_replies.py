@@ -24,7 +24,8 @@ from quintet.server.dialects.openai.replies import (
     wire_logprob,
 )
 from quintet.server.dialects.openai.structure import finish_reason
-from quintet.server.engines import Prompt, ServedTokenizer
+from quintet.server.engines import ServedTokenizer
+from quintet.server.requests import Prompt
 
 
 @dataclass(frozen=True, slots=True)

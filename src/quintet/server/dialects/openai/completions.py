@@ -22,9 +22,16 @@ from quintet.server.dialects.openai.completion_replies import (
     completion_reply,
 )
 from quintet.server.dialects.openai.replies import ReplyHeader, Work
-from quintet.server.dialects.openai.sampling import refuse, request_options, sampling_params
+from quintet.server.dialects.openai.sampling import (
+    asked_parameters,
+    refuse,
+    request_options,
+    sampling_params,
+)
 from quintet.server.dialects.openai.structure import constraint_of
-from quintet.server.engines import GenerationRequest, ServedModel, ServedTokenizer
+from quintet.server.engines import ServedTokenizer
+from quintet.server.requests import GenerationRequest
+from quintet.server.served_model import ServedModel
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, which chat completions do not have
 
@@ -58,7 +65,8 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
         prompt_logprobs=body.logprobs if body.echo else None,
     )
     options = request_options(body)
-    return [GenerationRequest(prompt, params, options) for prompt in prompts]
+    asked = asked_parameters(body, body.max_tokens)
+    return [GenerationRequest(prompt, params, options, asked) for prompt in prompts]
 
 
 def is_prompt_alone(body: CompletionBody) -> bool:

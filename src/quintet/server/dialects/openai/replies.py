@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from quintet.engine.output import OutputChunk, TokenLogprob, Usage
 from quintet.server.answers import Answer
-from quintet.server.engines import GenerationRequest
+from quintet.server.requests import GenerationRequest
 
 TokenBytes: TypeAlias = Callable[[int], bytes]
 

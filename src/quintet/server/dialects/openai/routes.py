@@ -22,7 +22,6 @@ from quintet.server.dialects.openai.chat import (
     chat_prompt,
     chat_requests,
     chat_work,
-    count_prompt_tokens,
 )
 from quintet.server.dialects.openai.completions import completion_requests, completion_work
 from quintet.server.dialects.openai.embeddings import embeddings
@@ -69,7 +68,7 @@ class _Handlers:
         body = parse_body(ConversationBody, await self._json(request))
         prompt = chat_prompt(body)
         async with self._models.use(body.model) as model:
-            count = await count_prompt_tokens(prompt, model.engine)
+            count = await model.count_tokens(prompt)
         return JSONResponse({"object": "chat.completion.input_tokens", "input_tokens": count})
 
     async def completions(self, request: Request) -> Response:

@@ -106,6 +106,15 @@ def sampling_params(
         raise _in_wire_names(error, body) from None
 
 
+def asked_parameters(body: SamplerBody, max_tokens: int | None) -> frozenset[str]:
+    """The parameters that the client set itself, by the engine's names."""
+    names = {name for name in _SAME_NAME if getattr(body, name) is not None}
+    names |= {own for name, own in _OTHER_NAME.items() if getattr(body, name) is not None}
+    if max_tokens is not None:
+        names.add("max_tokens")
+    return frozenset(names)
+
+
 def request_options(body: RequestBody) -> RequestOptions:
     """How a request is served: vLLM's `priority` (lower goes first, 0 is normal) and `timeout`."""
     options = RequestOptions()

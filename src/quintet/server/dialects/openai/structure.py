@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from quintet.engine.output import FinishReason, OutputChunk
+from quintet.engine.request import RequestOptions
 from quintet.errors import RequestError
 from quintet.parsing.events import ToolCall, ToolCallDelta
 from quintet.sampling.constraint import Constraint
@@ -60,6 +61,21 @@ def thinking_switch(body: ThinkingBody, effort: str | None) -> bool | None:
     if body.chat_template_kwargs and body.chat_template_kwargs.enable_thinking is not None:
         return body.chat_template_kwargs.enable_thinking
     return False if effort == "none" else None
+
+
+def thinking_budget(body: ThinkingBody) -> RequestOptions:
+    """How long a thought may be, where the client says so.
+
+    Raises:
+        RequestError: it says so twice.
+    """
+    budget, other = body.thinking_token_budget, body.thinking_budget_tokens
+    if budget is not None and other is not None:
+        raise RequestError(
+            "expected it or thinking_token_budget, found both", parameter="thinking_budget_tokens"
+        )
+    budget = other if budget is None else budget
+    return {} if budget is None or budget < 0 else {"max_thinking_tokens": budget}
 
 
 def constraint_of(body: SamplerBody) -> Constraint | None:

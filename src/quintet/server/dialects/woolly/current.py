@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from quintet.errors import QuintetError
 from quintet.server.bodies import KeepAlive
 from quintet.server.dialects.woolly.errors import not_loaded, translated
-from quintet.server.engines import ServedModel
 from quintet.server.keep_alive import keep_alive_s
 from quintet.server.models import FOREVER_S, Models
+from quintet.server.served_model import ServedModel
 
 
 class CurrentModel:

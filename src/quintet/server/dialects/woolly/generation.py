@@ -10,7 +10,7 @@ from typing import Any
 from quintet.sampling.params import SamplingParams
 from quintet.server.answers import Answer
 from quintet.server.dialects.woolly.bodies import Message, SamplingConfig
-from quintet.server.engines import ChatPrompt, GenerationRequest
+from quintet.server.requests import ChatPrompt, GenerationRequest
 
 _FINISH = {"timeout": "length", "abort": "cancelled"}
 
@@ -37,7 +37,7 @@ def prompt_request(prompt: str, config: SamplingConfig) -> GenerationRequest:
     Raises:
         RequestError: a value out of range.
     """
-    return GenerationRequest(prompt, _params(config))
+    return GenerationRequest(prompt, _params(config), asked=_asked(config))
 
 
 def chat_request(messages: Sequence[Message], config: SamplingConfig) -> GenerationRequest:
@@ -46,7 +46,8 @@ def chat_request(messages: Sequence[Message], config: SamplingConfig) -> Generat
     Raises:
         RequestError: a value out of range.
     """
-    return GenerationRequest(ChatPrompt([each.model_dump() for each in messages]), _params(config))
+    prompt = ChatPrompt([each.model_dump() for each in messages])
+    return GenerationRequest(prompt, _params(config), asked=_asked(config))
 
 
 def finish_reason(answer: Answer) -> str:
@@ -72,3 +73,9 @@ def _params(config: SamplingConfig) -> SamplingParams:
         stop=[stop] if isinstance(stop, str) else stop,
         seed=config.seed,
     )
+
+
+def _asked(config: SamplingConfig) -> frozenset[str]:
+    """The parameters that the client set itself, by the engine's names."""
+    names = {name for name in SamplingConfig.model_fields if name in config.model_fields_set}
+    return frozenset("repetition_penalty" if name == "repeat_penalty" else name for name in names)

@@ -37,9 +37,10 @@ from quintet.server.dialects.woolly.generation import (
     prompt_request,
 )
 from quintet.server.disconnect import unless_disconnected
-from quintet.server.engines import GenerationRequest, stream_all
 from quintet.server.errors import stream_error_reply
+from quintet.server.generation import stream_all
 from quintet.server.limits import read_json
+from quintet.server.requests import GenerationRequest
 from quintet.server.streaming import DONE, FrameStream, event
 
 

@@ -30,9 +30,10 @@ from quintet.server.dialects.woolly.generation import (
     prompt_request,
 )
 from quintet.server.disconnect import cancel
-from quintet.server.engines import GenerationRequest, stream_all
 from quintet.server.errors import HTTPRefusal, error_reply
+from quintet.server.generation import stream_all
 from quintet.server.limits import parse_json
+from quintet.server.requests import GenerationRequest
 from quintet.server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -102,7 +103,13 @@ class _Connection:
     async def _read(self) -> None:
         await self._unsent.put(self._all.status())
         while True:
-            message = await self._websocket.receive()
+            receiving = asyncio.wait_for(self._websocket.receive(), self._settings.socket_idle_s)
+            try:
+                message = await receiving
+            except asyncio.TimeoutError:
+                if self._tasks:
+                    continue
+                return  # it has nothing to say and nothing to wait for
             if message["type"] == "websocket.disconnect":
                 return
             data = message.get("bytes") or (message.get("text") or "").encode()

@@ -16,7 +16,6 @@ from starlette.websockets import WebSocket
 from quintet.errors import CapacityError, RequestError
 from quintet.server.bodies import parse_body
 from quintet.server.dialect import Context, Operation
-from quintet.server.dialects.openai.chat import count_prompt_tokens
 from quintet.server.dialects.openai.responses.bodies import ResponseBody, TurnBody
 from quintet.server.dialects.openai.responses.store import ResponseStore, StoredResponse
 from quintet.server.dialects.openai.responses.turn import Turn, turn_prompt
@@ -87,7 +86,7 @@ class _Handlers:
         body = parse_body(TurnBody, await self._json(request))
         prompt = turn_prompt(body, [self._store])
         async with self._context.models.use(body.model) as model:
-            count = await count_prompt_tokens(prompt, model.engine)
+            count = await model.count_tokens(prompt)
         return JSONResponse({"object": "response.input_tokens", "input_tokens": count})
 
     async def retrieve(self, request: Request) -> Response:

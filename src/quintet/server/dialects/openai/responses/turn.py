@@ -17,16 +17,25 @@ from quintet.server.dialects.openai.responses.events import Event, ResponseEvent
 from quintet.server.dialects.openai.responses.items import input_items, messages, new_id
 from quintet.server.dialects.openai.responses.store import ResponseStore, found_previous
 from quintet.server.dialects.openai.responses.tools import OfferedTools
-from quintet.server.dialects.openai.sampling import refuse, request_options, sampling_params
+from quintet.server.dialects.openai.sampling import (
+    asked_parameters,
+    refuse,
+    request_options,
+    sampling_params,
+)
 from quintet.server.dialects.openai.structure import (
     checked_tool_choice,
     constraint_of,
     response_constraint,
+    thinking_budget,
     thinking_switch,
 )
-from quintet.server.engines import ChatPrompt, GenerationRequest, ServedModel, stream_all
 from quintet.server.errors import ErrorReply
+from quintet.server.generation import stream_all
 from quintet.server.keep_alive import keep_alive_s
+from quintet.server.requests import ChatPrompt, GenerationRequest
+from quintet.server.served_model import ServedModel
+from quintet.server.stored import with_defaults
 
 _LOGPROBS = "message.output_text.logprobs"
 
@@ -55,7 +64,10 @@ class Turn:
         self._keeps = keeps
         self._offered = OfferedTools(body.tools)
         self._request = GenerationRequest(
-            _prompt(body, self.history, self._offered), _params(body), request_options(body)
+            _prompt(body, self.history, self._offered),
+            _params(body),
+            {**request_options(body), **thinking_budget(body)},
+            asked_parameters(body, 1 if body.generate is False else body.max_output_tokens),
         )
         self._keep_alive_s = keep_alive_s(body.keep_alive)
         self.response = _response(body, self._offered)
@@ -71,8 +83,11 @@ class Turn:
             model: ServedModel = await stack.enter_async_context(
                 context.models.use(self.body.model, self._keep_alive_s)
             )
+            request = with_defaults(self._request, model.manifest)
+            acting = {"temperature": request.params.temperature, "top_p": request.params.top_p}
+            self.response |= acting
             stream = await stack.enter_async_context(
-                contextlib.aclosing(stream_all(model, [self._request]))
+                contextlib.aclosing(stream_all(model, [request]))
             )
             async for _, chunk in stream:
                 if self._events is None:
