@@ -87,9 +87,10 @@ def prune_model(
     progress_callback: Callable[[int, int, str], None] | None = None,
 ) -> None:
     """
-    Write a model without its least important parts, as a GGUF file that loads everywhere.
+    Write a model without its least important parts, as a GGUF file.
 
-    It is meant to be trained on: what has gone is missed.
+    It is meant to be trained on: what has gone is missed.  llama.cpp opens it, but with fewer heads
+    of qwen2, phi3 or olmo2: see docs/prune.md.
 
     Args:
         input_path: a GGUF file, a Hugging Face directory, or a name of Quintet's.

@@ -8,7 +8,7 @@ v in the same precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,7 +28,6 @@ class ReferenceExecutor:
         model: what to run; its weights are dequantised here, once.
         num_blocks: KV blocks of BLOCK_SIZE tokens.
         dtype: np.float32 or np.float64, of every computation.
-        observe: called before every op with the op and the values computed so far, by node.
     """
 
     def __init__(
@@ -38,7 +37,6 @@ class ReferenceExecutor:
         num_blocks: int,
         max_num_batched_tokens: int = 512,
         dtype: type[np.float32] | type[np.float64] = np.float32,
-        observe: Callable[[ops.Op, Sequence[Array]], None] | None = None,
     ) -> None:
         self.num_blocks = num_blocks
         self.vocab_size = model.program.output.width
@@ -46,7 +44,6 @@ class ReferenceExecutor:
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_logits_rows = max_num_batched_tokens  # it has no buffers to fill
         self._program = model.program
-        self._observe = observe
         self._dtype = dtype
         self._weights = {
             name: model.weights.dequantized(name).astype(dtype) for name in model.program.weights
@@ -55,11 +52,6 @@ class ReferenceExecutor:
         shape = (cache.num_layers, num_blocks * BLOCK_SIZE, cache.num_kv_heads, cache.head_dim)
         self._k = np.zeros(shape, dtype)
         self._v = np.zeros(shape, dtype)
-
-    @property
-    def weights(self) -> Mapping[str, Array]:
-        """Those of the program, by name, in the executor's precision."""
-        return self._weights
 
     def run(self, step: StepInput) -> Float32Array:
         """Execute one step: see `quintet.backends.base.Executor.run`."""
@@ -93,8 +85,6 @@ class ReferenceExecutor:
     def _run(self, step: StepInput, wanted: ops.Tensor) -> Float32Array:
         values: list[Array] = []
         for op in self._program.ops[: wanted.node + 1]:
-            if self._observe is not None:
-                self._observe(op, values)
             values.append(self._execute(op, values, step))
         return values[wanted.node].astype(np.float32)
 
@@ -247,9 +237,7 @@ def softcap(x: Array, cap: float) -> Array:
 
 def route(scores: Array, routing: ops.Routing, bias: Array | None) -> tuple[Array, Array]:
     """[n, num_experts] scores -> the chosen experts and their weights, [n, num_used] each."""
-    weights = softmax(scores)
-    if routing.scoring == "sigmoid":
-        weights = 1 / (1 + np.exp(-np.clip(scores, -80, None)))
+    weights = expert_weights(scores, routing)
     ranked = weights if bias is None else weights + bias
     if routing.num_groups > 1:
         groups = ranked.reshape(len(ranked), routing.num_groups, -1)
@@ -266,6 +254,13 @@ def route(scores: Array, routing: ops.Routing, bias: Array | None) -> tuple[Arra
     if routing.normalize:
         taken = taken / taken.sum(axis=-1, keepdims=True)
     return chosen, taken * taken.dtype.type(routing.factor)
+
+
+def expert_weights(scores: Array, routing: ops.Routing) -> Array:
+    """[n, num_experts] scores -> weights, before any of them are chosen."""
+    if routing.scoring == "sigmoid":
+        return np.asarray(1 / (1 + np.exp(-np.clip(scores, -80, None))))
+    return softmax(scores)
 
 
 def moe(

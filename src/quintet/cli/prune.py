@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quintet.cli.options import JsonOption, ThreadsOption
+from quintet.cli.options import Dtype, DtypeOption, JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
     from quintet.tools.prune import PruneReport
@@ -79,6 +79,7 @@ def prune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be left, write nothing.")
     ] = False,
+    dtype: DtypeOption = Dtype.auto,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -101,6 +102,7 @@ def prune(
             text=None if text is None else read_text(text),
             context=context,
             max_chunks=chunks,
+            dtype=dtype.value,
             num_threads=threads,
             progress=progress,
             dry_run=dry_run,

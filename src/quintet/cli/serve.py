@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
 # Where other machines can reach the server.  Alone on this one, who waits wants to.
 _REQUESTS_PER_MINUTE = 60  # of a key
+_MAX_QUEUE = 128
 _QUEUE_TIMEOUT_S = 60.0
 
 
@@ -80,7 +81,7 @@ def serve(
     rate_limit_requests: RateRequestsOption = None,
     rate_limit_tokens: RateTokensOption = 0,
     max_concurrent: MaxConcurrentOption = 0,
-    max_queue: MaxQueueOption = 128,
+    max_queue: MaxQueueOption = None,
     queue_timeout: QueueTimeoutOption = None,
     request_timeout: RequestTimeoutOption = 3600.0,
     drain_timeout: DrainTimeoutOption = 30.0,
@@ -113,6 +114,7 @@ def serve(
     import resource
 
     from quintet.cli.options import status
+    from quintet.config import EngineConfig
     from quintet.engine.sizing import available_memory_bytes
     from quintet.errors import RequestError
     from quintet.hub.resolve import resolve
@@ -129,6 +131,8 @@ def serve(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold everybody's prompts
     if rate_limit_requests is None:
         rate_limit_requests = 0 if host in LOOPBACK_HOSTS else _REQUESTS_PER_MINUTE
+    if max_queue is None:
+        max_queue = EngineConfig.max_queue if host in LOOPBACK_HOSTS else _MAX_QUEUE
     if queue_timeout is None:
         queue_timeout = 0.0 if host in LOOPBACK_HOSTS else _QUEUE_TIMEOUT_S
     settings = Settings(

@@ -137,9 +137,11 @@ MaxConcurrentOption: TypeAlias = Annotated[
     typer.Option(min=0, help="Requests of each key at a time; 0: no limit."),
 ]
 MaxQueueOption: TypeAlias = Annotated[
-    int,
+    int | None,
     typer.Option(
-        min=0, help="Requests of each model that may wait while others run; more get 503."
+        min=0,
+        help="Requests of each model that may wait while others run; more get 503.  128 where "
+        "other machines can reach the server, else 1024.",
     ),
 ]
 QueueTimeoutOption: TypeAlias = Annotated[

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 # Here rather than where they are used: what importing takes is not the file's.
 from quintet.formats.gguf import GGUFFile
-from quintet.formats.safetensors import SafetensorsDir
+from quintet.formats.model_file import open_model_file
 from quintet.models import load_model
 from quintet.sandbox.child import serve
 from quintet.tokenizer import Tokenizer
@@ -28,15 +27,12 @@ def _prepare(setup: Any) -> Callable[[Any], Any]:
 
 
 def _read(name: Any) -> None:
-    path = Path(name)
-    if path.is_dir() or path.suffix == ".safetensors":
-        with SafetensorsDir.open(path) as folder:
-            load_model(folder)
-            Tokenizer.from_file(folder.directory)
-    else:
-        with GGUFFile.open(path) as file:
-            load_model(file)
-            Tokenizer.from_gguf(file.metadata)
+    with open_model_file(name) as source:
+        load_model(source)
+        if isinstance(source, GGUFFile):
+            Tokenizer.from_gguf(source.metadata)
+        else:
+            Tokenizer.from_file(source.directory)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from quintet.engine.sizing import available_memory_bytes, check_limit, plan_cach
 from quintet.engine.speculation.draft_model import ModelDrafter
 from quintet.errors import CapacityError, RequestError
 from quintet.formats.gguf import GGUFFile
+from quintet.formats.model_file import open_model_file
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.models import Model, load_model
 from quintet.sampling.breakers import DryBreakers
@@ -121,7 +122,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         CapacityError: weights or KV cache do not fit in memory.
     """
     with ExitStack() as stack:
-        source = _open(path, options)
+        source = open_model_file(path, use_mmap=options.use_mmap)
         stack.enter_context(source)
         reading = _TokenizerReading(source, stack.enter_context(ThreadPoolExecutor(max_workers=1)))
         model = load_model(source, context_length=config.max_model_len)
@@ -129,7 +130,7 @@ def load(path: Path, options: ModelOptions, config: EngineConfig) -> LoadedModel
         sources, models = [source], [model]
         if config.draft_speculation is not None:
             draft_path = Path(config.draft_speculation.model)
-            sources.append(_open(draft_path, options))
+            sources.append(open_model_file(draft_path, use_mmap=options.use_mmap))
             stack.enter_context(sources[1])
             _check_draft_vocabulary(reading.result(), _tokenizer(sources[1]), draft_path)
             models.append(load_model(sources[1], context_length=config.max_model_len))
@@ -232,7 +233,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
     Raises: as for `load`, as far as they concern the tokenizer.
     """
-    with _open(path, ModelOptions()) as source:
+    with open_model_file(path) as source:
         return _tokenizer(source)
 
 
@@ -281,13 +282,6 @@ def _memory_of(
         for model in models
     ]
     return sum(weights for weights, _ in needs), sum(buffers for _, buffers in needs)
-
-
-def _open(path: Path, options: ModelOptions) -> GGUFFile | SafetensorsDir:
-    is_safetensors = path.is_dir() or path.suffix == ".safetensors"
-    if is_safetensors:
-        return SafetensorsDir.open(path, use_mmap=options.use_mmap)
-    return GGUFFile.open(path, use_mmap=options.use_mmap)
 
 
 def _tokenizer(source: GGUFFile | SafetensorsDir) -> Tokenizer:

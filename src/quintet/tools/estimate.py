@@ -23,7 +23,7 @@ from quintet.config import EngineConfig
 from quintet.errors import ContextLengthError, RequestError
 from quintet.formats.gguf import GGUFFile
 from quintet.formats.gguf_writer import tensor_info
-from quintet.formats.safetensors import SafetensorsDir
+from quintet.formats.model_file import open_model_file
 from quintet.formats.weights import SourceIdentity, TensorInfo, WeightSource
 from quintet.models import Model, load_model
 from quintet.tools.footprint import measure_footprint
@@ -100,7 +100,7 @@ def estimate(
         EngineError: what the process takes could not be measured.
     """
     path = Path(model)
-    with _open(path) as source:
+    with open_model_file(path) as source:
         found = _estimate(load_model(source), context, batch, kv_dtype)
     return replace(found, process_bytes=measure_footprint(path))
 
@@ -125,7 +125,7 @@ def recommend(
     """
     choices = []
     path = Path(model)
-    with _open(path) as source:
+    with open_model_file(path) as source:
         loaded = load_model(source)
         process_bytes = measure_footprint(path)
         metadata = source.metadata if isinstance(source, GGUFFile) else _metadata(loaded)
@@ -170,11 +170,6 @@ class _Retyped:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _open(path: Path) -> GGUFFile | SafetensorsDir:
-    is_safetensors = path.is_dir() or path.suffix == ".safetensors"
-    return SafetensorsDir.open(path) if is_safetensors else GGUFFile.open(path)
 
 
 def _metadata(model: Model) -> Mapping[str, Any]:

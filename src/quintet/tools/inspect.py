@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quintet.formats.gguf import GGUFFile
+from quintet.formats.model_file import is_safetensors
 from quintet.formats.safetensors import SafetensorsDir
 from quintet.formats.weights import TensorInfo
 
@@ -154,7 +155,7 @@ def inspect_model(path: str | os.PathLike[str]) -> Inspection:
     if path.is_file() and _starts_with(path, _GGUF_MAGIC):
         with GGUFFile.open(path) as gguf:
             return _inspection(f"GGUF {gguf.version}", gguf.paths, gguf.metadata, gguf.tensors)
-    if path.is_dir() or path.suffix == ".safetensors":
+    if is_safetensors(path):
         with SafetensorsDir.open(path) as model:
             return _inspection("safetensors", model.paths, model.config, model.tensors)
     with GGUFFile.open(path) as gguf:  # which says what is wrong with it

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from quintet import ops
 from quintet.backends import load_executor
 from quintet.backends.base import BLOCK_SIZE, Executor, Observer, StepInput
 from quintet.backends.cpu import CPUExecutor
 from quintet.backends.load import resolve_kv_dtype
-from quintet.backends.reference import ReferenceExecutor
 from quintet.engine.loading import load_tokenizer
 from quintet.errors import ContextLengthError, RequestError, UnsupportedModelError
-from quintet.formats.gguf import GGUFFile
-from quintet.formats.safetensors import SafetensorsDir
+from quintet.formats.model_file import open_model_file
 from quintet.models import load_model
 from quintet.tools.likelihood import Logits
 
@@ -38,13 +35,11 @@ class TextPass:
     Args:
         path: a GGUF file or a Hugging Face directory.
         context: tokens of a chunk.
-        backend: see `load_executor`; with `observed` it is the native one, with `observe` the
-            reference, in float32.
+        backend: see `load_executor`; with `observed` it is the native one.
         dtype: what is computed from: "auto" is how the engine would run the file; "float32" are
             its weights exactly, without the rounding of activations that goes with blocks.
         num_threads: None: one per physical core.
         observed: by name, the weights whose inputs `observe` shows.
-        observe: see `ReferenceExecutor`.
 
     Raises:
         ModelNotFoundError, ModelFormatError, UnsupportedModelError: it cannot be read, or writes
@@ -63,7 +58,6 @@ class TextPass:
         dtype: Dtype = "auto",
         num_threads: int | None = None,
         observed: Callable[[str], bool] | None = None,
-        observe: Callable[[ops.Op, Any], None] | None = None,
     ) -> None:
         path = Path(path)
         if context < 8:
@@ -71,8 +65,7 @@ class TextPass:
         self.path = path
         self.context = context
         self.tokenizer = load_tokenizer(path)
-        is_safetensors = path.is_dir() or path.suffix == ".safetensors"
-        with SafetensorsDir.open(path) if is_safetensors else GGUFFile.open(path) as source:
+        with open_model_file(path) as source:
             model = load_model(source)
             if model.head != "logits":
                 raise UnsupportedModelError("model that writes no text", path.name)
@@ -98,13 +91,6 @@ class TextPass:
                     kv_dtype=resolve_kv_dtype(dtype, "auto"),
                     num_threads=num_threads,
                     observed=observed,
-                )
-            elif observe is not None:
-                self._executor = ReferenceExecutor(
-                    model,
-                    num_blocks=num_blocks,
-                    max_num_batched_tokens=_MAX_STEP_TOKENS,
-                    observe=observe,
                 )
             else:
                 self._executor = load_executor(
@@ -191,11 +177,6 @@ class TextPass:
                 seq_lens=np.array([end], np.int32),
                 logits_rows=np.flatnonzero(positions >= first).astype(np.int32),
             )
-
-    @property
-    def weights(self) -> Mapping[str, Logits]:
-        """The model's, by name, in float32; none without an observer."""
-        return self._executor.weights if isinstance(self._executor, ReferenceExecutor) else {}
 
     def close(self) -> None:
         """Free the model."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from quintet.errors import RequestError, UnsupportedModelError
-from quintet.tools.prune_anatomy import Anatomy, Sizes
+from quintet.tools.prune.anatomy import Anatomy, Sizes
 
 Strategy: TypeAlias = Literal["depth", "width", "attention", "experts", "combined"]
 

@@ -16,8 +16,8 @@ from quintet.formats.quants import dequantize
 from quintet.formats.weights import TensorInfo
 from quintet.tools.encode import encode
 from quintet.tools.model_source import ModelSource
-from quintet.tools.prune_anatomy import BLOCK_NAME, Anatomy, Axes, Part, Sizes, Spans
-from quintet.tools.prune_scores import Array, Scores
+from quintet.tools.prune.anatomy import BLOCK_NAME, Anatomy, Axes, Part, Sizes, Spans
+from quintet.tools.prune.scores import Array, Scores
 from quintet.tools.recipes import TENSOR_TYPES, fitting
 
 Indices: TypeAlias = npt.NDArray[np.intp]

@@ -13,8 +13,8 @@ from quintet.formats.weights import TensorInfo
 from quintet.graph import Graph
 from quintet.models import AnyConfig, Config, architectures
 from quintet.tools.model_source import ModelSource
-from quintet.tools.prune_anatomy import Anatomy, Sizes
-from quintet.tools.prune_blocks import kinds, read_model
+from quintet.tools.prune.anatomy import Anatomy, Sizes
+from quintet.tools.prune.blocks import kinds, read_model
 
 # What they count is no longer so.
 _STALE_KEYS = ("general.parameter_count", "general.size_label")
@@ -139,7 +139,7 @@ def llama_cpp_refuses(config: AnyConfig, tensors: Mapping[str, TensorInfo], afte
         after: what is left.
 
     Source: src/models/ of ggml-org/llama.cpp (`load_arch_tensors`; deepseek2.cpp), and its answers
-    to cut files, in tests/tools/test_prune_llama_cpp.py.
+    to cut files, in tests/tools/prune/test_llama_cpp.py.
     """
     fills = after.num_heads * after.head_dim == config.hidden_size
     if config.architecture in _HEADS_FILL and after.num_heads < config.num_heads and not fills:

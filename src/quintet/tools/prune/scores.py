@@ -1,6 +1,6 @@
 """How much each block and each part of a block matters, by the weights alone.
 
-`prune_activations` measures it on a text.
+`quintet.tools.prune.activations` measures it on a text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from quintet.formats.quants import dequantize
 from quintet.tools.model_source import ModelSource
-from quintet.tools.prune_anatomy import BLOCK_NAME, Anatomy, Part, Sizes, Spans
+from quintet.tools.prune.anatomy import BLOCK_NAME, Anatomy, Part, Sizes, Spans
 
 Importance: TypeAlias = Literal["magnitude", "l2_norm", "activation"]
 Array: TypeAlias = npt.NDArray[np.float64]

@@ -178,7 +178,7 @@ def test_the_largest_gemmas_are_known_by_their_blocks(
     strategy: str, name: str, num_layers: int, tmp_path: Path
 ):
     """It scales queries by the number of blocks, before and after, as we do: what we put into the
-    weights for that (see test_prune_architectures.py) is right there too."""
+    weights for that (see test_architectures.py) is right there too."""
     row = ROWS[name]
     row = replace(row, overrides={**row.overrides, **TINIEST, "num_hidden_layers": num_layers})
     path, output = tmp_path / "whole.gguf", tmp_path / "out.gguf"

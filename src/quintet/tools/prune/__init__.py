@@ -14,12 +14,11 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TypedDict, get_args
 
+from quintet import ops
 from quintet.errors import RequestError, UnsupportedModelError
-from quintet.formats.gguf import GGUFFile
 from quintet.formats.gguf_writer import (
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT,
@@ -27,21 +26,32 @@ from quintet.formats.gguf_writer import (
     GGUFWriter,
     file_size,
 )
-from quintet.formats.safetensors import SafetensorsDir
+from quintet.formats.model_file import open_model_file
 from quintet.models import AnyConfig, Config, load_model
 from quintet.tools.model_source import ModelSource
 from quintet.tools.output_file import check_disk, refuse_same_file
-from quintet.tools.perplexity import Perplexity, perplexity
+from quintet.tools.perplexity import perplexity
 from quintet.tools.progress import Progress
-from quintet.tools.prune_activations import score_activations
-from quintet.tools.prune_anatomy import Anatomy, Sizes, read_anatomy
-from quintet.tools.prune_blocks import choose_blocks, expected_kinds, kinds, read_model
-from quintet.tools.prune_cut import Choice, Cut, cut_data, with_scaled_queries
-from quintet.tools.prune_fields import check_result, cut_fields, llama_cpp_refuses
-from quintet.tools.prune_scores import Importance, Scores, score_weights
-from quintet.tools.prune_sizes import Experts, Request, Strategy, target_sizes
+from quintet.tools.prune.activations import score_activations
+from quintet.tools.prune.anatomy import Anatomy, Sizes, read_anatomy
+from quintet.tools.prune.blocks import choose_blocks, expected_kinds, kinds, read_model
+from quintet.tools.prune.cut import Choice, Cut, cut_data, with_scaled_queries
+from quintet.tools.prune.fields import check_result, cut_fields, llama_cpp_refuses
+from quintet.tools.prune.report import PruneReport, Reencoded
+from quintet.tools.prune.scores import Importance, Scores, score_weights
+from quintet.tools.prune.sizes import Experts, Request, Strategy, target_sizes
 from quintet.tools.quantize import open_source
-from quintet.tools.text_pass import DEFAULT_CONTEXT
+from quintet.tools.text_pass import DEFAULT_CONTEXT, Dtype
+
+__all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "Importance",
+    "PruneReport",
+    "Reencoded",
+    "Strategy",
+    "prune",
+]
 
 DECODERS = (
     *("deepseek2", "gemma2", "gemma3", "glm4", "gpt-oss", "granite", "llama", "mistral3", "olmo2"),
@@ -50,48 +60,13 @@ DECODERS = (
 ENCODERS = ("bert", "modern-bert", "nomic-bert")
 
 
-@dataclass(frozen=True, slots=True)
-class Reencoded:
-    """A matrix whose values were rounded anew; `before` and `after` are its number formats."""
+class _Reading(TypedDict):
+    """How a text is read: see `TextPass`."""
 
-    name: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class PruneReport:
-    """
-    What was written, or would be.
-
-    Args:
-        path: the output.
-        strategy, importance: as asked for.
-        before, after: sizes of the model.
-        removed_layers: blocks that went, by their old number.
-        num_parameters_before, num_parameters_after: weights of all tensors.
-        source_bytes, file_bytes: sizes of the input's and of the output's files.
-        reencoded: tensors that lost columns within blocks of weights, or were multiplied.
-        llama_cpp_refuses: why llama.cpp will not open the output; "" where it will.
-        perplexity_before, perplexity_after: on the text; None without one or in a dry run.
-        seconds: the work took.
-    """
-
-    path: Path
-    strategy: Strategy
-    importance: Importance
-    before: Sizes
-    after: Sizes
-    removed_layers: tuple[int, ...]
-    num_parameters_before: int
-    num_parameters_after: int
-    source_bytes: int
-    file_bytes: int
-    reencoded: tuple[Reencoded, ...]
-    llama_cpp_refuses: str
-    perplexity_before: Perplexity | None
-    perplexity_after: Perplexity | None
-    seconds: float
+    context: int
+    max_chunks: int | None
+    dtype: Dtype
+    num_threads: int | None
 
 
 def prune(
@@ -107,6 +82,7 @@ def prune(
     text: str | None = None,
     context: int | None = None,
     max_chunks: int | None = None,
+    dtype: Dtype = "auto",
     num_threads: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     dry_run: bool = False,
@@ -127,10 +103,11 @@ def prune(
         head_ratio: share of KV heads to keep, 0 to 1; rounded down, at least one.
         expert_ratio: share of experts to keep, 0 to 1; rounded down, at least as many as a token
             uses.
-        importance: what tells which to keep: see `prune_scores` and `prune_activations`.
+        importance: what tells which to keep: see `scores` and `activations` beside this.
         text: to measure activations and perplexities on.
         context, max_chunks: tokens of a chunk of the text (None: 512, or the model's context where
             that is shorter), and how many chunks to read.
+        dtype: what the text is read with: see `TextPass`.
         num_threads: None: one per physical core.
         progress: called before and after every tensor.
         dry_run: only say what would be written.
@@ -151,12 +128,22 @@ def prune(
     path, output = Path(input), Path(output)
     with open_source(path) as source:
         refuse_same_file(source, output)
-        config = _read_config(path, source)
+        program = _read_program(path)
+        config = read_model(source, source.fields, source.tensors, str(path))[0]
         anatomy = read_anatomy(config, source.tensors, str(path))
         before = anatomy.sizes
         after = target_sizes(anatomy, _experts(config), request)
         context = min(DEFAULT_CONTEXT, config.context_length) if context is None else context
-        scores = _scores(path, source, anatomy, importance, text, context, max_chunks)
+        reading: _Reading = {
+            "context": context,
+            "max_chunks": max_chunks,
+            "dtype": dtype,
+            "num_threads": num_threads,
+        }
+        if importance == "activation" and text is not None:
+            scores = score_activations(path, source, program, anatomy, text, **reading)
+        else:
+            scores = score_weights(source, anatomy, 1 if importance == "magnitude" else 2)
         layers, cuts, fields = _plan(source, config, anatomy, scores, after, str(path))
         targets = [cut.target for cut in cuts]
         refusal = llama_cpp_refuses(config, source.tensors, after)
@@ -168,17 +155,13 @@ def prune(
         if not dry_run:
             check_disk(output, num_bytes)
             if text is not None:
-                first = perplexity(
-                    path, text, context=context, max_chunks=max_chunks, num_threads=num_threads
-                )
+                first = perplexity(path, text, **reading)
             with GGUFWriter(output, fields, targets) as writer:
                 _write(source, cuts, writer, num_threads, progress)
         source_bytes = sum(each.stat().st_size for each in source.paths)
         num_parameters = sum(math.prod(info.shape) for info in source.tensors.values())
     if text is not None and not dry_run:
-        second = perplexity(
-            output, text, context=context, max_chunks=max_chunks, num_threads=num_threads
-        )
+        second = perplexity(output, text, **reading)
     return PruneReport(
         path=output,
         strategy=strategy,
@@ -215,34 +198,20 @@ def _check(strategy: str, importance: str, text: str | None) -> None:
         raise RequestError("activations are measured on a text: none was given", parameter="text")
 
 
-def _read_config(path: Path, source: ModelSource) -> AnyConfig:
-    """The model's configuration as GGUF has it; refuses what cutting might break."""
-    is_safetensors = path.is_dir() or path.suffix == ".safetensors"
-    with SafetensorsDir.open(path) if is_safetensors else GGUFFile.open(path) as opened:
-        architecture = load_model(opened).config.architecture
+def _read_program(path: Path) -> ops.Program:
+    """The model's ops; refuses architectures that cutting might break."""
+    with open_model_file(path) as opened:
+        model = load_model(opened)
+    architecture = model.config.architecture
     if architecture not in DECODERS + ENCODERS:
         raise UnsupportedModelError("architecture to prune", architecture, DECODERS + ENCODERS)
-    return read_model(source, source.fields, source.tensors, str(path))[0]
+    return model.program
 
 
 def _experts(config: AnyConfig) -> Experts:
     if not isinstance(config, Config):
         return Experts()
     return Experts(config.num_experts_used, config.num_expert_groups, config.num_expert_groups_used)
-
-
-def _scores(
-    path: Path,
-    source: ModelSource,
-    anatomy: Anatomy,
-    importance: Importance,
-    text: str | None,
-    context: int,
-    max_chunks: int | None,
-) -> Scores:
-    if text is not None and importance == "activation":
-        return score_activations(path, anatomy, text, context=context, max_chunks=max_chunks)
-    return score_weights(source, anatomy, 1 if importance == "magnitude" else 2)
 
 
 def _plan(
