@@ -6,7 +6,7 @@
 namespace quintet::avx512 {
 namespace {
 
-constexpr int kFewestOfMany = 3;  // up to so many rows take no steps
+constexpr int kFewestOfMany = 8;  // up to so many rows take no steps: filling the tables would cost more
 constexpr size_t kMaxGroups = kMaxHalvesK / kGroup;
 
 // The sums of the first 16 of each group, for layouts whose scales change there.
