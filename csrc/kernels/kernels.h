@@ -25,6 +25,14 @@ struct PackedMatrix {
   const uint8_t* data;  // num_panels(n) * panel_bytes(layout, k) bytes, 64-byte aligned
 };
 
+// Memory that the caller will read later.  Kernels that wait for arithmetic rather than memory ask for some of it now
+// and then, and bring `at` forward; others leave it.
+struct Ahead {
+  const std::byte* at;      // what is next, up to `end`
+  const std::byte* end;     // whole lines of 64 bytes
+  bool (*next)(Ahead& it);  // at the end: sets the range that follows; false where there is none
+};
+
 // The activations of num_rows tokens, in whichever forms the step's matrices read; absent forms are null.
 struct Rows {
   int num_rows;
@@ -34,6 +42,7 @@ struct Rows {
   const int8_t* q8;       // [num_rows][width], never -128
   const float* q8_scale;  // [num_rows][width / 32]
   const int32_t* q8_sum;  // [num_rows][width / 32]; sum of q8 over the group
+  Ahead* ahead = nullptr;
 };
 
 // Where make_rows writes; any pointer may be null, then that form is not made.  Shapes as in Rows.
@@ -49,7 +58,7 @@ inline constexpr int kBlockTokens = 16;     // tokens per KV block
 inline constexpr int kSegmentTokens = 512;  // tokens per softmax segment of attention
 inline constexpr int kUnlimited = INT32_MAX;
 
-// A q8 group whose largest magnitude is below this counts as zero: 127 / max|x| would overflow.
+// A q8 group whose largest magnitude is below this counts as zero: 1 / scale would overflow.
 inline constexpr float kSmallestGroup = 0x1p-100f;
 
 inline constexpr int kRunBlocks = 16;
@@ -119,12 +128,12 @@ struct KernelTable {
   //   codes        per group, with dot = the exact integer sum of (code - zero point) * q8:
   //     kW8, kW4, kW5, kW4n, kW4x, kW4e
   //                                sum = fma(float(dot), s * q8_scale, sum)
-  //     kW4m, kW5m, kW4k, kW5k     sum = fma(fma(-m, float(q8_sum), s * float(dot)), q8_scale, sum)
-  //     kW6k, kW3k, kW4t, kW3t, dots of both halves
-  //                                sum = fma(fma(s1, float(dot1), s0 * float(dot0)), q8_scale, sum)
+  //     kW4m, kW5m, kW4k, kW5k     the same, then sum = fma(-m, float(q8_sum) * q8_scale, sum)
+  //     kW6k, kW3k, kW4t, kW3t     the same for the dot and s of the first half, then of the second
   //     kW2k, dot = the exact sum of s code q8, min_sum = that of m q8, over both halves
   //                                sum = fma(fma(-e, float(min_sum), d * float(dot)), q8_scale, sum)
-  //   where, but in kW2k, s and m are with the scales of scales multiplied in, which is exact.
+  //   where, but in kW2k, s and m are with the scales of scales multiplied in, which is exact, as are products with
+  //   scales that make_rows gives.
   //
   // A call walks its panels, and all its rows within each: it reads a panel from memory once and x once per panel or
   // two.  So
@@ -136,8 +145,9 @@ struct KernelTable {
   void (*unpack_row)(const PackedMatrix& w, int row, float* out);
 
   // x [rows][width] into the forms asked for; bf16 rounds to nearest even and keeps NaN.  q8: per group of 32, scale =
-  // max|x| / 127, q = round-to-nearest-even of x / scale (as x * (127 / max|x|)); a group below kSmallestGroup is zero
-  // with scale 0, one with a NaN or an infinity is zero with scale NaN.  The row functions from here to write_kv have
+  // max|x| / 127 rounded up to four significant bits (q8_scale.h), q = round-to-nearest-even of x / scale (as
+  // x * (1 / scale)); a group below kSmallestGroup is zero with scale 0, one with a NaN or an infinity is zero with
+  // scale NaN.  The row functions from here to write_kv have
   // the same bits in every table and no alignment beyond that of float.
   void (*make_rows)(const float* x, size_t ldx, int num_rows, int width, const RowsOut& out);
 

@@ -4,12 +4,16 @@
 #include <cstdio>
 #include <utility>
 
+#include "kv_block.h"
+
 namespace quintet {
 namespace {
 
 constexpr int kRowChunk = 256;            // rows whose int8 activations stay in L2 while panels stream past
 constexpr size_t kItemBytes = 256 << 10;  // weights per work item: some microseconds of reading
 constexpr int kItemsPerThread = 8;  // at least, where there are as many panels: else threads wait for the last one
+
+constexpr size_t kAheadBytes = 12 << 20;  // of all workers together: the L3 of a small server, less what else it holds
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -76,6 +80,7 @@ PhaseInfo LinearPhase::info(const Plan& plan) const {
 void LinearPhase::run(const StepContext& context) {
   const int rows = logits_rows_ ? context.step.num_logits_rows : context.step.num_tokens;
   if (rows == 0) return;
+  Ahead* const ahead = next_ == nullptr ? nullptr : next_->ahead(context);
   const int threads = plan_.num_threads();
   const int row_chunks = ceil_div(rows, kRowChunk);
   // Items of one task, or of all together: for each chunk of rows, runs of panels.
@@ -110,10 +115,10 @@ void LinearPhase::run(const StepContext& context) {
     const int panel_begin = local % cut.items_per_chunk * cut.panels_per_item;
     const int panel_end = std::min(cut.panels, panel_begin + cut.panels_per_item);
     if (ops_.empty()) {
-      run_task(context, tasks_[t], row_begin, row_end, panel_begin, panel_end);
+      run_task(context, tasks_[t], ahead, row_begin, row_end, panel_begin, panel_end);
       return;
     }
-    for (const LinearTask& task : tasks_) run_task(context, task, row_begin, row_end, panel_begin, panel_end);
+    for (const LinearTask& task : tasks_) run_task(context, task, ahead, row_begin, row_end, panel_begin, panel_end);
     const int begin = panel_begin * kPanelColumns;
     const int end = std::min(ops_[0].width, panel_end * kPanelColumns);
     for (int row = row_begin; row < row_end; row++) {
@@ -122,20 +127,80 @@ void LinearPhase::run(const StepContext& context) {
   });
 }
 
-void LinearPhase::run_task(const StepContext& context, const LinearTask& task, int row_begin, int row_end,
+void LinearPhase::run_task(const StepContext& context, const LinearTask& task, Ahead* ahead, int row_begin, int row_end,
                            int panel_begin, int panel_end) const {
   const KernelTable& kernels = plan_.kernels();
   const PackedMatrix& w = plan_.matrix(task.matrix);
   const Buffer& y = plan_.buffer(task.output);
   const Forms& shared = plan_.forms(task.forms);
   const Forms& x = before_ == nullptr ? shared : before_->forms(context, shared);
-  kernels.linear[static_cast<size_t>(w.layout)](w, x.rows(row_end), row_begin, row_end, panel_begin, panel_end,
-                                                y.row(0), y.stride);
+  Rows x_rows = x.rows(row_end);
+  x_rows.ahead = ahead;
+  kernels.linear[static_cast<size_t>(w.layout)](w, x_rows, row_begin, row_end, panel_begin, panel_end, y.row(0),
+                                                y.stride);
   if (task.bias < 0) return;
   const float* bias = plan_.vector(task.bias).data();
   const int first = panel_begin * kPanelColumns;
   const int last = std::min(w.n, panel_end * kPanelColumns);
   for (int row = row_begin; row < row_end; row++) kernels.add(bias + first, last - first, y.row(row) + first);
+}
+
+void KVAhead::start(const Step& step, const KVCache& cache, int left, int worker, int num_threads) {
+  step_ = &step;
+  cache_ = &cache;
+  left_ = left;
+  const int64_t items = int64_t{step.num_seqs} * cache.num_kv_heads;
+  item_ = items * worker / num_threads;
+  end_item_ = items * (worker + 1) / num_threads;
+  bytes_left_ = kAheadBytes / static_cast<size_t>(num_threads);
+  at = end = nullptr;
+  start_item();
+}
+
+void KVAhead::start_item() {
+  is_v_ = false;
+  if (item_ == end_item_) return;
+  const auto seq = static_cast<size_t>(item_ / cache_->num_kv_heads);
+  const int num_queries = step_->cu_seqlens[seq + 1] - step_->cu_seqlens[seq];
+  end_block_ = ceil_div(step_->seq_lens[seq], kBlockTokens);
+  const int first_query = step_->seq_lens[seq] - num_queries;
+  first_block_ = first_query > left_ ? (first_query - left_) / kBlockTokens : 0;
+  block_ = first_block_;
+}
+
+bool KVAhead::next_block(Ahead& it) { return static_cast<KVAhead&>(it).advance(); }
+
+bool KVAhead::advance() {
+  const size_t bytes = kv_block_bytes(cache_->type, cache_->head_dim) / 64 * 64;
+  if (item_ == end_item_ || bytes > bytes_left_ || bytes == 0) return false;
+  bytes_left_ -= bytes;
+  const auto seq = static_cast<size_t>(item_ / cache_->num_kv_heads);
+  const auto head = static_cast<int>(item_ % cache_->num_kv_heads);
+  const int32_t* table = step_->block_tables + seq * static_cast<size_t>(step_->max_blocks);
+  at = kv_block(*cache_, is_v_ ? cache_->v : cache_->k, table[block_], head);
+  end = at + bytes;
+  if (++block_ < end_block_) return true;
+  block_ = first_block_;
+  if (is_v_) {
+    ++item_;
+    start_item();
+  } else {
+    is_v_ = true;
+  }
+  return true;
+}
+
+Ahead* AttentionPhase::ahead(const StepContext& context) {
+  const Step& step = context.step;
+  if (step.num_tokens > step.num_seqs * kQueryTile) return nullptr;
+  for (int seq = 0; seq < step.num_seqs; seq++) {
+    if (step.cu_seqlens[seq + 1] - step.cu_seqlens[seq] > kQueryTile) return nullptr;
+  }
+  KVAhead& kv = ahead_[static_cast<size_t>(context.worker)].kv;
+  if (!kv.is_started()) {
+    kv.start(step, context.plan.cache(layer_), left_, context.worker, context.plan.num_threads());
+  }
+  return &kv;
 }
 
 PhaseInfo AttentionPhase::info(const Plan&) const {

@@ -43,6 +43,8 @@ class WorkShare {
   std::vector<Taken> taken_;  // of each worker's share
 };
 
+class AttentionPhase;
+
 class RowPhase final : public Phase {
  public:
   explicit RowPhase(bool logits_rows) : logits_rows_(logits_rows) {}
@@ -67,6 +69,31 @@ class RowPhase final : public Phase {
   std::vector<Replica> replicas_;  // of all workers but the first, which has the plan's memory
 };
 
+// The keys and values that a worker's share of attention will read, for the products before it to ask for: those are
+// bound by arithmetic where many sequences share a step, attention by memory.  A worker's share of an L3 at most: what
+// else would come would push out what was there first.
+class KVAhead : public Ahead {
+ public:
+  KVAhead() : Ahead{nullptr, nullptr, next_block} {}
+  void reset() { step_ = nullptr; }
+  // Of sequences that are one item for each KV head.
+  void start(const Step& step, const KVCache& cache, int left, int worker, int num_threads);
+  bool is_started() const { return step_ != nullptr; }
+
+ private:
+  static bool next_block(Ahead& it);
+  bool advance();
+  void start_item();
+
+  const Step* step_ = nullptr;
+  const KVCache* cache_ = nullptr;
+  int left_ = 0;
+  int64_t item_ = 0, end_item_ = 0;
+  int block_ = 0, first_block_ = 0, end_block_ = 0;
+  bool is_v_ = false;
+  size_t bytes_left_ = 0;
+};
+
 // Matrix products, and the row ops that follow them where each item can do its own columns.
 class LinearPhase final : public Phase {
  public:
@@ -75,10 +102,11 @@ class LinearPhase final : public Phase {
   PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;
   bool absorb(const RowOp& op, bool logits_rows) override;
+  void set_next(AttentionPhase* next) { next_ = next; }
 
  private:
-  void run_task(const StepContext& context, const LinearTask& task, int row_begin, int row_end, int panel_begin,
-                int panel_end) const;
+  void run_task(const StepContext& context, const LinearTask& task, Ahead* ahead, int row_begin, int row_end,
+                int panel_begin, int panel_end) const;
 
   const Plan& plan_;
   std::vector<LinearTask> tasks_;
@@ -86,6 +114,7 @@ class LinearPhase final : public Phase {
   const RowPhase* before_;  // where the input may be a worker's own, or null
   std::vector<RowOp> ops_;  // an item does the same panels of all tasks where there are any
   WorkShare share_;
+  AttentionPhase* next_ = nullptr;  // whose keys and values to ask for
 };
 
 // Attention, the row ops before it that treat each head alone, and those after it.
@@ -103,11 +132,18 @@ class AttentionPhase final : public Phase {
         sinks_(sinks),
         num_kv_heads_(num_kv_heads),
         before_(std::move(before)),
-        share_(num_threads) {}
-  void reset() override { share_.reset(); }
+        share_(num_threads),
+        ahead_(static_cast<size_t>(num_threads)) {}
+  void reset() override {
+    share_.reset();
+    for (Padded& ahead : ahead_) ahead.kv.reset();
+  }
   PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;
   bool absorb(const RowOp& op, bool logits_rows) override;
+
+  // What a worker will read, as far as no product of this step has asked for it; null where that is not known.
+  Ahead* ahead(const StepContext& context);
 
   // True where these ops can be done for one KV head and its heads of q alone.
   static bool takes(const std::vector<RowOp>& ops, int num_kv_heads);
@@ -123,6 +159,10 @@ class AttentionPhase final : public Phase {
   int num_kv_heads_;
   std::vector<RowOp> before_, after_;
   WorkShare share_;
+  struct alignas(64) Padded {
+    KVAhead kv;
+  };
+  std::vector<Padded> ahead_;  // of each worker
 };
 
 // Does nothing itself: see Plan::run_observed.  It also keeps what follows from becoming part of what went before.

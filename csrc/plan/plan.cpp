@@ -202,8 +202,14 @@ void Plan::attention(int q, int out, int layer, float scale, int left, int right
     phases_.pop_back();
   }
   open_rows_ = nullptr;
-  phases_.push_back(std::make_unique<AttentionPhase>(q, out, layer, scale, left, right, softcap, sinks, kv.num_kv_heads,
-                                                     num_threads(), std::move(before)));
+  auto phase = std::make_unique<AttentionPhase>(q, out, layer, scale, left, right, softcap, sinks, kv.num_kv_heads,
+                                                num_threads(), std::move(before));
+  // The products since the attention before this one.
+  for (auto earlier = phases_.rbegin(); earlier != phases_.rend(); ++earlier) {
+    if (dynamic_cast<AttentionPhase*>(earlier->get()) != nullptr) break;
+    if (auto* products = dynamic_cast<LinearPhase*>(earlier->get())) products->set_next(phase.get());
+  }
+  phases_.push_back(std::move(phase));
 }
 
 void Plan::finish(int logits) {

@@ -87,7 +87,7 @@ void test_make_rows_rounds_to_bf16() {
   }
 }
 
-// A quantised group comes back within half a step, its sum is exact, and no code is -128.
+// A quantised group comes back within half a step, its sum is exact, no code is -128, and its scale has four bits.
 void test_make_rows_quantises() {
   Random random(2);
   for (const KernelTable* table : tests::tables()) {
@@ -109,6 +109,13 @@ void test_make_rows_quantises() {
                        "%s: %g is %d times %g", table->name, x[i], forms.q8[i], scale);
           }
         }
+        if (scale > 0.0f) {
+          double largest = 0;
+          for (size_t i = g * kGroup; i < (g + 1) * kGroup; ++i) largest = std::max(largest, std::fabs(double{x[i]}));
+          CHECK_WITH((float_bits(scale) & 0xfffff) == 0, "%s: scale %a has more than four bits", table->name, scale);
+          CHECK_WITH(scale >= largest / 127 * 0.999999 && scale <= largest / 127 * 1.125001, "%s: scale %g of %g",
+                     table->name, scale, largest);
+        }
         CHECK_WITH(sum == forms.q8_sum[g], "%s: group sum %d, not %d", table->name, forms.q8_sum[g], sum);
       }
       CHECK_WITH(forms.q8_scale[0] == 0.0f, "%s: a zero group has scale 0", table->name);
@@ -120,7 +127,7 @@ void test_make_rows_quantises() {
 void test_make_rows_contains_nan() {
   for (const KernelTable* table : tests::tables()) {
     for (const float bad : {kNan, -kNan, kInfinity, -kInfinity}) {
-      std::vector<float> x(3 * kGroup, 1.0f);
+      std::vector<float> x(3 * kGroup, 127.0f);
       x[kGroup + 20] = bad;
       const Forms forms = make_forms(*table, x, x.size(), 1, static_cast<int>(x.size()));
       CHECK_WITH(std::isnan(forms.q8_scale[1]), "%s: scale of a broken group is %g", table->name, forms.q8_scale[1]);

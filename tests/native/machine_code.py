@@ -52,11 +52,16 @@ class Loop:
 
     @property
     def spills(self) -> list[str]:
-        """Instructions that move a vector to or from the stack, or take one from there."""
+        """
+        Instructions that move a vector to or from the stack, or take one from there.
+
+        With an index it is an element of an array: nothing that was in a register.
+        """
         return [
             text
             for text in self.instructions
-            if _VECTOR.search(text) and any(register in text for register in self.frame)
+            if _VECTOR.search(text)
+            and any(register in text and f"{register},%" not in text for register in self.frame)
         ]
 
 

@@ -25,10 +25,10 @@ def of_layout(loops: list[Loop], layout: int) -> list[Loop]:
 
 
 def designed_dots(loop: Loop) -> int | None:
-    """What CodesTile's templates say: few_rows<ROWS> of one panel, many_rows<0, 1> of two."""
+    """What CodesTile's templates say: few_rows<ROWS> of one panel, many_rows*<0, 1> of two."""
     if rows := re.search(r"few_rows<(\d+)>", loop.function):
         return UNITS * int(rows[1])
-    if panels := re.search(r"many_rows<([^>]*)>", loop.function):
+    if panels := re.search(r"many_rows(?:_stepped)?<([^>]*)>", loop.function):
         return UNITS * len(panels[1].split(","))
     return None
 

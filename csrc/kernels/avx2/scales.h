@@ -137,9 +137,8 @@ struct WithMin {
 #pragma GCC unroll 4
     for (size_t r = 0; r < ROWS; ++r) {
       const __m256 dot = to_floats(dot_unsigned<kMaxCode>(codes, x[r].q, _mm256_setzero_si256()));
-      const __m256 q_sum = _mm256_set1_ps(static_cast<float>(x[r].sum));
-      const __m256 part = _mm256_fnmadd_ps(min, q_sum, _mm256_mul_ps(scale, dot));
-      sum[r] = _mm256_fmadd_ps(part, _mm256_set1_ps(x[r].scale), sum[r]);
+      const __m256 with_scale = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, _mm256_set1_ps(x[r].scale)), sum[r]);
+      sum[r] = _mm256_fnmadd_ps(min, _mm256_set1_ps(static_cast<float>(x[r].sum) * x[r].scale), with_scale);
     }
   }
 };
@@ -170,8 +169,9 @@ struct TwoScales {
       const __m256i pair = broadcast4(x[r].pair);
       const __m256i low = dot_unsigned<kMaxCode, 0, 4>(codes, x[r].q, _mm256_madd_epi16(pair, of_first));
       const __m256i high = dot_unsigned<kMaxCode, 4, 8>(codes, x[r].q, _mm256_madd_epi16(pair, of_second));
-      const __m256 part = _mm256_fmadd_ps(second, to_floats(high), _mm256_mul_ps(first, to_floats(low)));
-      sum[r] = _mm256_fmadd_ps(part, _mm256_set1_ps(x[r].scale), sum[r]);
+      const __m256 x_scale = _mm256_set1_ps(x[r].scale);
+      sum[r] = _mm256_fmadd_ps(to_floats(low), _mm256_mul_ps(first, x_scale), sum[r]);
+      sum[r] = _mm256_fmadd_ps(to_floats(high), _mm256_mul_ps(second, x_scale), sum[r]);
     }
   }
 };

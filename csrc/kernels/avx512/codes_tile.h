@@ -28,9 +28,13 @@ struct CodesTile {
     if constexpr (ROWS <= kFewRows) {
       for (size_t p = 0; p < PANELS; ++p) few_rows<ROWS>(t, prepared, p);
     } else {
+      if constexpr (Scales::kStepped) {
+        if (prepared.steps.exact) return many_rows_stepped(t, prepared, ROWS, std::make_index_sequence<PANELS>());
+      }
       many_rows(t, prepared, ROWS, std::make_index_sequence<PANELS>());
     }
   }
+  static int max_rows(const Rows& x) { return Prepared::max_rows(static_cast<size_t>(x.width)); }
 
  private:
   static X first_row(const TileArgs& t, const Prepared& prepared) {
@@ -138,6 +142,77 @@ struct CodesTile {
     }
   }
 
+  // As many_rows, by steps.h.
+  template <size_t... P>
+  static void many_rows_stepped(const TileArgs& t, const Prepared& prepared, size_t rows, std::index_sequence<P...>) {
+    constexpr size_t kPanelsHere = sizeof...(P);
+    const auto& steps = prepared.steps;
+    Ahead* const later = rows < kAheadRows ? nullptr : t.x.ahead;
+    const size_t width = static_cast<size_t>(t.x.width);
+    const int8_t* q = t.x.q8 + static_cast<size_t>(t.row) * width;
+    const uint8_t* block = t.panel;
+    alignas(64) float sums[kMaxRows][kPanelsHere][kPanelColumns];
+    typename Scales::Tables tables[kPanelsHere];
+    std::memset(sums, 0, rows * sizeof sums[0]);
+
+    for (size_t g = 0; g < width / kGroup;) {
+      const uint8_t* group = block + kLayout.header_bytes;
+#pragma GCC unroll 1
+      for (int i = 0; i < kLayout.groups_per_block; ++i, group += kLayout.group_bytes(), ++g, q += kGroup) {
+        __m512i codes[kPanelsHere][8];
+        const bool inside = group + kFarBytes < t.panel + t.panel_stride;
+        const size_t ahead = inside ? kFarBytes : kFarBytes + (kPanelsHere - 1) * t.panel_stride;
+        (prefetch<kLayout.group_bytes()>(group + P * t.panel_stride, ahead), ...);
+        if (later != nullptr) ask(*later);
+        (unpack<LAYOUT>(group + P * t.panel_stride, codes[P]), ...);
+        const Scales scales[] = {
+            Scales(block + P * t.panel_stride, group + P * t.panel_stride + kLayout.scale_offset())...};
+        (scales[P].prepare(codes[P]), ...);
+        (scales[P].fill(tables[P]), ...);
+
+        size_t at = g;
+        const int8_t* row_q = q;
+        Dots dots[kPanelsHere];
+        dot_row_stepped(codes, row_q, steps, at, dots);
+        float* out = sums[0][0];
+#pragma GCC unroll 1
+        for (size_t r = 1; r < rows; ++r) {
+          row_q += width;
+          Dots next[kPanelsHere];
+          dot_row_stepped(codes, row_q, steps, at + steps.stride, next);
+          (keep_order(dots[P], next[P]), ...);
+          add_row_stepped(tables, dots, steps, at, out);
+          ((dots[P] = next[P]), ...);
+          at += steps.stride;
+          out += kPanelsHere * kPanelColumns;
+        }
+        add_row_stepped(tables, dots, steps, at, out);
+      }
+      block += kLayout.block_bytes();
+    }
+    for (size_t r = 0; r < rows; ++r) {
+      (_mm512_storeu_ps(t.y + r * t.ldy + P * kPanelColumns, _mm512_load_ps(sums[r][P])), ...);
+    }
+  }
+
+  template <size_t PANELS, typename Steps>
+  [[gnu::always_inline]] static void dot_row_stepped(const __m512i (&codes)[PANELS][8], const int8_t* q,
+                                                     const Steps& steps, size_t at, Dots (&dots)[PANELS]) {
+    dot_row(codes, q, Scales::start_stepped(steps, at), dots);
+  }
+
+  template <size_t PANELS, typename Tables, typename Steps>
+  [[gnu::always_inline]] static void add_row_stepped(const Tables (&tables)[PANELS], const Dots (&dots)[PANELS],
+                                                     const Steps& steps, size_t at, float* out) {
+    __m512 sum[PANELS];
+#pragma GCC unroll 2
+    for (size_t p = 0; p < PANELS; ++p) {
+      sum[p] = Scales::add_stepped(dots[p], tables[p], steps, at, _mm512_load_ps(out + p * kPanelColumns));
+    }
+#pragma GCC unroll 2
+    for (size_t p = 0; p < PANELS; ++p) _mm512_store_ps(out + p * kPanelColumns, sum[p]);
+  }
+
   // Without it the compiler would move one row's end before the next row's dot products.
   [[gnu::always_inline]] static void keep_order(Dots& a, Dots& b) {
     __asm__("" : "+v"(a.first), "+v"(a.second), "+v"(b.first), "+v"(b.second));
@@ -145,13 +220,18 @@ struct CodesTile {
 
   template <size_t PANELS>
   [[gnu::always_inline]] static void dot_rows(const __m512i (&codes)[PANELS][8], const X& row, Dots (&dots)[PANELS]) {
-    const Dots start = Scales::start(row);
+    dot_row(codes, row.q, Scales::start(row), dots);
+  }
+
+  template <size_t PANELS>
+  [[gnu::always_inline]] static void dot_row(const __m512i (&codes)[PANELS][8], const int8_t* q, const Dots& start,
+                                             Dots (&dots)[PANELS]) {
 #pragma GCC unroll 2
     for (auto& d : dots) d = start;
 #pragma GCC unroll 4
     for (size_t j = 0; j < 4; ++j) {
-      const __m512i first = broadcast4(row.q + j * 4);
-      const __m512i second = broadcast4(row.q + 16 + j * 4);
+      const __m512i first = broadcast4(q + j * 4);
+      const __m512i second = broadcast4(q + 16 + j * 4);
 #pragma GCC unroll 2
       for (size_t p = 0; p < PANELS; ++p) {
         dots[p].first = _mm512_dpbusd_epi32(dots[p].first, codes[p][j], first);

@@ -1,8 +1,8 @@
 // Matrix kernels of integer codes for AVX-512 with VNNI.
 //
-// Weights are the unsigned operand of the dot product and stay in registers while rows pass.  In cache on Zen 5, of the
-// dot product's peak at 8, 16 and 256 rows: kW4 74, 76 and 77 %, kW8 73, 75 and 75 %, kW4k 65, 67 and 67 %, kW6k 58, 63
-// and 64 %.  Scaling takes the same units: 80 % is the bound of kW4 and kW8, 73 % that of kW4k and kW6k.
+// Weights are the unsigned operand of the dot product and stay in registers while rows pass.  In cache on Zen 4, of the
+// dot product's peak at 16 and 24 rows: kW4 83 and 84 %, kW8 84 and 85 %, kW4k 73 and 74 %, kW6k 67 and 67 %.  Scaling
+// takes the same units: 89 % is the bound of kW4 and kW8, 80 % that of kW4k and kW6k.
 #include "codes_tile.h"
 
 namespace quintet::avx512 {

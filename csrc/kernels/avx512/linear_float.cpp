@@ -46,6 +46,7 @@ struct BF16 {
 template <typename Floats>
 struct FloatTile {
   static constexpr int kMaxRows = 12;
+  static int max_rows(const Rows&) { return kMaxRows; }
   static constexpr int kPanels = 2;
   using Prepared = NothingPrepared;
 

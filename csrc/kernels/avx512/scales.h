@@ -1,32 +1,70 @@
 // What scales codes: how each kind of layout turns a group's integer sums into a row's float sum.
 #pragma once
 
-#include "codes.h"
+#include "steps.h"
 
 namespace quintet::avx512 {
 namespace {
 
+constexpr int kFewestOfMany = 8;  // up to so many rows take no steps: filling the tables would cost more
 constexpr size_t kMaxGroups = kMaxHalvesK / kGroup;
 
 // The sums of the first 16 of each group, for layouts whose scales change there.
 struct HalfSums {
   static constexpr int kMaxRows = 24;      // 100 kB
   static constexpr int kPanelsPerUse = 8;  // of two; their cost is small beside that of these
+  static int max_rows(size_t) { return kMaxRows; }
   HalfSums(const Rows& x, int row, int rows) {
     const size_t width = static_cast<size_t>(x.width);
     for (size_t r = 0; r < static_cast<size_t>(rows); ++r) {
       const int8_t* q = x.q8 + (static_cast<size_t>(row) + r) * width;
-      // Two groups at a time, of which k has an even number: absolute differences sum what is made unsigned.
-      for (size_t g = 0; g < width / kGroup; g += 2) {
-        const __m512i both = _mm512_xor_si512(_mm512_loadu_si512(q + g * kGroup), _mm512_set1_epi8(-128));
-        __m512i sum = _mm512_sad_epu8(both, _mm512_setzero_si512());
-        sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, _MM_PERM_BADC));
-        first[r][g] = static_cast<int16_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sum)) - 128 * 16);
-        first[r][g + 1] = static_cast<int16_t>(_mm_cvtsi128_si32(_mm512_extracti32x4_epi32(sum, 2)) - 128 * 16);
+      // Eight groups at a time, of which a block has as many: absolute differences sum what is made unsigned.
+      for (size_t g = 0; g < width / kGroup; g += 8) {
+        __m512i quads[4];  // of two groups each, sums of eight
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; ++i) {
+          const __m512i two = _mm512_loadu_si512(q + (g + i * 2) * kGroup);
+          quads[i] = _mm512_sad_epu8(_mm512_xor_si512(two, _mm512_set1_epi8(-128)), _mm512_setzero_si512());
+        }
+        const __m512i low = halves_of(quads[0], quads[1]);
+        const __m512i high = halves_of(quads[2], quads[3]);
+        const __m512i firsts = _mm512_permutex2var_epi64(low, _mm512_setr_epi64(0, 4, 1, 5, 8, 12, 9, 13), high);
+        const __m512i sums = _mm512_sub_epi64(firsts, _mm512_set1_epi64(128 * 16));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(&first[r][g]), _mm512_cvtepi64_epi16(sums));
       }
     }
   }
   int16_t first[kMaxRows][kMaxGroups + 32];  // a line more, or all rows would share one set of the cache
+
+ private:
+  // Sums of 16: per half of a group that of a, then that of b.
+  static __m512i halves_of(__m512i a, __m512i b) {
+    return _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  }
+};
+
+// With the steps of many rows.
+template <int ZERO_POINT>
+struct PreparedRows {
+  static constexpr int kMaxRows = 32;
+  static constexpr int kPanelsPerUse = 8;
+  static int max_rows(size_t width) { return Steps<ZERO_POINT, false>::max_rows(width, kMaxRows); }
+  PreparedRows(const Rows& x, int row, int rows) {
+    if (rows > kFewestOfMany) steps.fill(x, row, rows, 0);
+  }
+  Steps<ZERO_POINT, false> steps;
+};
+
+template <int ZERO_POINT>
+struct PreparedHalves : HalfSums {
+  static int max_rows(size_t width) { return Steps<ZERO_POINT, true>::max_rows(width, kMaxRows); }
+  PreparedHalves(const Rows& x, int row, int rows) : HalfSums(x, row, rows) {
+    if (rows <= kFewestOfMany) return;
+    steps.fill(x, row, rows, [&](size_t r, size_t g) {
+      return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(&first[r][g])));
+    });
+  }
+  Steps<ZERO_POINT, true> steps;
 };
 
 // The q8 form of one row, from one group on.
@@ -76,7 +114,8 @@ struct Q8Row {
 struct Dots {
   __m512i first;
   __m512i second;
-  [[gnu::always_inline]] __m512 total() const { return _mm512_cvtepi32_ps(_mm512_add_epi32(first, second)); }
+  [[gnu::always_inline]] __m512i whole() const { return _mm512_add_epi32(first, second); }
+  [[gnu::always_inline]] __m512 total() const { return _mm512_cvtepi32_ps(whole()); }
 };
 
 // s (code - zero point): the zero point is where the integer sum starts.
@@ -84,7 +123,9 @@ template <Layout LAYOUT>
 struct Symmetric {
   static constexpr int kMaxRows = 32;
   static constexpr int kZeroPoint = zero_point(LAYOUT);
-  using Prepared = NothingPrepared;
+  static constexpr bool kStepped = LAYOUT != Layout::kW4e;  // whose scales may be too small to be exact
+  using Prepared = std::conditional_t<kStepped, PreparedRows<kZeroPoint>, NothingPrepared>;
+  using Tables = ScaleTable;
   __m512 scale;
   [[gnu::always_inline]] static __m512 load(const uint8_t* block, const uint8_t* p) {
     if constexpr (LAYOUT == Layout::kW4x) return _mm512_mul_ps(load_halves(block), load_signed_bytes(p));
@@ -100,12 +141,28 @@ struct Symmetric {
   [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
     return _mm512_fmadd_ps(dots.total(), _mm512_mul_ps(scale, _mm512_set1_ps(*x.scale)), sum);
   }
+
+  [[gnu::always_inline]] void fill(Tables& table) const { table.fill(scale); }
+  template <typename Steps>
+  [[gnu::always_inline]] static Dots start_stepped(const Steps& steps, size_t at) {
+    return {_mm512_set1_epi32(steps.start[at]), _mm512_setzero_si512()};
+  }
+  template <typename Steps>
+  [[gnu::always_inline]] static __m512 add_stepped(const Dots& dots, const Tables& table, const Steps& steps, size_t at,
+                                                   __m512 sum) {
+    return _mm512_fmadd_ps(steps.scaled(dots.whole(), at), table.at(steps.offset[at]), sum);
+  }
 };
 
 // s code - m.
 struct WithMin {
   static constexpr int kMaxRows = 32;
-  using Prepared = NothingPrepared;
+  static constexpr bool kStepped = true;
+  using Prepared = PreparedRows<0>;
+  struct Tables {
+    ScaleTable scale;
+    alignas(64) float min[kPanelColumns];  // not in a register: there is none left
+  };
   __m512 scale;
   __m512 min;
   [[gnu::always_inline]] void prepare(__m512i (&)[8]) const {}
@@ -114,9 +171,25 @@ struct WithMin {
     return {_mm512_setzero_si512(), _mm512_setzero_si512()};
   }
   [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
-    const __m512 q_sum = _mm512_cvtepi32_ps(broadcast4(x.sum));
-    const __m512 part = _mm512_fnmadd_ps(min, q_sum, _mm512_mul_ps(scale, dots.total()));
-    return _mm512_fmadd_ps(part, _mm512_set1_ps(*x.scale), sum);
+    const __m512 with_scale = _mm512_fmadd_ps(dots.total(), _mm512_mul_ps(scale, _mm512_set1_ps(*x.scale)), sum);
+    return _mm512_fnmadd_ps(min, _mm512_set1_ps(static_cast<float>(*x.sum) * *x.scale), with_scale);
+  }
+
+  [[gnu::always_inline]] void fill(Tables& tables) const {
+    tables.scale.fill(scale);
+    _mm512_store_ps(tables.min, min);
+  }
+  template <typename Steps>
+  [[gnu::always_inline]] static Dots start_stepped(const Steps& steps, size_t at) {
+    return {_mm512_set1_epi32(steps.start[at]), _mm512_setzero_si512()};
+  }
+  template <typename Steps>
+  [[gnu::always_inline]] static __m512 add_stepped(const Dots& dots, const Tables& tables, const Steps& steps,
+                                                   size_t at, __m512 sum) {
+    const __m512 with_scale = _mm512_fmadd_ps(steps.scaled(dots.whole(), at), tables.scale.at(steps.offset[at]), sum);
+    const float* min = tables.min;
+    __asm__ volatile("" : "+r"(min));  // or the compiler would keep it in a register and another one on the stack
+    return _mm512_fnmadd_ps(_mm512_set1_ps(steps.x_sum[at]), _mm512_load_ps(min), with_scale);
   }
 };
 
@@ -134,8 +207,13 @@ struct ByteWithMin : WithMin {
 template <Layout LAYOUT>
 struct TwoScales {
   static constexpr int kMaxRows = HalfSums::kMaxRows;
-  using Prepared = HalfSums;
   static constexpr int kZeroPoint = zero_point(LAYOUT);
+  static constexpr bool kStepped = true;
+  using Prepared = PreparedHalves<kZeroPoint>;
+  struct Tables {
+    ScaleTable first;
+    ScaleTable second;
+  };
   __m512 first;
   __m512 second;
   [[gnu::always_inline]] static __m512 load_d(const uint8_t* block) {
@@ -152,9 +230,25 @@ struct TwoScales {
     return {_mm512_set1_epi32(-kZeroPoint * first_sum), _mm512_set1_epi32(-kZeroPoint * (*x.sum - first_sum))};
   }
   [[gnu::always_inline]] __m512 add(const Dots& dots, const Q8Row<Prepared>& x, __m512 sum) const {
-    const __m512 part =
-        _mm512_fmadd_ps(second, _mm512_cvtepi32_ps(dots.second), _mm512_mul_ps(first, _mm512_cvtepi32_ps(dots.first)));
-    return _mm512_fmadd_ps(part, _mm512_set1_ps(*x.scale), sum);
+    const __m512 x_scale = _mm512_set1_ps(*x.scale);
+    const __m512 half = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots.first), _mm512_mul_ps(first, x_scale), sum);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots.second), _mm512_mul_ps(second, x_scale), half);
+  }
+
+  [[gnu::always_inline]] void fill(Tables& tables) const {
+    tables.first.fill(first);
+    tables.second.fill(second);
+  }
+  template <typename Steps>
+  [[gnu::always_inline]] static Dots start_stepped(const Steps& steps, size_t at) {
+    return {_mm512_set1_epi32(steps.start[at]), _mm512_set1_epi32(steps.second_start[at])};
+  }
+  template <typename Steps>
+  [[gnu::always_inline]] static __m512 add_stepped(const Dots& dots, const Tables& tables, const Steps& steps,
+                                                   size_t at, __m512 sum) {
+    const int32_t offset = steps.offset[at];
+    const __m512 half = _mm512_fmadd_ps(steps.scaled(dots.first, at), tables.first.at(offset), sum);
+    return _mm512_fmadd_ps(steps.scaled(dots.second, at), tables.second.at(offset), half);
   }
 };
 
@@ -175,6 +269,7 @@ struct TableScales : TwoScales<LAYOUT> {
 // one integer sum, and one step sums both minima.
 struct ScaledCodes {
   static constexpr int kMaxRows = HalfSums::kMaxRows;
+  static constexpr bool kStepped = false;
   using Prepared = HalfSums;
   __m512 d;
   __m512 e;

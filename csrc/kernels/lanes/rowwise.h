@@ -9,6 +9,7 @@
 #include "../gelu.h"
 #include "../half.h"
 #include "../kernels.h"
+#include "../q8_scale.h"
 #include "exp.h"
 #include "sixteen.h"
 
@@ -26,8 +27,8 @@ template <class Lanes>
     *sum = 0;
     return;
   }
-  const auto inverse = Lanes::set1(127.0f / largest);
-  *scale = largest / 127.0f;
+  *scale = q8_scale(largest);
+  const auto inverse = Lanes::set1(1.0f / *scale);
   *sum = Lanes::store_int8(q8, Lanes::mul(a, inverse), Lanes::mul(b, inverse));
 }
 

@@ -110,9 +110,8 @@ struct WithMin {
   Columns min;
   [[gnu::always_inline]] void prepare(Codes&) const {}
   [[gnu::always_inline]] void add_group(const Codes& codes, const Q8Group& x, float* sums) const {
-    const Columns part = scale * to_floats(dot32(dots_from(0), codes, x.q));
-    const float32x4_t q_sum = vdupq_n_f32(static_cast<float>(x.sum));
-    add_product({vfmsq_f32(part.low, min.low, q_sum), vfmsq_f32(part.high, min.high, q_sum)}, all(x.scale), sums);
+    add_product(to_floats(dot32(dots_from(0), codes, x.q)), scale * all(x.scale), sums);
+    add_product(min, all(-(static_cast<float>(x.sum) * x.scale)), sums);
   }
 };
 
@@ -143,10 +142,8 @@ struct TwoScales {
     change(codes, [](uint8x16_t code) { return vsubq_u8(code, vdupq_n_u8(zero_point(LAYOUT))); });
   }
   [[gnu::always_inline]] void add_group(const Codes& codes, const Q8Group& x, float* sums) const {
-    const Columns part = first * to_floats(dot16<0>(dots_from(0), codes, x.q));
-    const Columns dots = to_floats(dot16<4>(dots_from(0), codes, x.q + 16));
-    add_product({vfmaq_f32(part.low, second.low, dots.low), vfmaq_f32(part.high, second.high, dots.high)}, all(x.scale),
-                sums);
+    add_product(to_floats(dot16<0>(dots_from(0), codes, x.q)), first * all(x.scale), sums);
+    add_product(to_floats(dot16<4>(dots_from(0), codes, x.q + 16)), second * all(x.scale), sums);
   }
 };
 

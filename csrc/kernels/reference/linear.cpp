@@ -157,17 +157,13 @@ void linear_codes(const PackedMatrix& w, const Rows& x, int row_begin, int row_e
         return;
       }
       const Scales scales = scales_at<LAYOUT>(block, group, column);
-      const auto whole = static_cast<float>(dot[0] + dot[1]);
       if (has_halves(LAYOUT)) {
-        const float part =
-            std::fma(scales.scale[1], static_cast<float>(dot[1]), scales.scale[0] * static_cast<float>(dot[0]));
-        sum = std::fma(part, q_scale[g], sum);
-      } else if (has_min(LAYOUT)) {
-        const float part = std::fma(-scales.min[0], static_cast<float>(q_sum[0] + q_sum[1]), scales.scale[0] * whole);
-        sum = std::fma(part, q_scale[g], sum);
+        for (int half = 0; half < 2; ++half)
+          sum = std::fma(static_cast<float>(dot[half]), scales.scale[half] * q_scale[g], sum);
       } else {
-        sum = std::fma(whole, scales.scale[0] * q_scale[g], sum);
+        sum = std::fma(static_cast<float>(dot[0] + dot[1]), scales.scale[0] * q_scale[g], sum);
       }
+      if (has_min(LAYOUT)) sum = std::fma(-scales.min[0], static_cast<float>(q_sum[0] + q_sum[1]) * q_scale[g], sum);
     });
     return sum;
   });

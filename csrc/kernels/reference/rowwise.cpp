@@ -7,6 +7,7 @@
 #include "../gelu.h"
 #include "../half.h"
 #include "../impl.h"
+#include "../q8_scale.h"
 #include "exp.h"
 
 namespace quintet::reference {
@@ -25,9 +26,9 @@ void quantize_group(const float* x, int8_t* q8, float* scale, int32_t* sum) {
   for (int i = 0; i < kGroup; ++i) bits = std::max(bits, float_bits(x[i]) & 0x7fffffffu);
   const float largest = float_from_bits(bits);
   const bool broken = !std::isfinite(largest);
-  *scale = broken ? std::numeric_limits<float>::quiet_NaN() : largest < kSmallestGroup ? 0.0f : largest / 127.0f;
+  *scale = broken ? std::numeric_limits<float>::quiet_NaN() : largest < kSmallestGroup ? 0.0f : q8_scale(largest);
   *sum = 0;
-  const float inverse = 127.0f / largest;
+  const float inverse = 1.0f / *scale;
   for (int i = 0; i < kGroup; ++i) {
     q8[i] = *scale > 0.0f ? static_cast<int8_t>(std::nearbyint(x[i] * inverse)) : int8_t{0};
     *sum += q8[i];
