@@ -54,13 +54,21 @@ def make_engine(
 
 
 def sixteen() -> list[Request]:
-    """Greedy and sampled, prompts of 3 to 108 tokens, half of them with a common start."""
+    """Greedy and sampled, prompts of 3 to 108 tokens, half of them with a common start.
+
+    The last repeats one token, so that some guesses come true whatever the model says.
+    """
     return [
         Request(
             f"r{i}",
             tuple((j * j + (i % 2) * 5) % 250 for j in range(3 + 7 * i)),
             SamplingParams(
-                max_tokens=12 + i, temperature=0.7 * (i % 3), seed=i, logprobs=1, ignore_eos=True
+                max_tokens=12 + i,
+                temperature=0.7 * (i % 3),
+                seed=i,
+                logprobs=1,
+                ignore_eos=True,
+                logit_bias={7: 100.0} if i == 15 else None,
             ),
         )
         for i in range(16)
