@@ -69,7 +69,7 @@ struct Steps {
       const size_t from = (static_cast<size_t>(row) + r) * groups;
       __mmask16 other = 0;
       for (size_t g = 0; g < groups; g += 16) {
-        const __mmask16 some = groups - g < 16 ? static_cast<__mmask16>((1u << (groups - g)) - 1) : 0xffff;
+        const auto some = static_cast<__mmask16>(groups - g < 16 ? (1u << (groups - g)) - 1 : 0xffffu);
         const __m512i bits = _mm512_maskz_loadu_epi32(some, x.q8_scale + from + g);
         const __m512i sum = _mm512_maskz_loadu_epi32(some, x.q8_sum + from + g);
         const __m512i exponent = _mm512_and_si512(bits, exponent_bits);
