@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +26,9 @@ from spec.run import Check
 
 SPEC = "000"
 PACKAGE = "nano_qwen3_serving"
+PORTS = (8080,)  # of the command line it shows
+_SCRIPTS = Path(__file__).parents[2]  # its commands are of the repository's folder
+_START_S = 60.0
 ALIASES = {"Qwen/Qwen3-0.6B": "demo"}
 
 PRELUDE = """
@@ -54,8 +60,10 @@ def checks() -> Iterator[Check]:
             return examples[0]
 
         def check(block: Block) -> Verdict:
+            if "start_service.py" in block.text:
+                return ran(_start_as_printed(block.text))
             if block.language == "bash":
-                return checked(_check_options(block.text))
+                return checked(_check_variables(block.text))
             if block.language == "yaml":
                 return checked(_check_file(block.text))
             if block.language == "json" and block.headings[-1] == "HTTP Error Responses":
@@ -83,24 +91,46 @@ def service() -> Iterator[str]:
             process.terminate()
 
 
-def _check_options(text: str) -> list[str]:
-    """Environment variables, or a command line of start_service: every one must be understood."""
+def _start_as_printed(text: str) -> list[str]:
+    """A command line of start_service, where the script lies; it must come to answer."""
+    options, _ = read_options(shlex.split(text.replace("\\\n", " "))[2:], {})
+    python = Path(sys.executable).parent
+    # Its workers are its children: one session, to be ended together.
+    process = subprocess.Popen(
+        ["/bin/bash", "-c", f"exec {text}"],
+        cwd=_SCRIPTS,
+        env=os.environ | {"PATH": f"{python}{os.pathsep}{os.environ['PATH']}"},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
-        if "start_service.py" in text:
-            arguments = shlex.split(text.replace("\\\n", " "))
-            read_options(arguments[2:], {})
-        else:
-            pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
-            variables = {name: value for name, _, value in pairs}
-            options, _ = read_options([], variables)
-            return [
-                f"{name} has no effect"
-                for name, value in variables.items()
-                if str(getattr(options, name.lower(), None)) != value
-            ]
+        deadline_s = time.monotonic() + _START_S
+        while process.poll() is None and time.monotonic() < deadline_s:
+            with contextlib.suppress(httpx.TransportError):
+                health = httpx.get(f"http://127.0.0.1:{options.port}/health")
+                if health.is_success:
+                    return []
+            time.sleep(0.2)
+        return [f"it does not answer; its status is {process.poll()}"]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def _check_variables(text: str) -> list[str]:
+    """Environment variables: every one must be understood."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    variables = {name: value for name, _, value in pairs}
+    try:
+        options, _ = read_options([], variables)
     except (InvalidParametersError, SystemExit) as error:
         return [str(error)]
-    return []
+    return [
+        f"{name} has no effect"
+        for name, value in variables.items()
+        if str(getattr(options, name.lower(), None)) != value
+    ]
 
 
 def _check_file(text: str) -> list[str]:
