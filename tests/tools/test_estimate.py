@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from quintet.cli.app import app
+from quintet.engine.sizing import resident_bytes
 from quintet.errors import CapacityError, ContextLengthError, EngineError
 from quintet.hub.packaged import packaged_models
 from quintet.tools.estimate import estimate, recommend
-from quintet.tools.footprint import measure_footprint, resident_bytes
+from quintet.tools.footprint import measure_footprint
 from quintet.tools.quantize import quantize
 
 DEMO = Path(packaged_models()["demo"])

@@ -96,31 +96,12 @@ class CPUExecutor:
 
     def run(self, step: StepInput) -> Float32Array:
         """Execute one step: see `quintet.backends.base.Executor.run`."""
-        return self.plan.run(
-            step.token_ids,
-            step.positions,
-            step.cu_seqlens,
-            step.slot_mapping,
-            step.block_tables,
-            step.seq_lens,
-            step.logits_rows,
-            step.token_types,
-        )
+        return self.plan.run(*_arrays(step), step.token_types)
 
     def run_hidden(self, step: StepInput) -> Float32Array:
         """Execute one step: see `quintet.backends.base.Executor.run_hidden`."""
         rows = np.empty((len(step.logits_rows), self.hidden_size), np.float32)
-        self.plan.run_hidden(
-            step.token_ids,
-            step.positions,
-            step.cu_seqlens,
-            step.slot_mapping,
-            step.block_tables,
-            step.seq_lens,
-            step.logits_rows,
-            rows,
-            step.token_types,
-        )
+        self.plan.run_hidden(*_arrays(step), rows, step.token_types)
         return rows
 
     def run_observed(self, step: StepInput, observer: Observer) -> None:
@@ -140,21 +121,29 @@ class CPUExecutor:
             for weights, expert, given in rows_of_experts(found, rows, visits, begins, inner):
                 observer(weights, expert, given)
 
-        self.plan.run_observed(
-            step.token_ids,
-            step.positions,
-            step.cu_seqlens,
-            step.slot_mapping,
-            step.block_tables,
-            step.seq_lens,
-            step.logits_rows,
-            step.token_types,
-            show,
-        )
+        self.plan.run_observed(*_arrays(step), step.token_types, show)
 
     def close(self) -> None:
         """Free weights and cache."""
         self._plan = None
+
+
+_Arrays: TypeAlias = tuple[
+    Int32Array, Int32Array, Int32Array, Int32Array, Int32Array, Int32Array, Int32Array
+]
+
+
+def _arrays(step: StepInput) -> _Arrays:
+    """What every run of the plan begins with."""
+    return (
+        step.token_ids,
+        step.positions,
+        step.cu_seqlens,
+        step.slot_mapping,
+        step.block_tables,
+        step.seq_lens,
+        step.logits_rows,
+    )
 
 
 def cpu_memory(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
-from pathlib import Path
 from typing import Any
 
 from quintet.engine.latency import Rate, Stopwatch
 from quintet.engine.output import FinishReason, OutputChunk
 from quintet.engine.request import Request
 from quintet.engine.sequence import Sequence
+from quintet.engine.sizing import resident_bytes
 from quintet.engine.stats import EngineStats
 
-_STATM = Path("/proc/self/statm")
 _RESIDENT_EVERY_S = 5.0
 
 
@@ -95,7 +93,7 @@ class Meter:
         self._count_tokens()
         if self._now_s - self._resident_at_s >= _RESIDENT_EVERY_S:
             self._resident_at_s = self._now_s
-            totals.resident_bytes = _resident_bytes()
+            totals.resident_bytes = resident_bytes()
         at_s = totals.last_step_at_s or self._now_s
         return dataclasses.replace(
             totals,
@@ -114,11 +112,3 @@ class Meter:
         num_generated = self.totals.num_generated_tokens
         self._tokens.count(num_generated - self._num_counted_tokens, self._now_s)
         self._num_counted_tokens = num_generated
-
-
-def _resident_bytes() -> int:
-    """Source: Linux, proc_pid_statm(5); 0 where there is no such file."""
-    try:
-        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0

@@ -158,6 +158,18 @@ def available_memory_bytes() -> int:
     return min(_system_available(), _cgroup_available())
 
 
+def resident_bytes() -> int:
+    """Main memory this process has now; 0 where the system does not say.
+
+    Source: Linux, proc_pid_statm(5).
+    """
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _system_available() -> int:
     try:
         for line in _MEMINFO.read_text().splitlines():

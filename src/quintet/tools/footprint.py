@@ -43,30 +43,26 @@ def measure_footprint(model: str | os.PathLike[str]) -> int:
     return int(done.stdout)
 
 
-def resident_bytes() -> int:
-    """Main memory this process has now; the most it ever had where the system does not say.
+def _most_bytes() -> int:
+    """The most main memory this process ever had."""
+    import resource
 
-    Source: proc_pid_statm(5).
-    """
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        import resource
-
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def _main(model: str) -> None:
     import quintet.llm
     from quintet.engine.loading import load_tokenizer
-    from quintet.models import architectures
+    from quintet.engine.sizing import resident_bytes
+    from quintet.formats.model_file import open_model_file
+    from quintet.models import load_model
 
-    architectures()  # their modules are there once a model is
+    with open_model_file(model) as source:
+        load_model(source)  # for the modules that it takes
     tokenizer = load_tokenizer(Path(model))
     tokenizer.encode("A tokenizer prepares itself on its first text.")
-    print(resident_bytes())
+    print(resident_bytes() or _most_bytes())
     del tokenizer, quintet.llm  # alive until here
 
 
