@@ -1,6 +1,10 @@
 // What this CPU and operating system can run.
 #include "impl.h"
 
+#ifdef QUINTET_X86
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #ifdef QUINTET_ARM64
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -19,9 +23,22 @@ bool cpu_runs_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
 }
+
+// Tiles are 8 kB that the system saves with a thread; a process must ask for them, and is refused where its signal
+// stacks are too small to hold them.  Source: Linux, Documentation/arch/x86/xstate.rst.
+bool cpu_runs_amx() {
+  static const bool runs = [] {
+    constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+    constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+    return cpu_runs_avx512() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") &&
+           __builtin_cpu_supports("amx-bf16") && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return runs;
+}
 #else
 bool cpu_runs_avx2() { return false; }
 bool cpu_runs_avx512() { return false; }
+bool cpu_runs_amx() { return false; }
 #endif
 
 #ifdef QUINTET_ARM64

@@ -35,12 +35,13 @@ constexpr KernelTable kReference = QUINTET_TABLE(reference);
 #ifdef QUINTET_X86
 constexpr KernelTable kAvx2 = QUINTET_TABLE(avx2);
 constexpr KernelTable kAvx512 = QUINTET_TABLE(avx512);
+constexpr KernelTable kAmx = QUINTET_TABLE(amx);
 #endif
 #ifdef QUINTET_ARM64
 constexpr KernelTable kNeon = QUINTET_TABLE(neon);
 #endif
 
-constexpr int kMaxTables = 3;
+constexpr int kMaxTables = 4;
 
 const KernelTable* choose() {
   const KernelTable* tables[kMaxTables];
@@ -66,6 +67,7 @@ int available_kernels(const KernelTable** tables, int max_tables) {
 #ifdef QUINTET_X86
   if (cpu_runs_avx2()) append(kAvx2);
   if (cpu_runs_avx512()) append(kAvx512);
+  if (cpu_runs_amx()) append(kAmx);
 #endif
 #ifdef QUINTET_ARM64
   if (cpu_runs_neon()) append(kNeon);

@@ -47,6 +47,16 @@ QUINTET_DECLARE_KERNELS
 namespace avx512 {  // needs AVX-512 F, BW, DQ, VL, VNNI, BF16 and all of the above
 QUINTET_DECLARE_KERNELS
 }
+namespace amx {  // needs AMX-TILE, AMX-INT8, AMX-BF16 and all of avx512, whose kernels it has where tiles do not help
+LinearFunction linear_bf16;
+LinearFunction linear_w8, linear_w4, linear_w5, linear_w4m, linear_w5m, linear_w4k, linear_w5k, linear_w6k;
+LinearFunction linear_w3k, linear_w2k, linear_w4n, linear_w4x, linear_w4e, linear_w4t, linear_w3t;
+Function<decltype(KernelTable::attention)> attention;
+Function<decltype(KernelTable::attention_scratch_bytes)> attention_scratch_bytes;
+using avx512::add, avx512::add_scaled, avx512::gelu, avx512::gelu_tanh, avx512::layer_norm, avx512::linear_f16;
+using avx512::linear_f32, avx512::make_rows, avx512::rms_norm, avx512::rope, avx512::scale, avx512::silu_mul;
+using avx512::softcap, avx512::swiglu_clamped, avx512::tanh, avx512::write_kv;
+}  // namespace amx
 namespace neon {  // needs Advanced SIMD with its dot product extension
 QUINTET_DECLARE_KERNELS
 }
@@ -56,6 +66,7 @@ QUINTET_DECLARE_KERNELS
 // True where both the CPU and the operating system support all that the namespace needs.
 bool cpu_runs_avx2();
 bool cpu_runs_avx512();
+bool cpu_runs_amx();  // asks the system, the first time, to let this process use tiles
 bool cpu_runs_neon();
 
 }  // namespace quintet

@@ -116,7 +116,7 @@ struct RopeArgs {
 };
 
 struct KernelTable {
-  const char* name;  // "reference", "avx2", "avx512", "neon"
+  const char* name;  // "reference", "avx2", "avx512", "amx", "neon"
 
   // y[r][j] = sum_k x[r][k] * w[j][k] for r in [row_begin, row_end), panels in [panel_begin, panel_end).
   // Writes whole panels: columns 16 * panel_begin .. 16 * panel_end - 1, so y's rows have ldy >= 16 * num_panels(n)

@@ -24,6 +24,7 @@ int64_t portable_dot_peak(int64_t rounds) {
 
 DotPeak dot_peak(const KernelTable& table) {
 #ifdef QUINTET_X86
+  if (std::strcmp(table.name, "amx") == 0) return amx::dot_peak;
   if (std::strcmp(table.name, "avx512") == 0) return avx512::dot_peak;
   if (std::strcmp(table.name, "avx2") == 0) return avx2::dot_peak;
 #endif

@@ -19,6 +19,9 @@ int64_t dot_peak(int64_t rounds);  // VPMADDUBSW and VPADDW
 namespace avx512 {
 int64_t dot_peak(int64_t rounds);  // VPDPBUSD
 }
+namespace amx {
+int64_t dot_peak(int64_t rounds);  // TDPBSSD over 64 k: kernels stop after 16 or 32 k to scale
+}
 namespace neon {
 int64_t dot_peak(int64_t rounds);  // SDOT
 }

@@ -12,8 +12,9 @@ namespace {
 // More rows take two panels at once, which share each load of x: on Zen 5 two loads a cycle are as scarce as two dot
 // products a cycle.  Their sums lie in memory and rows are a loop, which ends a row's integer sums after those of the
 // next row have begun.  Registers: 16 codes, 8 integer sums, 2 or 4 scales, 1 or 2 activations.
-template <Layout LAYOUT, typename Scales>
+template <Layout LAYOUT>
 struct CodesTile {
+  using Scales = ScalesOf<LAYOUT>;
   static constexpr CodeLayout kLayout = code_layout(LAYOUT);
   static constexpr int kMaxRows = Scales::kMaxRows;
   static constexpr int kPanels = 2;

@@ -9,77 +9,77 @@ namespace quintet::avx512 {
 
 void linear_w8(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW8, Symmetric<Layout::kW8>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW8>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w4(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW4, Symmetric<Layout::kW4>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW4>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w5(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW5, Symmetric<Layout::kW5>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW5>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w4m(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW4m, HalfWithMin>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW4m>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w5m(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW5m, HalfWithMin>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW5m>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w4k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW4k, ByteWithMin>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW4k>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w5k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW5k, ByteWithMin>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW5k>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w6k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW6k, TwoScales<Layout::kW6k>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW6k>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w3k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW3k, TwoScales<Layout::kW3k>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW3k>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w2k(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW2k, ScaledCodes>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW2k>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w4n(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW4n, Symmetric<Layout::kW4n>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW4n>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w4x(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW4x, Symmetric<Layout::kW4x>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW4x>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w4e(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW4e, Symmetric<Layout::kW4e>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW4e>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w4t(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW4t, TableScales<Layout::kW4t>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW4t>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 void linear_w3t(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                 float* y, size_t ldy) {
-  linear<CodesTile<Layout::kW3t, TableScales<Layout::kW3t>>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  linear<CodesTile<Layout::kW3t>>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
 }
 
 }  // namespace quintet::avx512

@@ -300,5 +300,37 @@ struct ScaledCodes {
   }
 };
 
+// Those of a layout.
+template <Layout LAYOUT>
+struct ScalesFor {
+  using Type = Symmetric<LAYOUT>;
+};
+template <Layout LAYOUT>
+  requires(has_halves(LAYOUT) && !has_table(LAYOUT))
+struct ScalesFor<LAYOUT> {
+  using Type = TwoScales<LAYOUT>;
+};
+template <Layout LAYOUT>
+  requires(has_table(LAYOUT))
+struct ScalesFor<LAYOUT> {
+  using Type = TableScales<LAYOUT>;
+};
+template <Layout LAYOUT>
+  requires(LAYOUT == Layout::kW4m || LAYOUT == Layout::kW5m)
+struct ScalesFor<LAYOUT> {
+  using Type = HalfWithMin;
+};
+template <Layout LAYOUT>
+  requires(LAYOUT == Layout::kW4k || LAYOUT == Layout::kW5k)
+struct ScalesFor<LAYOUT> {
+  using Type = ByteWithMin;
+};
+template <>
+struct ScalesFor<Layout::kW2k> {
+  using Type = ScaledCodes;
+};
+template <Layout LAYOUT>
+using ScalesOf = typename ScalesFor<LAYOUT>::Type;
+
 }  // namespace
 }  // namespace quintet::avx512
