@@ -15,6 +15,8 @@
 #include <immintrin.h>
 #endif
 
+#include "denormals.h"
+
 namespace quintet {
 namespace {
 
@@ -37,30 +39,6 @@ void wait_while(const std::atomic<uint32_t>& counter, uint32_t old) {
   }
   while (counter.load(std::memory_order_acquire) == old) counter.wait(old, std::memory_order_acquire);
 }
-
-// Flushes denormals in this thread while alive: they cost a hundred cycles each and mean nothing here.
-class FlushDenormals {
- public:
-#if defined(__x86_64__)
-  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }  // FTZ | DAZ
-  ~FlushDenormals() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
-  FlushDenormals() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" : : "r"(saved_ | uint64_t{1} << 24));  // FZ, of operands and results
-  }
-  ~FlushDenormals() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
-
- private:
-  uint64_t saved_;
-#else
-  FlushDenormals() {}
-  ~FlushDenormals() {}
-#endif
-};
 
 int affinity_cpus(cpu_set_t* set) {
   CPU_ZERO(set);

@@ -223,6 +223,31 @@ void test_int8_contains_nan() {
   }
 }
 
+// A v that is no number reaches the queries that see it, and no other: not even one beside it in a tile.
+void test_a_broken_value_harms_none_before() {
+  constexpr size_t kTokens = 100;
+  for (const KVType type : {KVType::kF32, KVType::kBF16}) {
+    for (const float broken : {kNan, std::numeric_limits<float>::infinity()}) {
+      for (const size_t at : {size_t{1}, size_t{31}, size_t{32}, size_t{70}, size_t{99}}) {
+        for (const KernelTable* table : tests::tables()) {
+          PagedSequence sequence({type, 48, 1, 2, kTokens}, 11);
+          sequence.write(*table, 0, kTokens);
+          const auto expected = sequence.attend(*table, 0, kTokens);
+          sequence.v[at * 48 + 37] = broken;
+          sequence.write(*table, static_cast<int>(at), static_cast<int>(at) + 1);
+          auto out = sequence.attend(*table, 0, kTokens);
+          for (size_t i = at * sequence.row_width(); i < out.size(); ++i) {
+            if (i % 48 != 37) continue;
+            CHECK(!std::isfinite(out[i]));
+            out[i] = expected[i];
+          }
+          CHECK_WITH(same_bits(out, expected), "%s %s token %zu", table->name, name(type), at);
+        }
+      }
+    }
+  }
+}
+
 // Scores far apart, down to -infinity, make neither NaN nor a loss: the largest alone decides.
 void test_attention_of_extreme_scores() {
   for (const KVType type : kTypes) {
@@ -260,6 +285,7 @@ int main() {
   test_attention_ignores_stale_slots();
   test_attention_contains_nan();
   test_int8_contains_nan();
+  test_a_broken_value_harms_none_before();
   test_attention_of_extreme_scores();
   return quintet::tests::finish("test_attention");
 }

@@ -41,14 +41,22 @@ struct RestOfK {
   }
 };
 
-// 32 rows, or 16, and two blocks, or one.
+void prefetch_lines(const std::byte* p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+
+// 32 rows, or 16, and two blocks, or one.  next: blocks to ask memory for meanwhile, or null.
 template <bool TWO_TILES, bool TWO_BLOCKS>
-void score_blocks(const uint16_t* q, const std::byte* const* blocks, int head_dim, float* scores) {
+void score_blocks(const uint16_t* q, const std::byte* const* blocks, const std::byte* const* next, int head_dim,
+                  float* scores) {
   constexpr size_t kQueryBytes = lanes::kQueryStride * sizeof *q;
   zero_bf16_sums<TWO_TILES, TWO_BLOCKS>();
   int d = 0;
   for (; d + static_cast<int>(kBF16TileK) <= head_dim; d += kBF16TileK) {
     const size_t offset = static_cast<size_t>(d) / 2 * kTileRowBytes;
+    for (int i = 0; next != nullptr && i < (TWO_BLOCKS ? 2 : 1); ++i) {
+      prefetch_lines(next[i] + offset, kTileHeight * kTileRowBytes);
+    }
     add_bf16_tiles<TWO_TILES, TWO_BLOCKS>(q + d, kQueryBytes, blocks[0] + offset,
                                           TWO_BLOCKS ? blocks[1] + offset : nullptr, kTileRowBytes);
   }
@@ -59,10 +67,6 @@ void score_blocks(const uint16_t* q, const std::byte* const* blocks, int head_di
     add_bf16_tiles<TWO_TILES, TWO_BLOCKS>(q + d, kQueryBytes, rest.of[0], rest.of[1], kTileRowBytes);
   }
   store_bf16_sums<TWO_TILES, TWO_BLOCKS>(scores, kScoreStride);
-}
-
-void prefetch_lines(const std::byte* p, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
 // The 32 tokens of a step and 32 head dimensions, or 16, for a block of rows.
@@ -79,6 +83,13 @@ class ValueStep {
   const std::byte* begin() const { return blocks_[0] + static_cast<ptrdiff_t>(dim_) * 4; }
   size_t stride() const { return static_cast<size_t>(head_dim_) * 4; }
 
+  // What a later step reads, all head dimensions; `tokens` are there.
+  void prefetch(int tokens) const {
+    const size_t bytes = static_cast<size_t>(head_dim_) * kBlockTokens * 2;
+    prefetch_lines(blocks_[lanes::kPrefetchBlocks], bytes);
+    if (first_token_ + kBlockTokens < tokens) prefetch_lines(blocks_[lanes::kPrefetchBlocks + 1], bytes);
+  }
+
   // A copy with zeros behind the first `tokens` of the segment.
   struct Copy {
     alignas(64) uint16_t of[kStepTokens / 2][kStepDims][2];
@@ -90,7 +101,7 @@ class ValueStep {
     for (int token = 0; token < num_tokens; token += 2) {
       const std::byte* from =
           blocks_[token / kBlockTokens] + static_cast<ptrdiff_t>(token % kBlockTokens / 2) * head_dim_ * 4 + dim_ * 4;
-      uint16_t(&row)[kStepDims][2] = to.of[token / 2];
+      uint16_t (&row)[kStepDims][2] = to.of[token / 2];
       std::memcpy(row, from, static_cast<size_t>(num_dims) * 4);
       if (token + 1 == num_tokens) {
         for (auto& pair : row) pair[1] = 0;
@@ -137,7 +148,8 @@ void add_step_by_rows(const ValueStep& step, const uint16_t* p, size_t p_bytes, 
 
 // p * v of 32 rows, or 16, of which num_rows exist, and of 32 head dimensions, or 16.
 template <bool TWO_TILES, bool TWO_DIMS>
-void value_dims(const Segment& segment, int row, int num_rows, int head_dim, int dim, const uint16_t* p, float* values) {
+void value_dims(const Segment& segment, int row, int num_rows, int head_dim, int dim, const uint16_t* p, bool is_first,
+                float* values) {
   constexpr size_t kWeightBytes = kScoreStride * sizeof(float);
   const int* tokens = segment.tokens + row;
   const int most = tokens[num_rows - 1];
@@ -146,6 +158,7 @@ void value_dims(const Segment& segment, int row, int num_rows, int head_dim, int
   zero_bf16_sums<TWO_TILES, TWO_DIMS>();
   for (int i = 0; i * kStepTokens < most; ++i, p += kStepTokens) {
     const ValueStep step(segment, head_dim, i, dim);
+    if (is_first) step.prefetch(most);
     if (step.is_tile(fewest)) {
       add_bf16_tiles<TWO_TILES, TWO_DIMS>(p, kWeightBytes, step.begin(), step.begin() + kTileRowBytes, step.stride());
       continue;
@@ -171,7 +184,6 @@ namespace quintet::lanes {
 template <>
 void score_segment(const Segment& segment, int head_dim, Scratch<amx::TileBF16>& scratch) {
   using namespace amx;
-  const size_t block_bytes = static_cast<size_t>(head_dim) * kBlockTokens * 2;
   const int padded_dim = (head_dim + static_cast<int>(kBF16TileK) - 1) / static_cast<int>(kBF16TileK) * kBF16TileK;
   const int first = segment.first_row / kBlockRows * kBlockRows;
   for (int row = first; row < segment.num_rows; row += kBlockRows) {
@@ -184,12 +196,9 @@ void score_segment(const Segment& segment, int head_dim, Scratch<amx::TileBF16>&
     const int num_blocks = (segment.tokens[row + num_rows - 1] + kBlockTokens - 1) / kBlockTokens;
     for (int block = 0; block < num_blocks; block += 2) {
       const bool two_blocks = block + 1 < num_blocks;
-      if (row == first) {
-        prefetch_lines(segment.k_blocks[block + kPrefetchBlocks], block_bytes);
-        if (two_blocks) prefetch_lines(segment.k_blocks[block + 1 + kPrefetchBlocks], block_bytes);
-      }
+      const std::byte* const* next = row == first ? segment.k_blocks + block + kPrefetchBlocks : nullptr;
       with_tiles(num_rows > kTileHeight, two_blocks, [&]<bool TWO_TILES, bool TWO_BLOCKS>() {
-        score_blocks<TWO_TILES, TWO_BLOCKS>(q, segment.k_blocks + block, head_dim, scores + block * kBlockTokens);
+        score_blocks<TWO_TILES, TWO_BLOCKS>(q, segment.k_blocks + block, next, head_dim, scores + block * kBlockTokens);
       });
     }
     for (int r = 0; r < num_rows; ++r) {
@@ -205,9 +214,7 @@ void score_segment(const Segment& segment, int head_dim, Scratch<amx::TileBF16>&
 template <>
 void value_segment(const Segment& segment, int head_dim, Scratch<amx::TileBF16>& scratch, float* values) {
   using namespace amx;
-  const size_t block_bytes = static_cast<size_t>(head_dim) * kBlockTokens * 2;
   const int first = segment.first_row / kBlockRows * kBlockRows;
-  const int num_blocks = (segment.tokens[segment.num_rows - 1] + kBlockTokens - 1) / kBlockTokens;
   for (int row = first; row < segment.num_rows; row += kBlockRows) {
     const int num_rows = segment.num_rows - row < kBlockRows ? segment.num_rows - row : kBlockRows;
     const int steps_end = (segment.tokens[row + num_rows - 1] + kStepTokens - 1) / kStepTokens * kStepTokens;
@@ -217,15 +224,10 @@ void value_segment(const Segment& segment, int head_dim, Scratch<amx::TileBF16>&
       const int end = (segment.tokens[r] + 15) / 16 * 16;  // zeros up to here are there
       if (end < steps_end) std::memset(of_row + end, 0, static_cast<size_t>(steps_end - end) * sizeof *of_row);
     }
-    if (row == first) {
-      for (int block = 0; block < num_blocks; ++block) {
-        prefetch_lines(segment.v_blocks[block], block_bytes);
-      }
-    }
     float* row_values = values + row * kValueStride;
     for (int dim = 0; dim < head_dim; dim += kStepDims) {
       with_tiles(num_rows > kTileHeight, head_dim - dim > kTileHeight, [&]<bool TWO_TILES, bool TWO_DIMS>() {
-        value_dims<TWO_TILES, TWO_DIMS>(segment, row, num_rows, head_dim, dim, p, row_values);
+        value_dims<TWO_TILES, TWO_DIMS>(segment, row, num_rows, head_dim, dim, p, row == first && dim == 0, row_values);
       });
     }
   }

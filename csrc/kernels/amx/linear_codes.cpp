@@ -11,9 +11,9 @@ namespace {
 
 using avx512::ScalesOf;
 
-constexpr int kFewestRows = 32;     // fewer are avx512's
+constexpr int kFewestRows = 32;      // fewer are avx512's
 constexpr size_t kChunkGroups = 32;  // unpacked at a time
-constexpr int kPassPanels = 4;      // that share what is prepared of rows
+constexpr int kPassPanels = 4;       // that share what is prepared of rows
 
 enum class Scaling { kOne, kMin, kHalves, kScaledCodes };
 
@@ -156,8 +156,7 @@ template <Layout LAYOUT>
 // Registers: 16 sums, a few more.
 template <Layout LAYOUT, bool WHOLE>
 void add_block(const Group<LAYOUT>* groups, size_t num_groups, bool is_first, const int8_t* q, size_t width,
-               const RowScales& x, size_t rows, Upcoming& next, int next_lines, Ahead* ahead, float* y,
-               size_t ldy) {
+               const RowScales& x, size_t rows, Upcoming& next, int next_lines, Ahead* ahead, float* y, size_t ldy) {
   Dots dots;
   __m512 sum[kTileHeight];
 #pragma GCC unroll 16
@@ -191,8 +190,8 @@ void linear_tiles(const PackedMatrix& w, const Rows& x, int row_begin, int row_e
   const Tiles::Shape sums{kTileHeight, kTileRowBytes};
   const Tiles::Shape last_sums{last_rows, kTileRowBytes};
   const Tiles::Shape x_tile = x_shape<LAYOUT>(kTileHeight);
-  const Tiles tiles({sums, sums, x_tile, x_shape<LAYOUT>(last_rows),
-                     {x_tile.row_bytes / 4, kTileRowBytes}, last_sums, last_sums});
+  const Tiles tiles(
+      {sums, sums, x_tile, x_shape<LAYOUT>(last_rows), {x_tile.row_bytes / 4, kTileRowBytes}, last_sums, last_sums});
   Group<LAYOUT> groups[kPassPanels][kChunkGroups];
   RowScales scales;
   const size_t width = static_cast<size_t>(x.width);

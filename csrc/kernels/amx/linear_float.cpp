@@ -1,7 +1,8 @@
 // Matrix kernel of bf16 weights for AMX.  Weights lie as tiles read them, two k per unit, and sums stay in tiles from
-// the first k to the last.
+// the first k to the last.  Few rows wait for memory, and plain registers wait best: they take the tile's steps one by
+// one, with the same bits.
 #include "../avx512/tiles.h"
-
+#include "../denormals.h"
 #include "tiles.h"
 
 namespace quintet::amx {
@@ -45,11 +46,83 @@ void run(const uint16_t* x, size_t width, int rows, const uint8_t* panel, size_t
   store_bf16_sums<TWO_TILES, TWO_PANELS>(y, ldy);
 }
 
+// The steps of TDPBF16PS.  Source: Intel SDM, "TDPBF16PS".
+// Registers: per row and panel a sum and two chains; 2 * PANELS weights, 2 activations.
+struct TileSteps {
+  static constexpr int kMaxRows = 4;
+  static constexpr int kPanels = 2;
+  using Prepared = avx512::NothingPrepared;
+  static int max_rows(const Rows&) { return kMaxRows; }
+  static size_t panel_bytes(size_t k) { return (k + 1) / 2 * kTileRowBytes; }
+
+  template <int ROWS, int PANELS>
+  static void run(const avx512::TileArgs& t, const Prepared&) {
+    const size_t width = (static_cast<size_t>(t.x.width) + 1) / 2 * 2;
+    const uint16_t* x = t.x.bf16 + static_cast<size_t>(t.row) * width;
+    const uint8_t* panel = t.panel;
+    const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    __m512 sum[PANELS][ROWS];
+#pragma GCC unroll 2
+    for (auto& of_panel : sum) {
+#pragma GCC unroll 4
+      for (auto& s : of_panel) s = _mm512_setzero_ps();
+    }
+    for (size_t step = 0; step < width; step += kStep) {
+      __m512 chain[PANELS][ROWS][2];
+#pragma GCC unroll 2
+      for (auto& of_panel : chain) {
+#pragma GCC unroll 4
+        for (auto& c : of_panel) c[0] = c[1] = _mm512_setzero_ps();
+      }
+      const size_t end = width - step < kStep ? width : step + kStep;
+      for (size_t k = step; k < end; k += 2, panel += kTileRowBytes) {
+        __m512 even[PANELS];
+        __m512 odd[PANELS];
+#pragma GCC unroll 2
+        for (size_t p = 0; p < PANELS; ++p) {
+          const uint8_t* at = panel + p * t.panel_stride;
+          _mm_prefetch(reinterpret_cast<const char*>(at) + avx512::kPrefetchBytes, _MM_HINT_T0);
+          const __m512i both = _mm512_loadu_si512(at);
+          even[p] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+          odd[p] = _mm512_castsi512_ps(_mm512_and_si512(both, high));
+        }
+#pragma GCC unroll 4
+        for (size_t r = 0; r < ROWS; ++r) {
+          const __m512i pair = avx512::broadcast4(x + r * width + k);
+          const __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
+          const __m512 second = _mm512_castsi512_ps(_mm512_and_si512(pair, high));
+#pragma GCC unroll 2
+          for (size_t p = 0; p < PANELS; ++p) {
+            chain[p][r][0] = _mm512_fmadd_ps(first, even[p], chain[p][r][0]);
+            chain[p][r][1] = _mm512_fmadd_ps(second, odd[p], chain[p][r][1]);
+          }
+        }
+      }
+#pragma GCC unroll 2
+      for (size_t p = 0; p < PANELS; ++p) {
+#pragma GCC unroll 4
+        for (size_t r = 0; r < ROWS; ++r) {
+          sum[p][r] = _mm512_add_ps(sum[p][r], _mm512_add_ps(chain[p][r][0], chain[p][r][1]));
+        }
+      }
+    }
+#pragma GCC unroll 2
+    for (size_t p = 0; p < PANELS; ++p) {
+#pragma GCC unroll 4
+      for (size_t r = 0; r < ROWS; ++r) _mm512_storeu_ps(t.y + r * t.ldy + p * kPanelColumns, sum[p][r]);
+    }
+  }
+};
+
 }  // namespace
 
 // Two panels outermost, as in avx512/tiles.h.  While blocks of rows pass over them, the next two come from memory.
 void linear_bf16(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                  float* y, size_t ldy) {
+  if (row_end - row_begin <= TileSteps::kMaxRows) {
+    const FlushDenormals as_tiles_do;
+    return avx512::linear<TileSteps>(w, x, row_begin, row_end, panel_begin, panel_end, y, ldy);
+  }
   const size_t width = (static_cast<size_t>(x.width) + 1) / 2 * 2;
   const size_t stride = panel_bytes(Layout::kBF16, w.k);
   const size_t num_blocks = static_cast<size_t>((row_end - row_begin + kBlockRows - 1) / kBlockRows);
@@ -64,7 +137,7 @@ void linear_bf16(const PackedMatrix& w, const Rows& x, int row_begin, int row_en
       const int rows = row_end - row < kBlockRows ? row_end - row : kBlockRows;
       const Tiles tiles = bf16_tiles(rows);
       const auto run_block = rows > kTileHeight ? (num_panels == 2 ? run<true, true> : run<true, false>)
-                                              : (num_panels == 2 ? run<false, true> : run<false, false>);
+                                                : (num_panels == 2 ? run<false, true> : run<false, false>);
       run_block(x.bf16 + static_cast<size_t>(row) * width, width, rows, weights, stride, next, next_lines,
                 y + static_cast<size_t>(row) * ldy + static_cast<size_t>(panel) * kPanelColumns, ldy);
     }
