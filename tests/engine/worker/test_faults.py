@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import contextlib
 import os
 import shutil
 import signal
@@ -97,7 +98,8 @@ def test_other_models_do_not_notice(new_process: NewProcess) -> None:
         while not over.is_set():
             pid = victim.pid
             if pid is not None:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has ended since
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
 
     crasher = threading.Thread(target=crash)
