@@ -1,5 +1,7 @@
 #include "machine.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -17,12 +19,23 @@ namespace {
 
 constexpr size_t kBytesAhead = 4096;
 
+// So much that little of it stays in a cache from one pass to the next, even where many share one of hundreds of MB.
+size_t beyond_caches() {
+  constexpr size_t kLeast = size_t{256} << 20;
+  constexpr size_t kMost = size_t{1} << 30;
+  const long last_level = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  return std::clamp(last_level > 0 ? 2 * static_cast<size_t>(last_level) : 0, kLeast, kMost);
+}
+
+using Words [[gnu::vector_size(16), gnu::may_alias]] = uint64_t;
+
 }  // namespace
 
 double measure_read_bandwidth(int num_threads, size_t size_bytes, double seconds) {
   using clock = std::chrono::steady_clock;
   ThreadPool pool(num_threads);
   const auto threads = static_cast<size_t>(pool.num_threads());
+  if (size_bytes == 0) size_bytes = beyond_caches();
   const size_t share = std::max<size_t>(size_bytes / threads / 64, 1) * 64;
   const Pages pages(share * threads);
   const auto part = [&](int worker) { return pages.data() + static_cast<size_t>(worker) * share; };
@@ -33,17 +46,14 @@ double measure_read_bandwidth(int num_threads, size_t size_bytes, double seconds
     const auto begin = clock::now();
     pool.run([&](int worker) {
       const uint8_t* data = part(worker);
-      uint64_t lanes[8] = {};
+      Words sums[4] = {};
       for (size_t i = 0; i < share; i += 64) {
         // As kernels ask ahead: left alone, some machines' prefetchers bring half of what memory gives.
         __builtin_prefetch(data + i + kBytesAhead, 0, 2);
-        uint64_t words[8];
-        std::memcpy(words, data + i, sizeof words);
-        for (int j = 0; j < 8; j++) lanes[j] ^= words[j];
+        const auto* line = reinterpret_cast<const Words*>(data + i);
+        for (size_t j = 0; j < 4; j++) sums[j] ^= line[j];
       }
-      uint64_t sum = 0;
-      for (const uint64_t lane : lanes) sum ^= lane;
-      asm volatile("" : : "r"(sum));  // a use the compiler must not remove
+      for (const Words sum : sums) asm volatile("" : : "r"(sum[0]), "r"(sum[1]));  // a use the compiler must not remove
     });
     const std::chrono::duration<double> elapsed = clock::now() - begin;
     best = std::max(best, static_cast<double>(share * threads) / elapsed.count());

@@ -5,7 +5,8 @@
 
 namespace quintet {
 
-// Best bytes per second over `seconds` of passes that read size_bytes once, split between num_threads.
+// Best bytes per second over `seconds` of passes that read size_bytes once, split between num_threads; 0 bytes: more
+// than caches hold.
 double measure_read_bandwidth(int num_threads, size_t size_bytes, double seconds);
 
 // Best int8 multiply-accumulates per second over `seconds`, from registers, on num_threads, with the instructions of

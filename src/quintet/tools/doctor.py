@@ -9,7 +9,6 @@ from quintet import _native
 from quintet.tools.machine import Machine, describe_machine
 
 _MEASURE_S = 0.5
-_MEASURE_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,7 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Look at the machine and measure it; takes about half a second."""
     machine = describe_machine()
-    bandwidth = _native.measure_read_bandwidth(
-        num_threads=machine.num_threads, size_bytes=_MEASURE_BYTES, seconds=_MEASURE_S
-    )
+    bandwidth = _native.measure_read_bandwidth(num_threads=machine.num_threads, seconds=_MEASURE_S)
     return Diagnosis(machine, bandwidth, tuple(problems_of(machine)))
 
 
