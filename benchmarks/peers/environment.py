@@ -16,8 +16,10 @@ EXTRAS = ("gguf>=0.17,<1", "numpy>=1.26,<3", "matplotlib>=3.8,<4")
 
 # What llama.cpp is compiled with.  "avx2" is the AVX2 level of its own CPU variants
 # (ggml/src/CMakeLists.txt, ggml_add_cpu_backend_variant "haswell").
+# Without the two flags gcc 12 drops what llama.cpp writes into a tile configuration, as its
+# _tile_loadconfig says nothing of reading it: the first product would end the process.
 CMAKE_FLAGS: dict[Isa, tuple[str, ...]] = {
-    "native": ("-DGGML_NATIVE=ON",),
+    "native": ("-DGGML_NATIVE=ON", "'-DCMAKE_CXX_FLAGS=-fno-tree-dse -fno-dse'"),
     "avx2": (
         "-DGGML_NATIVE=OFF",
         "-DGGML_SSE42=ON",

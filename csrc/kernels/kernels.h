@@ -8,7 +8,7 @@
 // KV tokens only.  It does not depend on num_rows, on the row's index, on the range split between threads, or on
 // which rows share a register tile.  Each output is one chain of float operations in ascending k.  Between
 // instruction sets the integer parts are equal and the float chains are the same operations in the same order, except
-// kBF16 products, whose hardware instruction rounds in its own way.
+// kBF16 products, whose hardware instructions round in their own ways.
 #pragma once
 
 #include <cstddef>
@@ -124,7 +124,8 @@ struct KernelTable {
   //
   // One chain of fused steps per output, from 0, in ascending order:
   //   kF32, kF16   sum = fma(x[k], w[k], sum)
-  //   kBF16        the same, with products that are exact in float; avx512 takes VDPBF16PS, two k per step
+  //   kBF16        the same, with products that are exact in float; avx512 takes VDPBF16PS, two k per step; amx takes
+  //                TDPBF16PS: of each 32 k the even and the odd ones in chains of their own, from 0, whose sum is added
   //   codes        per group, with dot = the exact integer sum of (code - zero point) * q8:
   //     kW8, kW4, kW5, kW4n, kW4x, kW4e
   //                                sum = fma(float(dot), s * q8_scale, sum)
@@ -212,8 +213,8 @@ struct KernelTable {
   // On kInt8, q and the weights p[t] * scale of v[t] are rounded to 16 bits as make_rows rounds to 8, q over a head,
   // the weights over those a segment gives a query; both chains are then exact sums of integers:
   //      score[t] = float(dot) * (scale * scale of q) * scale of k[t];  o[d] = float(dot) * scale of the weights
-  // On kBF16, avx512 takes its chains by VDPBF16PS, two k per step; a last token without its pair has a zero there.
-  // kF32 and kInt8 have the same bits in every table, kBF16 in all but avx512.
+  // On kBF16, avx512 takes its chains by VDPBF16PS, two k per step, amx by TDPBF16PS, 32 per step; a last step has zeros
+  // where its tokens end.  kF32 and kInt8 have the same bits in every table, kBF16 in all but avx512 and amx.
   //
   // A NaN or +infinite score makes the output of its query and head NaN; -infinity counts as p = 0, and gives NaN only
   // where there is nothing else.
@@ -228,7 +229,7 @@ struct KernelTable {
 const KernelTable& reference_kernels();
 
 // The fastest table this CPU can run, or the one QUINTET_KERNELS names ("reference", "avx2", "avx512",
-// "neon").  Decided once.  Null when QUINTET_KERNELS names a table that is unknown or that this CPU cannot run.
+// "amx", "neon").  Decided once.  Null when QUINTET_KERNELS names a table that is unknown or that this CPU cannot run.
 const KernelTable* active_kernels();
 
 // Tables this CPU can run, slowest first; returns how many (at most max_tables).
