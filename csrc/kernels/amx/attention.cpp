@@ -244,7 +244,8 @@ void attention(const KVCache& cache, const AttentionArgs& args, const SequenceVi
     return;
   }
   const int num_rows = (query_end - query_begin) * (args.num_heads / cache.num_kv_heads);
-  const Tiles tiles = bf16_tiles(num_rows);
+  BF16Tiles tiles;
+  tiles.fit(num_rows);
   lanes::attention<TileBF16>(cache, args, seq, kv_head, query_begin, query_end, scratch);
 }
 

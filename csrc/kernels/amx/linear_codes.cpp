@@ -182,7 +182,7 @@ void add_block(const Group<LAYOUT>* groups, size_t num_groups, bool is_first, co
 }
 
 template <Layout LAYOUT>
-Tiles::Shape x_shape(int rows) {
+TileShape x_shape(int rows) {
   return {rows, scaling(LAYOUT) == Scaling::kHalves ? kGroup / 2 : kGroup};
 }
 
@@ -191,9 +191,9 @@ void linear_tiles(const PackedMatrix& w, const Rows& x, int row_begin, int row_e
                   float* y, size_t ldy) {
   constexpr CodeLayout kLayout = code_layout(LAYOUT);
   const int last_rows = (row_end - row_begin) % kTileHeight;
-  const Tiles::Shape sums{kTileHeight, kTileRowBytes};
-  const Tiles::Shape last_sums{last_rows, kTileRowBytes};
-  const Tiles::Shape x_tile = x_shape<LAYOUT>(kTileHeight);
+  const TileShape sums{kTileHeight, kTileRowBytes};
+  const TileShape last_sums{last_rows, kTileRowBytes};
+  const TileShape x_tile = x_shape<LAYOUT>(kTileHeight);
   const Tiles tiles(
       {sums, sums, x_tile, x_shape<LAYOUT>(last_rows), {x_tile.row_bytes / 4, kTileRowBytes}, last_sums, last_sums});
   Group<LAYOUT> groups[kPassPanels][kChunkGroups];
@@ -202,15 +202,16 @@ void linear_tiles(const PackedMatrix& w, const Rows& x, int row_begin, int row_e
   const size_t all_groups = width / kGroup;
   const size_t num_blocks = static_cast<size_t>((row_end - row_begin + kTileHeight - 1) / kTileHeight);
   const size_t panel_stride = panel_bytes(LAYOUT, w.k);
+  const int all_panels = num_panels(w.n);
   constexpr size_t kChunkBytes = kChunkGroups / kLayout.groups_per_block * kLayout.block_bytes();
 
   for (int pass = panel_begin; pass < panel_end; pass += kPassPanels) {
-    const int num_panels = panel_end - pass < kPassPanels ? panel_end - pass : kPassPanels;
+    const int panels = panel_end - pass < kPassPanels ? panel_end - pass : kPassPanels;
     const uint8_t* const first_panel = w.data + static_cast<size_t>(pass) * panel_stride;
     for (size_t g = 0; g < all_groups; g += kChunkGroups) {
       const size_t num_groups = all_groups - g < kChunkGroups ? all_groups - g : kChunkGroups;
       const size_t chunk_offset = g / kChunkGroups * kChunkBytes;
-      for (int p = 0; p < num_panels; ++p) {
+      for (int p = 0; p < panels; ++p) {
         const uint8_t* block = first_panel + static_cast<size_t>(p) * panel_stride + chunk_offset;
         for (size_t i = 0; i < num_groups; block += kLayout.block_bytes()) {
           const uint8_t* group = block + kLayout.header_bytes;
@@ -219,9 +220,10 @@ void linear_tiles(const PackedMatrix& w, const Rows& x, int row_begin, int row_e
           }
         }
       }
-      // What is unpacked next: of these panels, or of the next ones.
+      // What is unpacked next: of these panels, or of the next ones, be they of this call or, as a thread's calls go on
+      // where they ended, of the next.
       const bool is_last = g + kChunkGroups >= all_groups;
-      const int num_next = !is_last ? num_panels : panel_end - pass - num_panels;
+      const int num_next = is_last ? all_panels - pass - kPassPanels : panels;
       const size_t to_next = is_last ? kPassPanels * panel_stride - chunk_offset : kChunkBytes;
       const size_t next_bytes = panel_stride < kChunkBytes ? panel_stride : kChunkBytes;
       Upcoming next[kPassPanels];
@@ -235,7 +237,7 @@ void linear_tiles(const PackedMatrix& w, const Rows& x, int row_begin, int row_e
         scales.fill<scaling(LAYOUT)>(x, static_cast<size_t>(row), rows, g, num_groups);
         const int8_t* q = x.q8 + static_cast<size_t>(row) * width + g * kGroup;
         const auto add = rows == kTileHeight ? add_block<LAYOUT, true> : add_block<LAYOUT, false>;
-        for (int p = 0; p < num_panels; ++p) {
+        for (int p = 0; p < panels; ++p) {
           float* out = y + static_cast<size_t>(row) * ldy + static_cast<size_t>(pass + p) * kPanelColumns;
           add(groups[p], num_groups, g == 0, q, width, scales, rows, next[p], next_lines, x.ahead, out, ldy);
         }

@@ -116,7 +116,8 @@ struct TileSteps {
 
 }  // namespace
 
-// Two panels outermost, as in avx512/tiles.h.  While blocks of rows pass over them, the next two come from memory.
+// Two panels outermost, as in avx512/tiles.h.  While blocks of rows pass over them, the next two come from memory, be
+// they of this call or, as a thread's calls go on where they ended, of the next.
 void linear_bf16(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                  float* y, size_t ldy) {
   if (row_end - row_begin <= TileSteps::kMaxRows) {
@@ -125,19 +126,22 @@ void linear_bf16(const PackedMatrix& w, const Rows& x, int row_begin, int row_en
   }
   const size_t width = (static_cast<size_t>(x.width) + 1) / 2 * 2;
   const size_t stride = panel_bytes(Layout::kBF16, w.k);
+  const int all_panels = num_panels(w.n);
   const size_t num_blocks = static_cast<size_t>((row_end - row_begin + kBlockRows - 1) / kBlockRows);
   const size_t steps = num_blocks * ((width + kStep - 1) / kStep);
+  BF16Tiles tiles;
   for (int panel = panel_begin; panel < panel_end; panel += 2) {
-    const int num_panels = panel_end - panel < 2 ? 1 : 2;
-    const int num_next = panel_end - panel - num_panels < 2 ? panel_end - panel - num_panels : 2;
+    const int panels = panel_end - panel < 2 ? 1 : 2;
+    const int left = all_panels - panel - panels;
+    const int num_next = left < 2 ? left : 2;
     const uint8_t* weights = w.data + static_cast<size_t>(panel) * stride;
     Upcoming next{weights + 2 * stride, weights + static_cast<size_t>(2 + num_next) * stride};
     const int next_lines = num_blocks > 1 ? 1 + next.lines_per_step(steps) : 0;
     for (int row = row_begin; row < row_end; row += kBlockRows) {
       const int rows = row_end - row < kBlockRows ? row_end - row : kBlockRows;
-      const Tiles tiles = bf16_tiles(rows);
-      const auto run_block = rows > kTileHeight ? (num_panels == 2 ? run<true, true> : run<true, false>)
-                                                : (num_panels == 2 ? run<false, true> : run<false, false>);
+      tiles.fit(rows);
+      const auto run_block = rows > kTileHeight ? (panels == 2 ? run<true, true> : run<true, false>)
+                                                : (panels == 2 ? run<false, true> : run<false, false>);
       run_block(x.bf16 + static_cast<size_t>(row) * width, width, rows, weights, stride, next, next_lines,
                 y + static_cast<size_t>(row) * ldy + static_cast<size_t>(panel) * kPanelColumns, ldy);
     }

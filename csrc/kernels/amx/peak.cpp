@@ -5,7 +5,7 @@
 namespace quintet::amx {
 
 int64_t dot_peak(int64_t rounds) {
-  constexpr Tiles::Shape kFull{kTileHeight, kTileRowBytes};
+  constexpr TileShape kFull{kTileHeight, kTileRowBytes};
   const Tiles tiles({kFull, kFull, kFull, kFull, kFull, kFull});
   zero<0>(), zero<1>(), zero<2>(), zero<3>(), zero<4>(), zero<5>();
   for (int64_t i = 0; i < rounds; i++) {
