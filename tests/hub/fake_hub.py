@@ -151,23 +151,19 @@ class _Handler(BaseHTTPRequestHandler):
                 self._content()
 
     def do_HEAD(self) -> None:
-        """What huggingface_hub asks before it downloads: of the hub, from 1.33 on also of its content."""
-        asked = re.fullmatch(rf"/([^/]+/[^/]+)/(?:resolve/{COMMIT}/)?(.+)", self.path)
-        content = self.hub.content[asked[1]][asked[2]]
-        tag = f'"{hashlib.sha256(content).hexdigest()}"'
-        if self.server.server_address[1] == self.hub.port:
-            status, size = 302, 0
-            headers = {
-                "Location": f"http://127.0.0.1:{self.hub.content_port}/{asked[1]}/{asked[2]}",
-                "X-Repo-Commit": COMMIT,
-                "X-Linked-Etag": tag,
-                "X-Linked-Size": str(len(content)),
-            }
-        else:
-            status, size = 200, len(content)
-            headers = {"ETag": tag}
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(size)}.items():
+        """What huggingface_hub asks before it downloads."""
+        repo, path = re.fullmatch(rf"/([^/]+/[^/]+)/resolve/{COMMIT}/(.+)", self.path).groups()
+        content = self.hub.content[repo][path]
+        self.send_response(302)
+        # Another host's name: huggingface_hub 1.33 follows redirects to the same one, whatever port.
+        where = f"http://localhost:{self.hub.content_port}/{repo}/{path}"
+        for name, value in (
+            ("Location", where),
+            ("X-Repo-Commit", COMMIT),
+            ("X-Linked-Etag", f'"{hashlib.sha256(content).hexdigest()}"'),
+            ("X-Linked-Size", str(len(content))),
+            ("Content-Length", "0"),
+        ):
             self.send_header(name, value)
         self.end_headers()
 
