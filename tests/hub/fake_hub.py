@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo, path = re.fullmatch(rf"/([^/]+/[^/]+)/resolve/{COMMIT}/(.+)", self.path).groups()
         content = self.hub.content[repo][path]
         self.send_response(302)
-        # Another host's name: huggingface_hub 1.33 follows redirects to the same one, whatever port.
+        # Another host's name: huggingface_hub 1.33 follows redirects to the same, on any port.
         where = f"http://localhost:{self.hub.content_port}/{repo}/{path}"
         for name, value in (
             ("Location", where),
