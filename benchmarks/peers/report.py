@@ -36,7 +36,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def update_document(path: Path, report: dict[str, Any], images: Path) -> None:
-    """Put the report between the document's two marks for its instruction set.
+    """Put the report between the document's two marks for the kernels that Quintet ran.
 
     Args:
         images: the plot without its suffix, relative to the document.
@@ -45,7 +45,8 @@ def update_document(path: Path, report: dict[str, Any], images: Path) -> None:
         ValueError: the document has no such marks.
     """
     text = path.read_text()
-    marks = [f"<!-- bench-peers {report['isa']}: {place} -->" for place in ("begin", "end")]
+    kernels = report["kernels"].get("quintet", "none")
+    marks = [f"<!-- bench-peers {kernels}: {place} -->" for place in ("begin", "end")]
     before, begin, rest = text.partition(marks[0])
     _, end, after = rest.partition(marks[1])
     if not begin or not end:

@@ -155,7 +155,7 @@ def test_summary_survives_an_engine_that_fails():
 def test_document_is_updated_between_its_marks(tmp_path):
     """Only what lies between the marks is replaced; without marks nothing is written."""
     document = tmp_path / "performance.md"
-    begin, end = "<!-- bench-peers native: begin -->", "<!-- bench-peers native: end -->"
+    begin, end = "<!-- bench-peers avx512: begin -->", "<!-- bench-peers avx512: end -->"
     document.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     report = {
         "machine": {"cpu": "CPU", "system": "Linux", "memory_bytes": 2**30},
@@ -166,7 +166,7 @@ def test_document_is_updated_between_its_marks(tmp_path):
         "isa": "native",
         "peer_flags": "-DX",
         "versions": {},
-        "kernels": {},
+        "kernels": {"quintet": "avx512"},
         "results": [{"model": "m", "format": "BF16", "error": "why"}],
     }
     update_document(document, report, Path("../results/x"))
@@ -177,4 +177,4 @@ def test_document_is_updated_between_its_marks(tmp_path):
     assert "old" not in text
     assert "../results/x.svg" in text
     with pytest.raises(ValueError, match="marks"):
-        update_document(document, report | {"isa": "avx2"}, Path("x"))
+        update_document(document, report | {"kernels": {"quintet": "avx2"}}, Path("x"))
