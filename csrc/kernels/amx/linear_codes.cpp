@@ -186,51 +186,72 @@ TileShape x_shape(int rows) {
   return {rows, scaling(LAYOUT) == Scaling::kHalves ? kGroup / 2 : kGroup};
 }
 
+// A matrix's panels by passes of some panels and chunks of some groups.
+template <Layout LAYOUT>
+class Chunks {
+ public:
+  static constexpr CodeLayout kLayout = code_layout(LAYOUT);
+  static constexpr size_t kBytes = kChunkGroups / kLayout.groups_per_block * kLayout.block_bytes();
+  using Unpacked = Group<LAYOUT>[kPassPanels][kChunkGroups];
+
+  explicit Chunks(const PackedMatrix& w)
+      : data_(w.data), stride_(panel_bytes(LAYOUT, w.k)), num_panels_(num_panels(w.n)) {}
+
+  void unpack(int pass, int panels, size_t first_group, size_t num_groups, Unpacked& to) const {
+    for (int p = 0; p < panels; ++p) {
+      const uint8_t* block = at(pass + p, first_group);
+      for (size_t i = 0; i < num_groups; block += kLayout.block_bytes()) {
+        const uint8_t* group = block + kLayout.header_bytes;
+        for (int j = 0; j < kLayout.groups_per_block; ++j, ++i, group += kLayout.group_bytes()) {
+          to[p][i].unpack(block, group);
+        }
+      }
+    }
+  }
+
+  // What a panel of a pass needs next: its next chunk, or that of the next pass, be it of this call or, as a thread's
+  // calls go on where they ended, of the next.
+  Upcoming next(int panel, size_t first_group, size_t all_groups) const {
+    const size_t next_group = first_group + kChunkGroups;
+    const bool is_last = next_group >= all_groups;
+    const int next_panel = is_last ? panel + kPassPanels : panel;
+    if (next_panel >= num_panels_) return {nullptr, nullptr};
+    const uint8_t* begin = at(next_panel, is_last ? 0 : next_group);
+    return {begin, begin + (stride_ < kBytes ? stride_ : kBytes)};
+  }
+
+ private:
+  const uint8_t* at(int panel, size_t first_group) const {
+    return data_ + static_cast<size_t>(panel) * stride_ + first_group / kChunkGroups * kBytes;
+  }
+  const uint8_t* data_;
+  size_t stride_;
+  int num_panels_;
+};
+
 template <Layout LAYOUT>
 void linear_tiles(const PackedMatrix& w, const Rows& x, int row_begin, int row_end, int panel_begin, int panel_end,
                   float* y, size_t ldy) {
-  constexpr CodeLayout kLayout = code_layout(LAYOUT);
   const int last_rows = (row_end - row_begin) % kTileHeight;
   const TileShape sums{kTileHeight, kTileRowBytes};
   const TileShape last_sums{last_rows, kTileRowBytes};
   const TileShape x_tile = x_shape<LAYOUT>(kTileHeight);
   const Tiles tiles(
       {sums, sums, x_tile, x_shape<LAYOUT>(last_rows), {x_tile.row_bytes / 4, kTileRowBytes}, last_sums, last_sums});
-  Group<LAYOUT> groups[kPassPanels][kChunkGroups];
+  const Chunks<LAYOUT> chunks(w);
+  typename Chunks<LAYOUT>::Unpacked groups;
   RowScales scales;
   const size_t width = static_cast<size_t>(x.width);
   const size_t all_groups = width / kGroup;
   const size_t num_blocks = static_cast<size_t>((row_end - row_begin + kTileHeight - 1) / kTileHeight);
-  const size_t panel_stride = panel_bytes(LAYOUT, w.k);
-  const int all_panels = num_panels(w.n);
-  constexpr size_t kChunkBytes = kChunkGroups / kLayout.groups_per_block * kLayout.block_bytes();
 
   for (int pass = panel_begin; pass < panel_end; pass += kPassPanels) {
     const int panels = panel_end - pass < kPassPanels ? panel_end - pass : kPassPanels;
-    const uint8_t* const first_panel = w.data + static_cast<size_t>(pass) * panel_stride;
     for (size_t g = 0; g < all_groups; g += kChunkGroups) {
       const size_t num_groups = all_groups - g < kChunkGroups ? all_groups - g : kChunkGroups;
-      const size_t chunk_offset = g / kChunkGroups * kChunkBytes;
-      for (int p = 0; p < panels; ++p) {
-        const uint8_t* block = first_panel + static_cast<size_t>(p) * panel_stride + chunk_offset;
-        for (size_t i = 0; i < num_groups; block += kLayout.block_bytes()) {
-          const uint8_t* group = block + kLayout.header_bytes;
-          for (int j = 0; j < kLayout.groups_per_block; ++j, ++i, group += kLayout.group_bytes()) {
-            groups[p][i].unpack(block, group);
-          }
-        }
-      }
-      // What is unpacked next: of these panels, or of the next ones, be they of this call or, as a thread's calls go on
-      // where they ended, of the next.
-      const bool is_last = g + kChunkGroups >= all_groups;
-      const int num_next = is_last ? all_panels - pass - kPassPanels : panels;
-      const size_t to_next = is_last ? kPassPanels * panel_stride - chunk_offset : kChunkBytes;
-      const size_t next_bytes = panel_stride < kChunkBytes ? panel_stride : kChunkBytes;
+      chunks.unpack(pass, panels, g, num_groups, groups);
       Upcoming next[kPassPanels];
-      for (int p = 0; p < kPassPanels; ++p) {
-        const uint8_t* at = first_panel + static_cast<size_t>(p) * panel_stride + chunk_offset + to_next;
-        next[p] = {at, p < num_next ? at + next_bytes : at};
-      }
+      for (int p = 0; p < kPassPanels; ++p) next[p] = chunks.next(pass + p, g, all_groups);
       const int next_lines = next[0].lines_per_step(num_blocks * num_groups);
       for (int row = row_begin; row < row_end; row += kTileHeight) {
         const size_t rows = static_cast<size_t>(row_end - row < kTileHeight ? row_end - row : kTileHeight);
