@@ -2,7 +2,7 @@
 //
 // A panel's groups are unpacked once, to signed bytes less their zero point, and each becomes a tile of weights for all
 // rows.  The integer sums of 16 rows and a group leave their tile through memory, to be scaled as every table does.
-// That takes the time: of some 80 cycles a group on Granite Rapids the dot products are 16.
+// That takes the time: of some 80 cycles a group (Granite Rapids) the dot products are 16.
 #include "../avx512/scales.h"
 #include "tiles.h"
 
