@@ -213,8 +213,8 @@ struct KernelTable {
   // On kInt8, q and the weights p[t] * scale of v[t] are rounded to 16 bits as make_rows rounds to 8, q over a head,
   // the weights over those a segment gives a query; both chains are then exact sums of integers:
   //      score[t] = float(dot) * (scale * scale of q) * scale of k[t];  o[d] = float(dot) * scale of the weights
-  // On kBF16, avx512 takes its chains by VDPBF16PS, two k per step, amx by TDPBF16PS, 32 per step; a last step has zeros
-  // where its tokens end.  kF32 and kInt8 have the same bits in every table, kBF16 in all but avx512 and amx.
+  // On kBF16, avx512 takes its chains by VDPBF16PS, two k per step, amx by TDPBF16PS, 32 per step; a last step has
+  // zeros where its tokens end.  kF32 and kInt8 have the same bits in every table, kBF16 in all but avx512 and amx.
   //
   // A NaN or +infinite score makes the output of its query and head NaN; -infinity counts as p = 0, and gives NaN only
   // where there is nothing else.
