@@ -50,9 +50,8 @@ void bind_machine(nb::module_& m) {
         return measure_read_bandwidth(num_threads, size_bytes, seconds);
       },
       nb::kw_only(), "num_threads"_a, "size_bytes"_a = 0, "seconds"_a = 0.5,
-      "Best bytes per second of reading `size_bytes` once on all threads, over `seconds` of trying; 0: more than "
-      "caches "
-      "hold.");
+      "Best bytes per second of reading `size_bytes` once on all threads, over `seconds` of trying; 0 bytes: more "
+      "than caches hold.");
   m.def(
       "measure_int8_peak",
       [](int num_threads, double seconds) {

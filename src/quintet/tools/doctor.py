@@ -29,7 +29,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at the machine and measure it; takes about half a second."""
+    """Look at the machine and measure it; takes about a second, and up to 1 GiB meanwhile."""
     machine = describe_machine()
     bandwidth = _native.measure_read_bandwidth(num_threads=machine.num_threads, seconds=_MEASURE_S)
     return Diagnosis(machine, bandwidth, tuple(problems_of(machine)))
