@@ -60,9 +60,7 @@ def kernels_info() -> dict[str, Any]:
 def default_num_threads() -> int:
     """min(affinity mask, cgroup CPU quota, physical cores)."""
 
-def measure_read_bandwidth(
-    *, num_threads: int, size_bytes: int = 0, seconds: float = 0.5
-) -> float:
+def measure_read_bandwidth(*, num_threads: int, size_bytes: int = 0, seconds: float = 0.5) -> float:
     """Best bytes per second of reading `size_bytes` once; 0 bytes: more than caches hold."""
 
 def measure_int8_peak(*, num_threads: int, seconds: float = 0.5) -> float:
