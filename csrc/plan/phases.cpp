@@ -160,7 +160,7 @@ void KVAhead::start(const Step& step, const KVCache& cache, int left, int worker
 void KVAhead::start_item() {
   is_v_ = false;
   if (item_ == end_item_) return;
-  const auto seq = static_cast<size_t>(item_ / cache_->num_kv_heads);
+  const auto seq = static_cast<size_t>(item_ % step_->num_seqs);
   const int num_queries = step_->cu_seqlens[seq + 1] - step_->cu_seqlens[seq];
   end_block_ = ceil_div(step_->seq_lens[seq], kBlockTokens);
   const int first_query = step_->seq_lens[seq] - num_queries;
@@ -174,8 +174,8 @@ bool KVAhead::advance() {
   const size_t bytes = kv_block_bytes(cache_->type, cache_->head_dim) / 64 * 64;
   if (item_ == end_item_ || bytes > bytes_left_ || bytes == 0) return false;
   bytes_left_ -= bytes;
-  const auto seq = static_cast<size_t>(item_ / cache_->num_kv_heads);
-  const auto head = static_cast<int>(item_ % cache_->num_kv_heads);
+  const auto seq = static_cast<size_t>(item_ % step_->num_seqs);
+  const auto head = static_cast<int>(item_ / step_->num_seqs);
   const int32_t* table = step_->block_tables + seq * static_cast<size_t>(step_->max_blocks);
   at = kv_block(*cache_, is_v_ ? cache_->v : cache_->k, table[block_], head);
   end = at + bytes;
@@ -248,8 +248,8 @@ void AttentionPhase::run(const StepContext& context) {
   int seq = 0;
   int64_t seq_begin = 0;  // first tile of `seq`
   share_.for_each(tiles * cache.num_kv_heads, context.worker, [&](int64_t item) {
-    const int64_t tile = item / cache.num_kv_heads;
-    const auto head = static_cast<int>(item % cache.num_kv_heads);
+    const auto head = static_cast<int>(item / tiles);
+    const int64_t tile = item % tiles;
     if (tile < seq_begin) seq = 0, seq_begin = 0;
     while (tile >= seq_begin + tiles_of(seq)) seq_begin += tiles_of(seq++);
     const int begin = static_cast<int>(tile - seq_begin) * kQueryTile;
