@@ -308,8 +308,12 @@ void bind_plan(nb::module_& m) {
             plan.linear(list, logits_rows);
           },
           "tasks"_a, "logits_rows"_a = false, "Independent products; a task is (matrix, forms, output, bias or -1).")
-      .def("attention", &Plan::attention, "q"_a, "out"_a, "layer"_a, "scale"_a, nb::kw_only(), "left"_a, "right"_a,
-           "softcap"_a = 0.0f, "sinks"_a = -1)
+      .def(
+          "attention",
+          [](Plan& plan, int q, int out, int layer, float scale, int left, int right, float softcap, int sinks) {
+            plan.attention({q, out, layer, scale, left, right, softcap, sinks});
+          },
+          "q"_a, "out"_a, "layer"_a, "scale"_a, nb::kw_only(), "left"_a, "right"_a, "softcap"_a = 0.0f, "sinks"_a = -1)
       .def("mark_hidden", &Plan::mark_hidden, "buffer"_a)
       .def("finish", &Plan::finish, "logits"_a)
       .def("run", &run, "token_ids"_a, "positions"_a, "cu_seqlens"_a, "slot_mapping"_a, "block_tables"_a, "seq_lens"_a,

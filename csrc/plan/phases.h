@@ -11,6 +11,8 @@
 
 namespace quintet {
 
+constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
 // Hands out items 0 .. count - 1.  Each worker first takes its own contiguous share, the same in every step so that
 // caches and TLBs stay warm, then what is left of the others': a CPU can be lost for milliseconds, to another process
 // or to the host of a virtual one, and what waits for it then is one item rather than its share.
@@ -120,24 +122,8 @@ class LinearPhase final : public Phase {
 // Attention, the row ops before it that treat each head alone, and those after it.
 class AttentionPhase final : public Phase {
  public:
-  AttentionPhase(int q, int out, int layer, float scale, int left, int right, float softcap, int sinks,
-                 int num_kv_heads, int num_threads, std::vector<RowOp> before)
-      : q_(q),
-        out_(out),
-        layer_(layer),
-        scale_(scale),
-        left_(left),
-        right_(right),
-        softcap_(softcap),
-        sinks_(sinks),
-        num_kv_heads_(num_kv_heads),
-        before_(std::move(before)),
-        share_(num_threads),
-        ahead_(static_cast<size_t>(num_threads)) {}
-  void reset() override {
-    share_.reset();
-    for (Padded& ahead : ahead_) ahead.kv.reset();
-  }
+  AttentionPhase(const Plan& plan, const AttentionOptions& options, std::vector<RowOp> before);
+  void reset() override;
   PhaseInfo info(const Plan& plan) const override;
   void run(const StepContext& context) override;
   bool absorb(const RowOp& op, bool logits_rows) override;
@@ -151,11 +137,12 @@ class AttentionPhase final : public Phase {
   static constexpr int kQueryTile = 64;
 
  private:
-  int q_, out_, layer_;
-  float scale_;
-  int left_, right_;
-  float softcap_;
-  int sinks_;
+  int tiles_of(const Step& step, int seq) const;
+  void run_tile(const StepContext& context, int seq, int tile, int head, bool with_before) const;
+  void run_head_ops(const std::vector<RowOp>& ops, const StepContext& context, int row, int head) const;
+
+  AttentionOptions options_;
+  AttentionArgs args_;
   int num_kv_heads_;
   std::vector<RowOp> before_, after_;
   WorkShare share_;

@@ -181,15 +181,16 @@ void Plan::linear(const std::vector<LinearTask>& tasks, bool logits_rows) {
   phases_.push_back(std::make_unique<LinearPhase>(*this, tasks, logits_rows, before));
 }
 
-void Plan::attention(int q, int out, int layer, float scale, int left, int right, float softcap, int sinks) {
-  require(left >= 0 && right >= 0, "attention: a window of negative size");
-  require(softcap >= 0, "attention: a negative softcap");
-  const KVCache& kv = cache(layer);
-  const int heads = buffer(q).width / kv.head_dim;
-  require(buffer(q).width == heads * kv.head_dim && heads % kv.num_kv_heads == 0 && heads > 0,
+void Plan::attention(const AttentionOptions& options) {
+  require(options.left >= 0 && options.right >= 0, "attention: a window of negative size");
+  require(options.softcap >= 0, "attention: a negative softcap");
+  const KVCache& kv = cache(options.layer);
+  const int heads = buffer(options.q).width / kv.head_dim;
+  require(buffer(options.q).width == heads * kv.head_dim && heads % kv.num_kv_heads == 0 && heads > 0,
           "attention: q is not whole groups of heads");
-  require(buffer(out).width == buffer(q).width, "attention: widths differ");
-  require(sinks < 0 || static_cast<int>(vector(sinks).size()) == heads, "attention: expected a sink for each head");
+  require(buffer(options.out).width == buffer(options.q).width, "attention: widths differ");
+  require(options.sinks < 0 || static_cast<int>(vector(options.sinks).size()) == heads,
+          "attention: expected a sink for each head");
   const size_t bytes = kernels_.attention_scratch_bytes(kv.head_dim, heads / kv.num_kv_heads);
   scratch_.resize(static_cast<size_t>(pool_.num_threads()));
   for (Pages& pages : scratch_) {
@@ -202,8 +203,7 @@ void Plan::attention(int q, int out, int layer, float scale, int left, int right
     phases_.pop_back();
   }
   open_rows_ = nullptr;
-  auto phase = std::make_unique<AttentionPhase>(q, out, layer, scale, left, right, softcap, sinks, kv.num_kv_heads,
-                                                num_threads(), std::move(before));
+  auto phase = std::make_unique<AttentionPhase>(*this, options, std::move(before));
   // The products since the attention before this one.
   for (auto earlier = phases_.rbegin(); earlier != phases_.rend(); ++earlier) {
     if (dynamic_cast<AttentionPhase*>(earlier->get()) != nullptr) break;

@@ -160,6 +160,15 @@ struct LinearTask {
   int bias = -1;  // a vector, or -1
 };
 
+// A query sees the tokens up to `left` before and `right` behind it; kUnlimited for all there are.
+struct AttentionOptions {
+  int q, out, layer;  // buffers, and whose cache
+  float scale;
+  int left, right;
+  float softcap = 0;  // this and sinks (a vector of a value per head, or -1): see AttentionArgs
+  int sinks = -1;
+};
+
 class Plan {
   static constexpr int kNoLimit = INT32_MAX;
 
@@ -209,9 +218,7 @@ class Plan {
   void row_forms(int src, int forms);
   void row_write_kv(int k, int v, int layer);
   void linear(const std::vector<LinearTask>& tasks, bool logits_rows);  // the tasks are independent
-  // A query sees the tokens up to `left` before and `right` behind it; kUnlimited for all there are.
-  // softcap and sinks (a vector of a value per head, or -1): see AttentionArgs.
-  void attention(int q, int out, int layer, float scale, int left, int right, float softcap = 0, int sinks = -1);
+  void attention(const AttentionOptions& options);
   // Rows that have been routed, through their experts; with `is_observed`, an observation's number.
   int run_experts(int src, int experts, bool is_observed = false);
   // Makes the rows, as the next op will find them, one of the observations, and returns its number.

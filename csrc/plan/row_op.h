@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -26,6 +27,13 @@ struct RowOp {
 
   void run(const StepContext& context, int row) const { columns(context, row, 0, width); }
 };
+
+// For profiles.
+inline std::string names_of(const std::vector<RowOp>& ops) {
+  std::string names;
+  for (const RowOp& op : ops) names += std::string(" ") + op.name;
+  return names;
+}
 
 // A worker's own copies of the first row of what a phase writes.
 class Replica {

@@ -59,8 +59,8 @@ void test_order_and_shares() {
   const Sequences all({33, 1, 16}, 3);
   const size_t bytes = kv_block_bytes(cache.type, kHeadDim);
   std::vector<Range> expected;
-  for (int seq = 0; seq < 3; ++seq) {
-    for (int head = 0; head < kHeads; ++head) {
+  for (int head = 0; head < kHeads; ++head) {
+    for (int seq = 0; seq < 3; ++seq) {
       for (void* data : {cache.k, cache.v}) {
         for (int token = 0; token < all.seq_lens[static_cast<size_t>(seq)]; token += kBlockTokens) {
           expected.push_back({kv_block(cache, data, seq + 3 * (token / kBlockTokens), head), bytes});
