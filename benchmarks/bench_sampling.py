@@ -1,6 +1,6 @@
 """Time of the sampler per row of logits.
 
-    python benchmarks/bench_sampling.py [--vocab-size N] [--rows N] [--json FILE]
+    python benchmarks/bench_sampling.py [--vocab-size N] [--rows N] [--threads N] [--json FILE]
 
 Logits are normal with standard deviation 3, which leaves top-p far more tokens than a trained
 model's rows do, so the figures are on the high side; the last line is a fully uniform row, the
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from quintet._native import ThreadPool
 from quintet.sampling import RowSampler, SamplingParams, sample
 
 CASES = {
@@ -50,7 +51,7 @@ NUM_PROMPT_TOKENS = 2000
 NUM_CALLS = 60
 
 
-def ms_per_row(params: SamplingParams, logits: NDArray[np.float32]) -> float:
+def ms_per_row(params: SamplingParams, logits: NDArray[np.float32], threads: ThreadPool) -> float:
     """Milliseconds that one row takes, in the quickest call."""
     num_rows, vocab_size = logits.shape
     prompt_ids = np.random.default_rng(1).integers(0, vocab_size, NUM_PROMPT_TOKENS).tolist()
@@ -67,7 +68,7 @@ def ms_per_row(params: SamplingParams, logits: NDArray[np.float32]) -> float:
     seconds = []
     for _ in range(NUM_CALLS):
         began = time.perf_counter()
-        sample(logits, rows)
+        sample(logits, rows, threads=threads)
         seconds.append(time.perf_counter() - began)
     return min(seconds) * 1e3 / num_rows
 
@@ -76,17 +77,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time of the sampler per row of logits.")
     parser.add_argument("--vocab-size", type=int, default=151_936)
     parser.add_argument("--rows", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
 
+    threads = ThreadPool(arguments.threads)
     shape = (arguments.rows, arguments.vocab_size)
     normal = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
-    figures = {name: ms_per_row(params, normal) for name, params in CASES.items()}
+    figures = {name: ms_per_row(params, normal, threads) for name, params in CASES.items()}
     figures["top-p 0.95, uniform row"] = ms_per_row(
-        SamplingParams(top_p=0.95), np.zeros(shape, np.float32)
+        SamplingParams(top_p=0.95), np.zeros(shape, np.float32), threads
     )
 
-    print(f"vocabulary {arguments.vocab_size:,}, {arguments.rows} row(s) a call")
+    print(
+        f"vocabulary {arguments.vocab_size:,}, {arguments.rows} row(s) a call, "
+        f"{threads.num_threads} thread(s)"
+    )
     for name, figure in figures.items():
         print(f"{name:42} {figure:8.3f} ms/row")
     if arguments.json is not None:
@@ -94,6 +100,7 @@ def main() -> None:
             "benchmark": "sampling",
             "vocab_size": arguments.vocab_size,
             "rows": arguments.rows,
+            "threads": threads.num_threads,
             "ms_per_row": figures,
         }
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -201,6 +201,19 @@ void bind_plan(nb::module_& m) {
       .value("MXFP4", SourceType::kMXFP4)
       .value("TABLE4", SourceType::kTable4)
       .value("TABLE3", SourceType::kTable3);
+  nb::class_<ThreadPool>(m, "ThreadPool", "Threads that work together: a plan's, or others.  One caller at a time.")
+      .def(
+          "__init__",
+          [](ThreadPool* self, int num_threads) {
+            constexpr int kMax = 4096;
+            if (num_threads < 1 || num_threads > kMax) {
+              throw std::invalid_argument("num_threads is " + std::to_string(num_threads) + ", expected 1 to 4096");
+            }
+            new (self) ThreadPool(num_threads);
+          },
+          "num_threads"_a)
+      .def_prop_ro("num_threads", &ThreadPool::num_threads);
+
   nb::class_<Plan>(m, "Plan", "A compiled program with its weights and KV cache; see csrc/plan/plan.h.")
       .def(
           "__init__",
@@ -333,6 +346,7 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("first_phase_s", [](const Plan& plan) { return plan.profiler().first_phase_s(); })
       .def_prop_ro("kernels", [](const Plan& plan) { return std::string(plan.kernels().name); })
       .def_prop_ro("num_threads", &Plan::num_threads)
+      .def_prop_ro("threads", &Plan::threads, nb::rv_policy::reference_internal)
       .def_prop_ro("weight_bytes", &Plan::weight_bytes)
       .def_prop_ro("cache_bytes", &Plan::cache_bytes)
       .def_prop_ro("buffer_bytes", &Plan::buffer_bytes);

@@ -5,13 +5,19 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
 
 #include "bindings.h"
+#include "denormals.h"
 #include "logprobs.h"
 #include "row_sampler.h"
+#include "thread_pool.h"
 #include "vector_math.h"
 
 namespace nb = nanobind;
@@ -22,6 +28,7 @@ using quintet::RowSampler;
 using quintet::Sampled;
 using quintet::SamplingScratch;
 using quintet::Stage;
+using quintet::ThreadPool;
 using quintet::TokenScore;
 using quintet::TokenSequences;
 
@@ -58,6 +65,36 @@ void require_rows(int64_t num_rows, int64_t width, int64_t stride) {
 
 std::string outside_vocabulary(int32_t id) { return "token id " + std::to_string(id) + " is outside the vocabulary"; }
 
+// Calls body(row) once for each, on all threads where there are any; it must not throw.
+template <typename Body>
+void for_each_row(ThreadPool* threads, size_t num_rows, const Body& body) {
+  const quintet::FlushDenormals mode;  // as on their threads: a row must not depend on where it is sampled
+  std::atomic<size_t> next{0};
+  const std::function<void(int)> task = [&](int) {
+    for (size_t row = next.fetch_add(1); row < num_rows; row = next.fetch_add(1)) body(row);
+  };
+  if (threads == nullptr) {
+    task(0);
+  } else {
+    threads->run(task);
+  }
+}
+
+// True where it takes longer to sample these one after the other than to wake a thread, some 50 us.  A greedy row of
+// 150,000 tokens takes 20 us, others ten times as long.
+bool are_worth_waking(const std::vector<RowSampler*>& rows) {
+  constexpr size_t kGreedy = 1, kOther = 8, kWaking = 8;
+  size_t work = 0;
+  for (const RowSampler* row : rows) work += row->is_greedy() ? kGreedy : kOther;
+  return rows.size() > 1 && work >= kWaking;
+}
+
+// True where one of them is named twice: it must see its rows in order.
+bool has_twins(std::vector<RowSampler*> rows) {
+  std::sort(rows.begin(), rows.end());
+  return std::adjacent_find(rows.begin(), rows.end()) != rows.end();
+}
+
 nb::tuple to_tuple(const std::vector<std::pair<int32_t, double>>& logprobs) {
   nb::list pairs;
   for (const auto& [id, value] : logprobs) pairs.append(nb::make_tuple(id, value));
@@ -73,7 +110,7 @@ nb::tuple to_tuple(const Sampled& sampled) {
   return nb::make_tuple(sampled.token_id, logprob, top_logprobs);
 }
 
-nb::list sample(const Logits& logits, const nb::tuple& samplers, const nb::tuple& masks) {
+nb::list sample(const Logits& logits, const nb::tuple& samplers, const nb::tuple& masks, ThreadPool* threads) {
   const int64_t num_rows = static_cast<int64_t>(logits.shape(0)), width = static_cast<int64_t>(logits.shape(1));
   if (num_rows != static_cast<int64_t>(samplers.size())) {
     throw std::invalid_argument("logits have " + std::to_string(num_rows) + " rows for " +
@@ -98,15 +135,15 @@ nb::list sample(const Logits& logits, const nb::tuple& samplers, const nb::tuple
   std::vector<Sampled> sampled(rows.size());
   {
     nb::gil_scoped_release release;
-    SamplingScratch& scratch = thread_scratch();
-    for (size_t r = 0; r < rows.size(); ++r) {
+    if (!are_worth_waking(rows) || has_twins(rows)) threads = nullptr;
+    for_each_row(threads, rows.size(), [&](size_t r) {
       float* row = logits.data() + static_cast<int64_t>(r) * logits.stride(0);
       try {
-        sampled[r] = rows[r]->sample(row, scratch, words[r]);
+        sampled[r] = rows[r]->sample(row, thread_scratch(), words[r]);
       } catch (const std::exception&) {  // no memory; the other rows have their tokens all the same
         sampled[r] = {.token_id = Sampled::kFailed, .logprob = {}, .top_logprobs = {}};
       }
-    }
+    });
   }
   nb::list results;
   for (const Sampled& row : sampled) results.append(to_tuple(row));
@@ -118,12 +155,13 @@ std::vector<std::pair<int32_t, double>> distribution(const RowSampler& sampler, 
   const int64_t width = static_cast<int64_t>(logits.shape(0));
   if (width < sampler.vocab_size()) throw std::invalid_argument(width_error(width, sampler.vocab_size()));
   const uint32_t* words = mask_words(mask, sampler);
+  const quintet::FlushDenormals mode;  // as sample() does
   nb::gil_scoped_release release;
   return sampler.distribution(logits.data(), thread_scratch(), words);
 }
 
 nb::list score_rows(const nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>& logits, int vocab_size,
-                    const std::vector<int32_t>& token_ids, int num_top) {
+                    const std::vector<int32_t>& token_ids, int num_top, ThreadPool* threads) {
   const int64_t num_rows = static_cast<int64_t>(logits.shape(0)), width = static_cast<int64_t>(logits.shape(1));
   require_rows(num_rows, width, logits.stride(1));
   if (vocab_size < 1 || width < vocab_size) throw std::invalid_argument(width_error(width, vocab_size));
@@ -138,10 +176,16 @@ nb::list score_rows(const nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>
   std::vector<std::optional<TokenScore>> scores(token_ids.size());
   {
     nb::gil_scoped_release release;
-    for (size_t r = 0; r < scores.size(); ++r) {
+    std::atomic<bool> has_memory{true};
+    for_each_row(scores.size() > 1 ? threads : nullptr, scores.size(), [&](size_t r) {
       const float* row = logits.data() + static_cast<int64_t>(r) * logits.stride(0);
-      scores[r] = quintet::score(row, vocab_size, token_ids[r], num_top, thread_scratch());
-    }
+      try {
+        scores[r] = quintet::score(row, vocab_size, token_ids[r], num_top, thread_scratch());
+      } catch (const std::exception&) {
+        has_memory.store(false);
+      }
+    });
+    if (!has_memory.load()) throw std::bad_alloc();
   }
   nb::list results;
   for (const std::optional<TokenScore>& found : scores) {
@@ -218,19 +262,21 @@ void quintet::bind_sampling(nb::module_& m) {
       .def_prop_ro("num_accepted", &RowSampler::num_accepted, "Tokens generated so far.");
 
   m.def(
-      "sample", &sample, "logits"_a.noconvert(), "samplers"_a, "masks"_a = nb::tuple(),
-      nb::sig("def sample(logits: numpy.typing.NDArray[numpy.float32], samplers: tuple[RowSampler, ...], "
-              "masks: tuple[numpy.typing.NDArray[numpy.uint32] | None, ...] = ()) -> "
-              "list[tuple[int, float | None, tuple[tuple[int, float], ...] | None]]"),
+      "sample", &sample, "logits"_a.noconvert(), "samplers"_a, "masks"_a = nb::tuple(), "threads"_a.none() = nb::none(),
+      nb::sig(
+          "def sample(logits: numpy.typing.NDArray[numpy.float32], samplers: tuple[RowSampler, ...], "
+          "masks: tuple[numpy.typing.NDArray[numpy.uint32] | None, ...] = (), threads: ThreadPool | None = None) -> "
+          "list[tuple[int, float | None, tuple[tuple[int, float], ...] | None]]"),
       "Sample and accept one token per row of logits [rows, >= vocab_size] float32, in place and without the GIL.\n\n"
       "Returns (token_id, logprob, top_logprobs) per row; token_id is -1 where the row holds NaN or +inf, or nothing "
       "above -inf, -2 where its mask (a bit per token that may come) leaves nothing above -inf, and -3 where there was "
       "no memory to sample it.");
 
   m.def("score", &score_rows, "logits"_a.noconvert(), nb::kw_only(), "vocab_size"_a, "token_ids"_a, "num_top"_a,
+        "threads"_a.none() = nb::none(),
         nb::sig("def score(logits: numpy.typing.NDArray[numpy.float32], *, vocab_size: int, token_ids: "
-                "collections.abc.Sequence[int], num_top: int) -> list[tuple[float, tuple[tuple[int, float], ...]] | "
-                "None]"),
+                "collections.abc.Sequence[int], num_top: int, threads: ThreadPool | None = None) -> "
+                "list[tuple[float, tuple[tuple[int, float], ...]] | None]"),
         "Log-probability of a token per row of logits [rows, >= vocab_size] float32, and of the most probable ones, "
         "without the GIL.\n\nNone where the row holds NaN or +inf, or nothing above -inf.");
 }

@@ -251,7 +251,8 @@ class Plan {
   const KernelTable& kernels() const { return kernels_; }
   const PlanOptions& options() const { return options_; }
   int num_threads() const { return pool_.num_threads(); }
-  void barrier() const { pool_.barrier(); }  // of all workers within a phase
+  ThreadPool& threads() const { return pool_; }  // not during a run
+  void barrier() const { pool_.barrier(); }      // of all workers within a phase
   const PackedMatrix& matrix(int id) const { return weights_.matrix(id); }
   const std::vector<float>& vector(int id) const { return *vectors_.at(static_cast<size_t>(id)); }
   const Buffer& buffer(int id) const { return *buffers_.at(static_cast<size_t>(id)); }

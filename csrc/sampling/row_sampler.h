@@ -44,6 +44,7 @@ class RowSampler {
   void accept(int32_t id);
 
   int vocab_size() const { return vocab_size_; }
+  bool is_greedy() const { return params_.temperature == 0; }
   uint64_t num_accepted() const { return num_accepted_; }
 
  private:

@@ -139,6 +139,13 @@ class BytePairs:
         known[id - 1].  `is_hidden`: a byte per token, or none.
         """
 
+class ThreadPool:
+    """Threads that work together: a plan's, or others.  One caller at a time."""
+
+    def __init__(self, num_threads: int) -> None: ...
+    @property
+    def num_threads(self) -> int: ...
+
 class Plan:
     """A compiled program with its weights and KV cache; see csrc/plan/plan.h."""
 
@@ -336,6 +343,8 @@ class Plan:
     @property
     def num_threads(self) -> int: ...
     @property
+    def threads(self) -> ThreadPool: ...
+    @property
     def weight_bytes(self) -> int: ...
     @property
     def cache_bytes(self) -> int: ...
@@ -415,6 +424,7 @@ def sample(
     logits: npt.NDArray[np.float32],
     samplers: tuple[RowSampler, ...],
     masks: tuple[npt.NDArray[np.uint32] | None, ...] = (),
+    threads: ThreadPool | None = None,
 ) -> list[tuple[int, float | None, tuple[tuple[int, float], ...] | None]]: ...
 def score(
     logits: npt.NDArray[np.float32],
@@ -422,4 +432,5 @@ def score(
     vocab_size: int,
     token_ids: Sequence[int],
     num_top: int,
+    threads: ThreadPool | None = None,
 ) -> list[tuple[float, tuple[tuple[int, float], ...]] | None]: ...

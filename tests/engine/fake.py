@@ -48,6 +48,7 @@ class FakeExecutor:
 
     vocab_size = VOCAB_SIZE
     hidden_size = HIDDEN_SIZE
+    threads = None
 
     def __init__(
         self,

@@ -176,7 +176,9 @@ def test_isolation_of_a_row_that_cannot_be_sampled(
     victim = None
     engine = make_engine(ample(), max_num_batched_tokens=1024)
 
-    def failing(logits: object, rows: list[object], masks: object) -> list[SampledToken]:
+    def failing(
+        logits: object, rows: list[object], masks: object, threads: object = None
+    ) -> list[SampledToken]:
         nonlocal victim
         sequences = {s.sampler: s.request_id for s in engine._scheduler}
         if len(rows) == NUM_REQUESTS and victim is None:
@@ -185,7 +187,7 @@ def test_isolation_of_a_row_that_cannot_be_sampled(
                 rows[7].accept(1)
         if victim is not None and victim in {sequences[row] for row in rows}:
             raise MemoryError("injected")
-        return sample(logits, rows, masks)
+        return sample(logits, rows, masks, threads)
 
     monkeypatch.setattr(row_sampling, "sample", failing)
     outputs = run_all(engine, asked)
@@ -204,8 +206,10 @@ def test_isolation_of_a_row_without_memory(monkeypatch: pytest.MonkeyPatch) -> N
     """The native sampler's own report of a row that threw ends that row."""
     asked = requests()
 
-    def failing(logits: object, rows: list[object], masks: object) -> list[SampledToken]:
-        tokens = sample(logits, rows, masks)
+    def failing(
+        logits: object, rows: list[object], masks: object, threads: object = None
+    ) -> list[SampledToken]:
+        tokens = sample(logits, rows, masks, threads)
         if len(rows) == NUM_REQUESTS:
             tokens[3] = SampledToken(-3, error="memory")
         return tokens

@@ -111,8 +111,10 @@ def test_sample_greedy_ties_go_to_the_lowest_id() -> None:
     assert [token.token_id for token in sample(signs, rows)] == [1, 1]
 
 
-def test_sample_is_the_same_in_any_batch() -> None:
+@pytest.mark.parametrize("num_threads", [None, 1, 2, 3])
+def test_sample_is_the_same_in_any_batch(num_threads: int | None) -> None:
     """A seeded sequence gets the same tokens alone, in batches of any order, and in two halves."""
+    threads = None if num_threads is None else _native.ThreadPool(num_threads)
     num_steps, vocab_size = 12, 3000
     choices = [
         SamplingParams.greedy(),
@@ -135,7 +137,7 @@ def test_sample_is_the_same_in_any_batch() -> None:
     for order in ([0, 1, 2, 3, 4, 5, 6], [4, 2, 0, 6, 3, 1, 5]):
         samplers = rows()
         for step in range(num_steps):
-            together = sample(logits[order, step], [samplers[i] for i in order])
+            together = sample(logits[order, step], [samplers[i] for i in order], threads=threads)
             assert together == [alone[i][step] for i in order]
     for i, params in enumerate(choices):
         output = [token.token_id for token in alone[i][:5]]
@@ -325,6 +327,30 @@ def test_sample_from_several_threads() -> None:
     assert [found[s] for s in range(4)] == wanted
 
 
+def test_sample_on_threads_keeps_the_order_of_one_sampler() -> None:
+    """A sampler that is named several times sees its rows in order."""
+    logits = normal_rows(64, 3000)
+    wanted = generate(make_row(NUCLEUS, 3000, seed=1), logits)
+    row = make_row(NUCLEUS, 3000, seed=1)
+    tokens = sample(logits.copy(), [row] * 64, threads=_native.ThreadPool(3))
+    assert [token.token_id for token in tokens] == wanted
+
+
+def test_sample_on_threads_a_bad_row_fails_alone() -> None:
+    logits = normal_rows(40, 3000)
+    wanted = [sample(row[None].copy(), [make_row(NUCLEUS, 3000)])[0] for row in logits]
+    logits[7, 5] = np.nan
+    wanted[7] = SampledToken(-1, error="numerical")
+    rows = [make_row(NUCLEUS, 3000) for _ in range(40)]
+    assert sample(logits, rows, threads=_native.ThreadPool(2)) == wanted
+
+
+@pytest.mark.parametrize("num_threads", [0, -1, 5000])
+def test_thread_pool_refuses_other_numbers(num_threads: int) -> None:
+    with pytest.raises(ValueError, match="num_threads"):
+        _native.ThreadPool(num_threads)
+
+
 @given(
     row=st.lists(st.floats(width=32), min_size=1, max_size=200),
     params=st.sampled_from([SamplingParams.greedy(), NUCLEUS, SamplingParams(logprobs=5)]),
@@ -359,6 +385,9 @@ def test_score_is_the_log_softmax() -> None:
         assert entry.top == tuple((int(i), pytest.approx(wanted[i], abs=2e-6)) for i in best)
     assert score(logits[::3, :400], [5, 0], vocab_size=300, num_top=2) == [found[0], found[3]]
     assert score(np.zeros((0, 3), np.float32), [], vocab_size=3, num_top=0) == []
+    for num_threads in (1, 2, 3):
+        threads = _native.ThreadPool(num_threads)
+        assert score(logits, [5, 299, 1, 0], vocab_size=300, num_top=2, threads=threads) == found
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from quintet._native import ThreadPool
 
 BLOCK_SIZE = 16  # tokens per KV block; the native kernels are laid out for it
 
@@ -70,6 +73,10 @@ class Executor(Protocol):
     @property
     def max_logits_rows(self) -> int:
         """The most rows one step may ask logits for."""
+
+    @property
+    def threads(self) -> ThreadPool | None:
+        """What its steps run on, to be lent between them; None where it has none of its own."""
 
     def run(self, step: StepInput) -> Float32Array:
         """Execute one step; write its tokens' k and v to the cache.

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from quintet._native import Plan, default_num_threads
+from quintet._native import Plan, ThreadPool, default_num_threads
 from quintet.backends._lowering import lower
 from quintet.backends._observing import Observed, rows_of_experts
 from quintet.backends._packed_cache import PackedCache
@@ -93,6 +93,11 @@ class CPUExecutor:
         if self._plan is None:
             raise ValueError("the executor is closed")
         return self._plan
+
+    @property
+    def threads(self) -> ThreadPool:
+        """What the steps run on."""
+        return self.plan.threads
 
     def run(self, step: StepInput) -> Float32Array:
         """Execute one step: see `quintet.backends.base.Executor.run`."""

@@ -43,6 +43,7 @@ class ReferenceExecutor:
         self.hidden_size = model.program.hidden.width
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_logits_rows = max_num_batched_tokens  # it has no buffers to fill
+        self.threads = None
         self._program = model.program
         self._dtype = dtype
         self._weights = {

@@ -347,7 +347,9 @@ class Engine:
         run_s = time.monotonic()
         try:
             logits = self._executor.run(build_step(batch))
-            logits, unscored = score_prompts(batch, logits, self.limits.vocab_size)
+            logits, unscored = score_prompts(
+                batch, logits, self.limits.vocab_size, self._executor.threads
+            )
         except Exception as error:  # noqa: BLE001 - one step's failure must not be the engine's
             return self._isolate(batch, error, started_s, is_part=is_part)
         finally:
@@ -406,7 +408,10 @@ class Engine:
         while rows := [row for row in rows if row.sequence.status is Status.RUNNING]:
             sequences = [row.sequence for row in rows]
             tokens, failed = sample_sequences(
-                sequences, logits_of(rows, logits), self.limits.vocab_size
+                sequences,
+                logits_of(rows, logits),
+                self.limits.vocab_size,
+                self._executor.threads,
             )
             following = []
             for row, token in zip(rows, tokens, strict=True):

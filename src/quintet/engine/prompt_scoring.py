@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from quintet._native import ThreadPool
 from quintet.backends.base import Float32Array
 from quintet.engine.output import TokenLogprob
 from quintet.engine.scheduler import Scheduled
@@ -12,7 +13,10 @@ from quintet.sampling.sampler import score
 
 
 def score_prompts(
-    batch: Collection[Scheduled], logits: Float32Array, vocab_size: int
+    batch: Collection[Scheduled],
+    logits: Float32Array,
+    vocab_size: int,
+    threads: ThreadPool | None,
 ) -> tuple[Float32Array, list[Sequence]]:
     """
     Score what the step's logits say of the prompts, and set those rows aside.
@@ -20,6 +24,7 @@ def score_prompts(
     Args:
         batch: the step.
         logits: [rows, >= vocab_size] float32, as `build_step` asked for them.
+        threads: see `quintet.sampling.score`.
 
     Returns:
         The rows to sample from, 1 and one per guess for each sequence that samples; and the
@@ -38,6 +43,7 @@ def score_prompts(
             following,
             vocab_size=vocab_size,
             num_top=sequence.request.params.prompt_logprobs or 0,
+            threads=threads,
         )
         for token_id, found in zip(following, scores, strict=True):
             if found is None:

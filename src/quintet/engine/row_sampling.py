@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence as Collection
 
+from quintet._native import ThreadPool
 from quintet.backends.base import Float32Array
 from quintet.engine.logits_processors import apply_logits_processors
 from quintet.engine.sequence import Sequence
@@ -14,7 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def sample_sequences(
-    sequences: Collection[Sequence], logits: Float32Array, vocab_size: int
+    sequences: Collection[Sequence],
+    logits: Float32Array,
+    vocab_size: int,
+    threads: ThreadPool | None,
 ) -> tuple[list[SampledToken], dict[Sequence, str]]:
     """
     Sample the next token of each sequence.
@@ -22,6 +26,7 @@ def sample_sequences(
     Args:
         sequences: one per row.
         logits: [len(sequences), >= vocab_size] float32, the caller's to change.
+        threads: see `quintet.sampling.sample`.
 
     Returns:
         A token per sequence, of no meaning for those that failed; and these, with what to tell
@@ -31,7 +36,7 @@ def sample_sequences(
     masks = _masks(sequences, failed)
     samplers = [sequence.sampler for sequence in sequences]
     try:
-        return sample(logits, samplers, masks), failed
+        return sample(logits, samplers, masks, threads), failed
     except Exception as error:
         logger.error("a step could not be sampled; its rows are sampled apart", exc_info=error)
     tokens = []

@@ -113,7 +113,10 @@ _ERRORS: Final = {-1: "numerical", -2: "constraint", -3: "memory"}
 
 
 def sample(
-    logits: NDArray[np.float32], rows: Sequence[RowSampler], masks: Sequence[Mask | None] = ()
+    logits: NDArray[np.float32],
+    rows: Sequence[RowSampler],
+    masks: Sequence[Mask | None] = (),
+    threads: _native.ThreadPool | None = None,
 ) -> list[SampledToken]:
     """Choose and accept one token for each row of logits, without the GIL.
 
@@ -125,6 +128,7 @@ def sample(
         rows: a sampler per row.
         masks: none, or one per row, [>= ceil(vocab_size / 32)] uint32, contiguous; None where every
             token may come.
+        threads: to share the rows, where they are enough; nothing else may run on them meanwhile.
 
     Raises:
         TypeError, ValueError: the array is not as described.
@@ -132,7 +136,7 @@ def sample(
     return [
         SampledToken(token_id, logprob, top_logprobs, _ERRORS.get(token_id))
         for token_id, logprob, top_logprobs in _native.sample(
-            logits, tuple([row._native for row in rows]), tuple(masks)
+            logits, tuple([row._native for row in rows]), tuple(masks), threads
         )
     ]
 
@@ -151,7 +155,12 @@ class TokenScore:
 
 
 def score(
-    logits: NDArray[np.float32], token_ids: Sequence[int], *, vocab_size: int, num_top: int
+    logits: NDArray[np.float32],
+    token_ids: Sequence[int],
+    *,
+    vocab_size: int,
+    num_top: int,
+    threads: _native.ThreadPool | None = None,
 ) -> list[TokenScore | None]:
     """The log-probability of one given token per row, without the GIL.
 
@@ -160,6 +169,7 @@ def score(
             padding.
         token_ids: a token per row.
         num_top: of the most probable tokens, this many are listed.
+        threads: to share the rows; nothing else may run on them meanwhile.
 
     Returns:
         A score per row; None where the row holds NaN or positive infinity, or nothing above
@@ -168,7 +178,9 @@ def score(
     Raises:
         TypeError, ValueError: the array or the ids are not as described.
     """
-    scores = _native.score(logits, vocab_size=vocab_size, token_ids=token_ids, num_top=num_top)
+    scores = _native.score(
+        logits, vocab_size=vocab_size, token_ids=token_ids, num_top=num_top, threads=threads
+    )
     return [None if found is None else TokenScore(*found) for found in scores]
 
 
