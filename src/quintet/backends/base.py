@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from quintet._native import ThreadPool
+from quintet._native import ThreadPool
 
 BLOCK_SIZE = 16  # tokens per KV block; the native kernels are laid out for it
+
+Threads: TypeAlias = ThreadPool
+"""What a backend's steps run on, for the rooms above it."""
 
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
@@ -75,7 +77,7 @@ class Executor(Protocol):
         """The most rows one step may ask logits for."""
 
     @property
-    def threads(self) -> ThreadPool | None:
+    def threads(self) -> Threads | None:
         """What its steps run on, to be lent between them; None where it has none of its own."""
 
     def run(self, step: StepInput) -> Float32Array:

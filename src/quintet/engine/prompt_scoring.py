@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from quintet._native import ThreadPool
-from quintet.backends.base import Float32Array
+from quintet.backends.base import Float32Array, Threads
 from quintet.engine.output import TokenLogprob
 from quintet.engine.scheduler import Scheduled
 from quintet.engine.sequence import Sequence
@@ -16,7 +15,7 @@ def score_prompts(
     batch: Collection[Scheduled],
     logits: Float32Array,
     vocab_size: int,
-    threads: ThreadPool | None,
+    threads: Threads | None,
 ) -> tuple[Float32Array, list[Sequence]]:
     """
     Score what the step's logits say of the prompts, and set those rows aside.

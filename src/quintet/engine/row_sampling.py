@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence as Collection
 
-from quintet._native import ThreadPool
-from quintet.backends.base import Float32Array
+from quintet.backends.base import Float32Array, Threads
 from quintet.engine.logits_processors import apply_logits_processors
 from quintet.engine.sequence import Sequence
 from quintet.sampling.sampler import Mask, SampledToken, sample
@@ -18,7 +17,7 @@ def sample_sequences(
     sequences: Collection[Sequence],
     logits: Float32Array,
     vocab_size: int,
-    threads: ThreadPool | None,
+    threads: Threads | None,
 ) -> tuple[list[SampledToken], dict[Sequence, str]]:
     """
     Sample the next token of each sequence.
