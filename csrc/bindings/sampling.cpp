@@ -80,12 +80,13 @@ void for_each_row(ThreadPool* threads, size_t num_rows, const Body& body) {
   }
 }
 
-// True where it takes longer to sample these one after the other than to wake a thread, some 50 us.  A greedy row of
-// 150,000 tokens takes 20 us, others ten times as long.
+// True where it takes longer to sample these one after the other than to wake a thread, some 50 us.  150,000 logits
+// take a greedy row 20 us, and others ten times as long.
 bool are_worth_waking(const std::vector<RowSampler*>& rows) {
-  constexpr size_t kGreedy = 1, kOther = 8, kWaking = 8;
+  constexpr size_t kGreedy = 1, kOther = 8, kWaking = size_t{1} << 20;
   size_t work = 0;
-  for (const RowSampler* row : rows) work += row->is_greedy() ? kGreedy : kOther;
+  for (const RowSampler* row : rows)
+    work += static_cast<size_t>(row->vocab_size()) * (row->is_greedy() ? kGreedy : kOther);
   return rows.size() > 1 && work >= kWaking;
 }
 

@@ -115,7 +115,7 @@ def test_sample_greedy_ties_go_to_the_lowest_id() -> None:
 def test_sample_is_the_same_in_any_batch(num_threads: int | None) -> None:
     """A seeded sequence gets the same tokens alone, in batches of any order, and in two halves."""
     threads = None if num_threads is None else _native.ThreadPool(num_threads)
-    num_steps, vocab_size = 12, 3000
+    num_steps, vocab_size = 12, 30_000  # enough for threads to be woken
     choices = [
         SamplingParams.greedy(),
         SamplingParams(),
@@ -337,11 +337,11 @@ def test_sample_on_threads_keeps_the_order_of_one_sampler() -> None:
 
 
 def test_sample_on_threads_a_bad_row_fails_alone() -> None:
-    logits = normal_rows(40, 3000)
-    wanted = [sample(row[None].copy(), [make_row(NUCLEUS, 3000)])[0] for row in logits]
+    logits = normal_rows(40, 5000)
+    wanted = [sample(row[None].copy(), [make_row(NUCLEUS, 5000)])[0] for row in logits]
     logits[7, 5] = np.nan
     wanted[7] = SampledToken(-1, error="numerical")
-    rows = [make_row(NUCLEUS, 3000) for _ in range(40)]
+    rows = [make_row(NUCLEUS, 5000) for _ in range(40)]
     assert sample(logits, rows, threads=_native.ThreadPool(2)) == wanted
 
 
