@@ -51,7 +51,9 @@ NUM_PROMPT_TOKENS = 2000
 NUM_CALLS = 60
 
 
-def ms_per_row(params: SamplingParams, logits: NDArray[np.float32], threads: ThreadPool) -> float:
+def ms_per_row(
+    params: SamplingParams, logits: NDArray[np.float32], threads: ThreadPool | None = None
+) -> float:
     """Milliseconds that one row takes, in the quickest call."""
     num_rows, vocab_size = logits.shape
     prompt_ids = np.random.default_rng(1).integers(0, vocab_size, NUM_PROMPT_TOKENS).tolist()

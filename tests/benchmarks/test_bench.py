@@ -29,3 +29,10 @@ def test_calls_are_measured_to_the_first_kernel(model):
     (through_engine,) = bench.user_call_overhead(model)
     assert 0 < direct.value < 1e6
     assert 0 < through_engine.value < 1e6
+
+
+def test_sampling_is_measured_for_each_budget():
+    """A row takes some time, and far from a second, for every budget there is."""
+    lines = list(bench.sampling())
+    assert [line.budget for line in lines] == list(bench.SAMPLING_BUDGETS_MS.values())
+    assert all(0 < line.value < 1e3 for line in lines)

@@ -8,12 +8,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from quintet._native import Plan, ThreadPool, default_num_threads
+from quintet._native import Plan, default_num_threads
 from quintet.backends._lowering import lower
 from quintet.backends._observing import Observed, rows_of_experts
 from quintet.backends._packed_cache import PackedCache
 from quintet.backends._packing import PackedWeights, WeightDtype
-from quintet.backends.base import Float32Array, Int32Array, Observer, StepInput
+from quintet.backends.base import Float32Array, Int32Array, Observer, StepInput, Threads
 from quintet.models import Model
 
 KVDtype: TypeAlias = Literal["bfloat16", "float32", "int8"]
@@ -95,7 +95,7 @@ class CPUExecutor:
         return self._plan
 
     @property
-    def threads(self) -> ThreadPool:
+    def threads(self) -> Threads:
         """What the steps run on."""
         return self.plan.threads
 
